@@ -1,0 +1,52 @@
+# Windlass. `make help` lists what there is; `make run` and `make test` need nothing but Python 3.11+ with venv.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+READY := $(VENV)/.ready
+DATA ?= ../shared/data
+INPUT ?=
+Q ?=
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+
+.PHONY: help setup run test scenario check bench house docs soak
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make the environment in .venv, and convert the embedding model once
+
+$(READY): pyproject.toml uv.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(UV) || $(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@$(UV) sync -q --frozen --extra embeddings --inexact
+	@$(BIN)/python -m compileall -q $(VENV)/lib src || true
+	@$(BIN)/python -c 'from windlass import load; from windlass.memory import embedder; embedder.load(load().cache)'
+	@touch $@
+
+run: setup  ## the main job: ingest, two answers, dashboard; INPUT=folder Q="question" EXIT=1 (stop after the answers)
+	@$(BIN)/windlass run $(INPUT) $(if $(Q),-q "$(Q)") $(if $(EXIT),--exit)
+
+test: setup  ## every test that needs no server
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+scenario: setup  ## the tests with real servers and a real browser, which it installs
+	@tools/scenario.sh
+
+check: setup  ## lint, types, import contracts, unit tests: under a minute
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python -m pytest tests/unit
+
+house: setup  ## measure the house: cycles, sizes, complexity, duplicates, import cost
+	@$(BIN)/python -m tools.house
+
+bench: setup  ## every benchmark with --quick; writes docs/reference/benchmarks.md
+	@$(BIN)/python -m tools.bench --data $(DATA)
+
+docs: setup  ## write the generated reference and run every code block
+	@$(BIN)/python -m tools.reference && $(BIN)/python -m pytest tests/docs
+
+soak: setup  ## the full counts that the issues name
+	@$(BIN)/python -m pytest tests/scenario -m kill --soak

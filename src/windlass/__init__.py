@@ -1,0 +1,92 @@
+"""Windlass: a runtime for LLM agents that only turns one way: better.
+
+    from windlass import Client
+
+    with Client() as client:
+        print(client.chat([{"role": "user", "content": "Hello"}]).text)
+
+Names load on first use, so that `import windlass` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from windlass.client import Client
+    from windlass.errors import (
+        AccessError,
+        ErrorCategory,
+        InputError,
+        LedgerError,
+        ModelUnknown,
+        PolicyError,
+        RequestError,
+        SettingsError,
+        UpstreamError,
+        WindlassError,
+        classify,
+    )
+    from windlass.records import Call, Decision, Feedback, Outcome, Reply, RunEvent, Scope, StepResult
+    from windlass.settings import Settings, load
+
+_HOMES = {
+    "Client": "windlass.client",
+    "AccessError": "windlass.errors",
+    "ErrorCategory": "windlass.errors",
+    "InputError": "windlass.errors",
+    "LedgerError": "windlass.errors",
+    "ModelUnknown": "windlass.errors",
+    "PolicyError": "windlass.errors",
+    "RequestError": "windlass.errors",
+    "SettingsError": "windlass.errors",
+    "UpstreamError": "windlass.errors",
+    "WindlassError": "windlass.errors",
+    "classify": "windlass.errors",
+    "Call": "windlass.records",
+    "Decision": "windlass.records",
+    "Feedback": "windlass.records",
+    "Outcome": "windlass.records",
+    "Reply": "windlass.records",
+    "RunEvent": "windlass.records",
+    "Scope": "windlass.records",
+    "StepResult": "windlass.records",
+    "Settings": "windlass.settings",
+    "load": "windlass.settings",
+}
+
+__all__ = [
+    "AccessError",
+    "Call",
+    "Client",
+    "Decision",
+    "ErrorCategory",
+    "Feedback",
+    "InputError",
+    "LedgerError",
+    "ModelUnknown",
+    "Outcome",
+    "PolicyError",
+    "Reply",
+    "RequestError",
+    "RunEvent",
+    "Scope",
+    "Settings",
+    "SettingsError",
+    "StepResult",
+    "UpstreamError",
+    "WindlassError",
+    "classify",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'windlass' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,47 @@
+"""Replies in OpenAI's dialect that we write ourselves: for models that run in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+
+from windlass.gateway.provider import EVENT_STREAM, JSON, ProviderReply, ProviderRequest
+from windlass.gateway.wire import DONE
+
+
+def estimate_tokens(text: str) -> int:
+    """About four characters a token: a marked estimate for replies without usage (OpenAI help, "What are tokens")."""
+    return (len(text) + 3) // 4
+
+
+def completion(request: ProviderRequest, text: str, created: int) -> ProviderReply:
+    """`text` as a chat completion, streamed by lines where the request asks for it. Tokens are estimates."""
+    prompt = sum(estimate_tokens(message.text) for message in request.chat.messages)
+    counted = estimate_tokens(text)
+    usage = {"prompt_tokens": prompt, "completion_tokens": counted, "total_tokens": prompt + counted}
+    head = {"id": f"chatcmpl-{request.call}", "created": created, "model": request.model}
+    if request.chat.stream:
+        return ProviderReply(200, EVENT_STREAM, _events(head, text, usage))
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+    return ProviderReply(200, JSON, _once(msgspec.json.encode(whole)))
+
+
+async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
+
+
+async def _events(head: dict[str, Any], text: str, usage: dict[str, int]) -> AsyncGenerator[bytes, None]:
+    kind = {**head, "object": "chat.completion.chunk"}
+    for number, line in enumerate(text.splitlines(keepends=True) or [""]):
+        delta = {"content": line} if number else {"role": "assistant", "content": line}
+        yield _event({**kind, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    yield _event({**kind, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage})
+    yield DONE + b"\n\n"
+
+
+def _event(part: dict[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(part) + b"\n\n"

@@ -1,0 +1,68 @@
+"""Any upstream that speaks OpenAI's dialect: vLLM, Ollama, llama.cpp, OpenRouter, OpenAI itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import aiohttp
+
+from windlass.errors import ErrorCategory, UpstreamError, classify
+from windlass.gateway.options import ModelOptions, ProviderOptions
+from windlass.gateway.provider import JSON, ProviderReply, ProviderRequest
+
+_KEPT_HEADERS = ("retry-after", "x-request-id")
+
+
+class OpenAICompatible:
+    """A provider behind a base URL. Connections are kept open; no redirect is followed, no proxy is guessed."""
+
+    local = False
+
+    def __init__(self, options: ProviderOptions, api_key: str = ""):
+        self.name = options.name
+        self.models: tuple[ModelOptions, ...] = options.models
+        self._url = options.base_url.rstrip("/") + "/chat/completions"
+        self._first_byte_s = options.first_byte_timeout_s
+        self._idle_s = options.idle_timeout_s
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=options.connect_timeout_s)
+        self._headers = {"content-type": JSON}
+        if api_key:
+            self._headers["authorization"] = f"Bearer {api_key}"
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: ProviderRequest) -> ProviderReply:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar())
+        posted = self._session.post(self._url, data=request.body, headers=self._headers, allow_redirects=False)
+        try:
+            async with asyncio.timeout(self._first_byte_s):
+                response = await posted
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise self._failed(exc, ErrorCategory.FIRST_BYTE_TIMEOUT) from exc
+        kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+        return ProviderReply(response.status, response.content_type, self._chunks(response), kept)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        """The body as it arrives. Left early, the connection is closed, so that the upstream stops working."""
+        try:
+            while True:
+                async with asyncio.timeout(self._idle_s):
+                    chunk = await response.content.readany()
+                if not chunk:
+                    return
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            raise self._failed(exc, ErrorCategory.STREAM_IDLE) from exc
+        finally:
+            response.close()
+
+    def _failed(self, exc: BaseException, late: ErrorCategory) -> UpstreamError:
+        """What a failure stands for; a plain time-out is the one that was being waited for: `late`."""
+        category = late if type(exc) is TimeoutError else classify(exc)
+        return UpstreamError(f"provider {self.name} failed: {category.value} ({exc!s:.200})", category=category)

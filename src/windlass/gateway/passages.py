@@ -1,0 +1,87 @@
+"""How passages travel inside a chat message, and how a quote points back at one.
+
+A message that carries passages is JSON: `{"question": ..., "passages": [{"id": "p1", "title": ..., "at": "00:07:10",
+"speaker": ..., "text": ...}]}`. JSON strings cannot be broken out of, so what a transcript says stays inside its
+passage. A reply quotes with one line per quote: `> the words, exactly [p1]`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from windlass.gateway.wire import Message
+
+_QUOTE = re.compile(r"^>[ \t]*(?P<text>\S.*?)[ \t]*\[(?P<id>p\d{1,4})\][ \t]*$", re.MULTILINE)
+
+
+class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a source that an answer may quote from."""
+
+    id: str
+    text: str
+    title: str = ""
+    at: str = ""
+    speaker: str = ""
+
+
+class Quoted(msgspec.Struct, frozen=True):
+    """A quote as a model wrote it: the words and the passage it names."""
+
+    text: str
+    passage: str
+
+
+class Material(msgspec.Struct, frozen=True):
+    """What a message gives an extractive model to work on."""
+
+    question: str
+    passages: tuple[Excerpt, ...]
+
+
+def render(material: Material) -> str:
+    """The message content that carries `material`."""
+    return msgspec.json.encode(material).decode()
+
+
+def read(messages: Sequence[Message]) -> Material:
+    """The newest material in `messages`; without any, the last message asks and the earlier ones are the passages."""
+    for message in reversed(messages):
+        found = _material(message.text)
+        if found is not None:
+            return found
+    *before, last = messages
+    texts = [text for message in before if message.role != "system" for text in _paragraphs(message.text)]
+    *inside, question = _paragraphs(last.text) or [""]
+    numbered = enumerate((*texts, *inside), start=1)
+    return Material(question, tuple(Excerpt(id=f"p{number}", text=text) for number, text in numbered))
+
+
+def quote(text: str, passage: Excerpt) -> str:
+    """One quote line of a reply."""
+    return f"> {text} [{passage.id}]"
+
+
+def quotes(reply: str) -> tuple[Quoted, ...]:
+    """Every quote line in a reply, in order."""
+    return tuple(Quoted(match["text"], match["id"]) for match in _QUOTE.finditer(reply))
+
+
+def _material(text: str) -> Material | None:
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        return msgspec.json.decode(text, type=Material)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def by_id(passages: Iterable[Excerpt]) -> dict[str, Excerpt]:
+    """Passages under their ids."""
+    return {passage.id: passage for passage in passages}

@@ -1,0 +1,167 @@
+"""OpenAI's chat dialect, read only as far as needed. What we do not understand stays as the bytes that came.
+
+Top-level fields are kept as raw JSON; only `model` is ever replaced. Source: OpenAI API reference, "Chat completions".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from windlass.errors import RequestError
+
+DONE = b"data: [DONE]"
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One chat message; `content` may be text, a list of parts, or absent."""
+
+    role: str
+    content: Any = None
+
+    @property
+    def text(self) -> str:
+        """All text of the message, parts joined by line breaks; anything else counts as no text."""
+        match self.content:
+            case str(text):
+                return text
+            case list(parts):
+                texts = (part.get("text") for part in parts if isinstance(part, dict))
+                return "\n".join(text for text in texts if isinstance(text, str))
+            case _:
+                return ""
+
+
+class Chat(msgspec.Struct, frozen=True):
+    """A chat request: what routing and accounting need, and the raw fields for the way on."""
+
+    raw: bytes
+    fields: dict[str, msgspec.Raw]
+    model: str
+    stream: bool
+    user: str
+    messages: tuple[Message, ...]
+
+    def with_model(self, name: str) -> bytes:
+        """The request for the model `name`; the very bytes that came where it names it already."""
+        if name == self.model:
+            return self.raw
+        parts = (
+            msgspec.json.encode(key) + b":" + (msgspec.json.encode(name) if key == "model" else bytes(value))
+            for key, value in self.fields.items()
+        )
+        return b"{" + b",".join(parts) + b"}"
+
+
+class _Head(msgspec.Struct):
+    model: str
+    messages: tuple[Message, ...]
+    stream: bool | None = False
+    user: str | None = ""
+
+
+def parse_chat(body: bytes) -> Chat:
+    """Read a chat request. RequestError (400) says which field is at fault."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        head = msgspec.json.decode(body, type=_Head)
+    except msgspec.ValidationError as exc:
+        raise RequestError(f"{exc}; see the chat completions reference", param=_param(str(exc))) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise RequestError(f"the body is not JSON: {exc}", code="invalid_json") from exc
+    except RecursionError as exc:
+        raise RequestError("the body is nested too deeply; flatten it", code="invalid_json") from exc
+    if not head.messages:
+        raise RequestError("messages is empty; send at least one message", param="messages")
+    return Chat(body, fields, head.model, bool(head.stream), head.user or "", head.messages)
+
+
+def _param(message: str) -> str | None:
+    """The field that msgspec names: `$.messages[0].role`, or `missing required field `model``."""
+    _, _, path = message.rpartition("$.")
+    if path and path != message:
+        return path.rstrip("`").split(".")[0].split("[")[0]
+    _, _, missing = message.partition("required field `")
+    return missing.rstrip("`") or None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+
+
+class _Piece(msgspec.Struct):
+    content: str | None = None
+
+
+class _ChoicePart(msgspec.Struct):
+    delta: _Piece | None = None
+    message: _Piece | None = None
+    finish_reason: str | None = None
+
+
+class _Part(msgspec.Struct):
+    choices: list[_ChoicePart] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class Tally:
+    """Reads along with a reply, stream or not: its text, its usage, and whether it ended as it should."""
+
+    def __init__(self, *, stream: bool):
+        self.stream = stream
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+        self.malformed = 0
+        self.error = False
+        self._done = False
+        self._finished = False
+        self._texts: list[str] = []
+        self._rest = b""
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    @property
+    def complete(self) -> bool:
+        """A stream is complete with `[DONE]` or a finish reason; a plain reply once it was read as one."""
+        return (self._done or self._finished) and not self.error
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes; event borders may fall anywhere."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n") if self.stream else (self._rest + chunk,)
+        for line in lines:
+            self._line(line.strip())
+
+    def end(self) -> None:
+        """No more bytes will come."""
+        rest, self._rest = self._rest.strip(), b""
+        if self.stream:
+            self._line(rest)
+        elif rest:
+            self._read(rest)
+
+    def _line(self, line: bytes) -> None:
+        if line == DONE:
+            self._done = True
+        elif line.startswith(b"data:"):
+            self._read(line[5:])
+
+    def _read(self, data: bytes) -> None:
+        try:
+            part = msgspec.json.decode(data, type=_Part)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self.malformed += 1
+            return
+        self.error = self.error or part.error is not None
+        if part.usage is not None:
+            self.prompt_tokens = part.usage.prompt_tokens or 0
+            self.completion_tokens = part.usage.completion_tokens or 0
+        for choice in part.choices or ():
+            piece = choice.delta or choice.message
+            if piece is not None and piece.content:
+                self._texts.append(piece.content)
+            self._finished = self._finished or choice.finish_reason is not None

@@ -1,0 +1,1 @@
+"""The ledger: append, read, project, migrate; one contract, several databases."""

@@ -1,0 +1,235 @@
+"""What every ledger must do. `check_ledger` is the one suite that memory, SQLite and PostgreSQL are held to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from windlass.errors import LedgerError, RecordInvalid
+from windlass.ledger.ledger import ALL, Body, Ledger, Snapshot
+from windlass.records import Call, Decision, Feedback, Outcome, RunEvent, Scope, StepResult
+
+A, B = Scope("a", "default"), Scope("b", "default")
+AT = 1_800_000_000.0
+
+
+async def check_ledger(make: Callable[[], Ledger]) -> None:
+    """Hold fresh ledgers from `make` to the contract; AssertionError says which promise broke."""
+    for promise in (_order, _idempotent, _scoped, _traces, _pages, _parents, _refuses, _bodies, _snapshots, _telemetry):
+        ledger = make()
+        try:
+            await promise(ledger)
+        finally:
+            ledger.close()
+    ledger = make()
+    ledger.close()
+    ledger.close()
+    try:
+        await ledger.append(call("call_1"))
+    except LedgerError:
+        return
+    raise AssertionError("a closed ledger took a record")
+
+
+def call(name: str, scope: Scope = A, **fields: Any) -> Call:
+    """A call for tests, with a fixed time."""
+    return Call(id=name, at=AT, tenant=scope.tenant, workspace=scope.workspace, endpoint="chat", model="auto", **fields)
+
+
+def decision(name: str, of: str, scope: Scope = A, **fields: Any) -> Decision:
+    """A live decision between `x` and `y` at the point `model`."""
+    context = {"one": 1.0, "embedding": (0.5, -0.25)}
+    values: dict[str, Any] = {"point": "model", "live": True, "context": context} | fields
+    return Decision(
+        id=name,
+        at=AT,
+        tenant=scope.tenant,
+        workspace=scope.workspace,
+        call=of,
+        policy="p@1",
+        actions=("x", "y"),
+        action="x",
+        propensity=0.75,
+        **values,
+    )
+
+
+def outcome(of: str, scope: Scope = A, **fields: Any) -> Outcome:
+    """A good outcome: 12.5 ms, 3 + 4 tokens, 7 nano-dollars."""
+    values: dict[str, Any] = {"model": "x", "provider": "local", "status": 200, "latency_ms": 12.5} | fields
+    return Outcome(
+        id=f"outcome_{of}",
+        at=AT,
+        tenant=scope.tenant,
+        workspace=scope.workspace,
+        call=of,
+        first_byte_ms=1.0,
+        prompt_tokens=3,
+        completion_tokens=4,
+        cost_nusd=7,
+        **values,
+    )
+
+
+def rating(name: str, target: str, scope: Scope = A, value: float = 1.0) -> Feedback:
+    """A user's rating."""
+    return Feedback(
+        id=name,
+        at=AT,
+        tenant=scope.tenant,
+        workspace=scope.workspace,
+        target=target,
+        kind="rating",
+        source="user",
+        value=value,
+    )
+
+
+async def _order(ledger: Ledger) -> None:
+    heads: list[int] = []
+    ledger.on_commit(heads.append)
+    assert ledger.head() == 0, "an empty ledger has head 0"
+    first = await ledger.append(call("call_1"), decision("decision_1", "call_1"))
+    second = await ledger.append(outcome("call_1"))
+    assert second > first > 0, "the head grows with every append"
+    entries = ledger.read(ALL)
+    kinds = [type(entry.record).__name__ for entry in entries]
+    assert kinds == ["Call", "Decision", "Outcome"], f"records come back in the order of the appends, not {kinds}"
+    places = [entry.seq for entry in entries]
+    assert places == sorted(set(places)), "sequence numbers rise strictly"
+    assert entries[1].record == decision("decision_1", "call_1"), "a record comes back as it was, context included"
+    assert [e.seq for e in ledger.read(ALL, after=places[0], limit=1)] == [places[1]], "after and limit page"
+    assert heads and heads[-1] >= second, "listeners hear of every commit"
+
+
+async def _idempotent(ledger: Ledger) -> None:
+    await ledger.append(rating("feedback_1", "call_1", value=1.0))
+    await ledger.append(rating("feedback_1", "call_1", value=0.0), rating("feedback_1", "call_1", value=0.5))
+    found = [entry.record for entry in ledger.read(ALL)]
+    assert found == [rating("feedback_1", "call_1", value=1.0)], "the same id again changes nothing"
+    await ledger.append(rating("feedback_1", "call_1", B, value=0.0))
+    assert len(ledger.read(ALL)) == 2, "another tenant's id is another id"
+
+
+async def _scoped(ledger: Ledger) -> None:
+    await ledger.append(call("call_a"), decision("decision_a", "call_a"), _body("call_a"), _event("run_a"))
+    await ledger.append(call("call_b", B), decision("decision_b", "call_b", B))
+    assert {e.record.id for e in ledger.read(B)} == {"call_b", "decision_b"}, "read keeps to its scope"
+    assert [t.call.id for t in ledger.calls(B)] == ["call_b"], "calls keep to their scope"
+    assert [d.id for d in ledger.decisions(B)] == ["decision_b"], "decisions keep to their scope"
+    assert ledger.trace(B, "call_a") is None, "a trace of another tenant's call is None"
+    assert not ledger.bodies(B, "call_a"), "bodies keep to their scope"
+    assert not ledger.events(B, "run_a"), "run events keep to their scope"
+    assert not ledger.calls_beneath(B, "call_a"), "credit keeps to its scope"
+    assert ledger.forget(B, user="u") == 0, "one tenant cannot make another forget"
+    assert len(ledger.calls(ALL)) == 2, "ALL reads across tenants"
+
+
+async def _traces(ledger: Ledger) -> None:
+    await ledger.append(
+        call("call_1", parent="answer_1"),
+        decision("decision_1", "call_1"),
+        outcome("call_1"),
+        rating("feedback_1", "call_1"),
+        rating("feedback_2", "answer_1"),
+        rating("feedback_3", "call_1", B),
+    )
+    trace = ledger.trace(A, "call_1")
+    assert trace is not None, "a recorded call can be traced"
+    assert [d.id for d in trace.decisions] == ["decision_1"], "a trace holds the decisions"
+    assert trace.outcome == outcome("call_1"), "a trace holds the outcome"
+    assert {f.id for f in trace.feedback} == {"feedback_1", "feedback_2"}, "feedback on the call and on its parent"
+    assert ledger.trace(A, "call_2") is None, "an unknown call has no trace"
+
+
+async def _pages(ledger: Ledger) -> None:
+    names = [f"call_{number:02}" for number in range(25)]
+    await ledger.append(*(call(name) for name in names))
+    await ledger.append(*(decision(f"decision_{name}", name) for name in names))
+    seen: list[str] = []
+    while page := ledger.calls(A, limit=10, before=seen[-1] if seen else ""):
+        seen += [trace.call.id for trace in page]
+    assert seen == names[::-1], "keyset pages give every call once, newest first"
+    chosen = ledger.decisions(A, point="model", limit=10, before="decision_call_05")
+    assert [d.call for d in chosen] == names[:5][::-1], "decisions page as well"
+    assert not ledger.decisions(A, point="trim"), "a point without decisions gives none"
+    assert not ledger.calls(A, before="call_unknown"), "a page before nothing is empty"
+
+
+async def _parents(ledger: Ledger) -> None:
+    await ledger.append(call("call_1", parent="answer_1"), call("call_2", parent="call_1"), call("call_3"))
+    assert set(ledger.calls_beneath(A, "answer_1")) == {"call_1", "call_2"}, "credit follows the chain of parents"
+    assert set(ledger.calls_beneath(A, "call_1")) == {"call_1", "call_2"}, "a call stands above itself"
+
+
+async def _refuses(ledger: Ledger) -> None:
+    bad = (
+        rating("feedback_1", "call_1", value=float("nan")),
+        outcome("call_1", latency_ms=float("inf")),
+        call("call_\x00"),
+        call("call_\ud800"),
+        call("call_1", request_bytes=2**70),
+        decision("decision_1", "call_1", context={"x\x00": 1.0}),
+    )
+    for record in bad:
+        try:
+            await ledger.append(call("call_good"), record)
+        except RecordInvalid:
+            continue
+        raise AssertionError(f"{record!r} was taken")
+    assert not ledger.read(ALL), "a refused append leaves nothing behind"
+
+
+async def _bodies(ledger: Ledger) -> None:
+    await ledger.append(call("call_1", user="u"), decision("decision_1", "call_1"), _body("call_1"))
+    await ledger.append(call("call_2"), _body("call_2", expires_at=AT + 10))
+    assert [body.data for body in ledger.bodies(A, "call_1")] == [b"\x00bytes"], "bodies are exact bytes"
+    assert ledger.prune(AT + 10) == 1, "prune takes what has expired"
+    assert not ledger.bodies(A, "call_2"), "and it is gone"
+    assert ledger.forget(A, user="u") == 2, "forgetting a user takes bodies and contexts"
+    assert not ledger.bodies(A, "call_1"), "no body is left"
+    assert ledger.decisions(A)[0].context == {}, "no context is left"
+    assert len(ledger.read(ALL)) == 3, "the ledger itself is append-only"
+
+
+async def _snapshots(ledger: Ledger) -> None:
+    assert ledger.snapshot("fold", 1) is None, "no snapshot yet"
+    for cursor in range(10):
+        ledger.save_snapshot(Snapshot(projection="fold", version=1, cursor=cursor, at=AT, state=bytes([cursor])))
+    ledger.save_snapshot(Snapshot(projection="fold", version=1, cursor=3, at=AT, state=b"late"))
+    found = ledger.snapshot("fold", 1)
+    assert found is not None, "a snapshot was kept"
+    assert (found.cursor, found.state) == (9, b"\x09"), "the newest snapshot counts"
+    assert ledger.snapshot("fold", 2) is None, "another version has its own"
+
+
+async def _telemetry(ledger: Ledger) -> None:
+    ledger.post(call("call_1"))
+    for _ in range(100):
+        if ledger.read(ALL):
+            break
+        await asyncio.sleep(0.01)
+    ledger.post(call("call_2"))
+    await ledger.append(call("call_3"))
+    assert [e.record.id for e in ledger.read(ALL)] == ["call_1", "call_2", "call_3"], "telemetry keeps its place"
+
+
+def _body(of: str, expires_at: float = AT + 100) -> Body:
+    return Body(
+        id=f"{of}-request",
+        at=AT,
+        tenant="a",
+        workspace="default",
+        call=of,
+        role="request",
+        data=b"\x00bytes",
+        expires_at=expires_at,
+    )
+
+
+def _event(run: str) -> RunEvent:
+    result = StepResult(status="ok", value={"n": 1})
+    return RunEvent(
+        id=f"event_{run}", at=AT, tenant="a", workspace="default", run=run, workflow="w", step="s", result=result
+    )

@@ -1,0 +1,131 @@
+"""The one way to the database: engine, transactions, migrations. Every table of ours hangs on `metadata`.
+
+SQLite runs in WAL mode. `durability = "normal"` survives kill -9; `"full"` also syncs at each commit, so that it
+survives power loss (https://www.sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from windlass.errors import LedgerError
+
+Durability = Literal["normal", "full"]
+BUSY_TIMEOUT_MS = 30_000
+
+DatabaseError = sa.exc.SQLAlchemyError
+
+metadata = sa.MetaData()
+
+
+def sqlite_pragmas(engine: sa.Engine, durability: Durability) -> None:
+    """Make every new SQLite connection of `engine` a WAL connection that waits for locks instead of failing."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA synchronous={durability.upper()}")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA secure_delete=ON")
+        cursor.close()
+
+
+class Database:
+    """One engine and its two kinds of transaction.
+
+    url: an SQLAlchemy URL, `sqlite:///path/ledger.db` or `postgresql+psycopg://...`.
+    Raises LedgerError where the file or server cannot be opened.
+    """
+
+    def __init__(self, url: str, *, durability: Durability = "normal"):
+        self.url = sa.make_url(url)
+        if self.url.get_backend_name() == "sqlite" and self.url.database:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        self.engine = sa.create_engine(self.url)
+        self.dialect = self.engine.dialect.name
+        if self.dialect == "sqlite":
+            sqlite_pragmas(self.engine, durability)
+            _begin_by_hand(self.engine)
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that takes the write lock at once, so that it can never be refused half-way."""
+        with self._guarded(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A consistent view for reading; takes no write lock."""
+        with self._guarded(), self.engine.connect() as plain:
+            connection = plain.execution_options(windlass_read=True)
+            with connection.begin():
+                yield connection
+
+    def insert_new(self, table: sa.Table, *keys: str) -> Any:
+        """An INSERT that leaves rows alone whose `keys` are there already."""
+        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
+        return insert(table).on_conflict_do_nothing(index_elements=list(keys))
+
+    def replace(self, table: sa.Table, *keys: str) -> Any:
+        """An INSERT that overwrites the row whose `keys` are there already."""
+        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
+        statement = insert(table)
+        others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
+        return statement.on_conflict_do_update(index_elements=list(keys), set_=others)
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest version. Safe to call from several processes at once."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.write() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as exc:
+            where = self.url.render_as_string(hide_password=True)
+            raise LedgerError(f"database {where}: {exc.orig}; run `windlass doctor` for what is wrong") from exc
+
+
+def workflow_engine(path: Path, durability: Durability) -> sa.Engine:
+    """An SQLite engine for the workflow tables, which another library fills: WAL, and every writing transaction
+    takes its lock at once."""
+    engine = sa.create_engine(f"sqlite:///{path}")
+    sqlite_pragmas(engine, durability)
+    sa.event.listen(engine, "connect", _immediate)
+    return engine
+
+
+def _immediate(connection: Any, _record: Any) -> None:
+    connection.isolation_level = "IMMEDIATE"
+
+
+def _begin_by_hand(engine: sa.Engine) -> None:
+    """pysqlite begins late and never IMMEDIATE; take that over (SQLAlchemy, "Serializable isolation" for pysqlite)."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _no_implicit_begin(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        reading = connection.get_execution_options().get("windlass_read", False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

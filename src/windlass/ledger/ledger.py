@@ -1,0 +1,135 @@
+"""The Ledger contract: append what happened, read it back in one order, project it.
+
+One sequence orders all records of all kinds; a fold over it is the only state that counts. Every query takes a Scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from windlass.records import Call, Decision, Feedback, LedgerRecord, Outcome, Record, RunEvent, Scope
+
+
+class AllScopes:
+    """The explicit right to read across tenants (operators; `Scope.ALL` of the design)."""
+
+    def __repr__(self) -> str:
+        return "ALL"
+
+
+ALL: Final = AllScopes()
+AnyScope: TypeAlias = Scope | AllScopes
+
+
+class Entry(NamedTuple):
+    """One committed record with its place in the order of the ledger."""
+
+    seq: int
+    record: LedgerRecord
+
+
+class Body(Record, frozen=True, kw_only=True):
+    """The bytes of a request or a reply. Not part of the ledger proper: it expires and can be deleted."""
+
+    call: str
+    role: Literal["request", "reply"]
+    data: bytes
+    user: str = ""
+    expires_at: float
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one projection after the record with sequence `cursor`."""
+
+    projection: str
+    version: int
+    cursor: int
+    at: float
+    state: bytes
+
+
+class CallTrace(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the ledger knows of one call."""
+
+    call: Call
+    decisions: tuple[Decision, ...]
+    outcome: Outcome | None
+    feedback: tuple[Feedback, ...]
+
+
+class Ledger(Protocol):
+    """What every ledger offers; `check_ledger` in `windlass.testing` holds an implementation to it.
+
+    Appending is idempotent by (tenant, workspace, id): the same id again changes nothing.
+    """
+
+    async def append(self, *items: LedgerRecord | Body) -> int:
+        """Commit `items` in order, then return the ledger's head. Survives kill -9 once it returned."""
+        ...
+
+    def post(self, *items: LedgerRecord | Body) -> None:
+        """Hand over telemetry; it is committed within 50 ms, or by the next `append`, whichever is first."""
+        ...
+
+    def append_now(self, *items: LedgerRecord | Body) -> int:
+        """`append` for a plain thread, such as a workflow step: block until committed."""
+        ...
+
+    def on_commit(self, listener: Callable[[int], None]) -> None:
+        """Call `listener(head)` after every commit of this process, from the committing thread; it must be quick."""
+        ...
+
+    def head(self) -> int:
+        """The sequence number of the last committed record, 0 for an empty ledger."""
+        ...
+
+    def read(self, scope: AnyScope, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
+        """Up to `limit` entries with `seq > after`, in order."""
+        ...
+
+    def calls(self, scope: AnyScope, *, limit: int = 50, before: str = "") -> Sequence[CallTrace]:
+        """The newest calls first; `before` is a call id for the next page."""
+        ...
+
+    def decisions(self, scope: AnyScope, *, point: str = "", limit: int = 50, before: str = "") -> Sequence[Decision]:
+        """The newest decisions first; `before` is a decision id for the next page."""
+        ...
+
+    def trace(self, scope: AnyScope, call: str) -> CallTrace | None:
+        """One call with all that belongs to it, or None where the scope does not hold it."""
+        ...
+
+    def calls_beneath(self, scope: Scope, target: str) -> Sequence[str]:
+        """Ids of the calls that `target` (any typed id) stands above: itself, or all whose parent chain reaches it."""
+        ...
+
+    def events(self, scope: AnyScope, run: str) -> Sequence[RunEvent]:
+        """What happened in one durable run, in order."""
+        ...
+
+    def bodies(self, scope: AnyScope, call: str) -> Sequence[Body]:
+        """The kept bytes of one call, request first."""
+        ...
+
+    def forget(self, scope: Scope, *, user: str) -> int:
+        """Delete the bodies and decision contexts of one user; returns how many rows went."""
+        ...
+
+    def prune(self, now: float) -> int:
+        """Delete the bodies whose retention has passed; returns how many went."""
+        ...
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep a projection's state; the newest of each (projection, version) counts."""
+        ...
+
+    def snapshot(self, projection: str, version: int) -> Snapshot | None:
+        """The newest snapshot of a projection, or None."""
+        ...
+
+    def close(self) -> None:
+        """Commit what is waiting and release the files. A second call does nothing."""
+        ...

@@ -1,0 +1,128 @@
+"""The ledger's tables. Every row has its owner; `seq` is one order over all kinds."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from windlass.ledger.db import metadata
+
+Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def owned() -> tuple[sa.Column[str], sa.Column[str]]:
+    """The two columns that say whose a row is."""
+    return sa.Column("tenant", sa.Text, nullable=False), sa.Column("workspace", sa.Text, nullable=False)
+
+
+def _record_table(name: str, *columns: sa.Column[object], index: tuple[str, ...] = ()) -> sa.Table:
+    """A typed, append-only table of one record kind."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("seq", Seq, primary_key=True, autoincrement=False),
+        sa.Column("id", sa.Text, nullable=False),
+        *owned(),
+        sa.Column("at", sa.Double, nullable=False),
+        *columns,
+        sa.Column("extra", sa.Text, nullable=False),
+        sa.Index(f"{name}_by_id", "tenant", "workspace", "id", unique=True),
+        *(sa.Index(f"{name}_by_{column}", "tenant", "workspace", column) for column in index),
+    )
+
+
+def _text(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.Text, nullable=False)
+
+
+def _whole(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+def _real(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.Double, nullable=False)
+
+
+def _flag(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.Boolean, nullable=False)
+
+
+calls = _record_table(
+    "calls",
+    _text("endpoint"),
+    _text("model"),
+    _flag("stream"),
+    _text("parent"),
+    _text("user"),
+    _whole("request_bytes"),
+    index=("parent", "user"),
+)
+decisions = _record_table(
+    "decisions",
+    _text("call"),
+    _text("point"),
+    _text("policy"),
+    _text("actions"),
+    _text("action"),
+    _real("propensity"),
+    _flag("live"),
+    _text("featuriser"),
+    _text("fallback"),
+    index=("call",),
+)
+outcomes = _record_table(
+    "outcomes",
+    _text("call"),
+    _text("model"),
+    _text("provider"),
+    _whole("status"),
+    _real("latency_ms"),
+    _real("first_byte_ms"),
+    _whole("prompt_tokens"),
+    _whole("completion_tokens"),
+    _whole("cost_nusd"),
+    _flag("tokens_estimated"),
+    _text("error"),
+    index=("call",),
+)
+feedback = _record_table(
+    "feedback",
+    _text("target"),
+    _text("kind"),
+    _text("source"),
+    _text("metric"),
+    sa.Column("value", sa.Double),
+    _text("comment"),
+    index=("target",),
+)
+run_events = _record_table(
+    "run_events", _text("run"), _text("workflow"), _text("step"), _text("item"), _text("result"), index=("run",)
+)
+contexts = sa.Table("contexts", metadata, *owned(), _text("decision"), _text("data"))
+contexts.append_constraint(sa.PrimaryKeyConstraint("tenant", "workspace", "decision"))
+bodies = sa.Table(
+    "bodies",
+    metadata,
+    *owned(),
+    _text("id"),
+    _text("call"),
+    _text("role"),
+    _text("user"),
+    _real("at"),
+    _real("expires_at"),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("tenant", "workspace", "id"),
+    sa.Index("bodies_by_call", "tenant", "workspace", "call"),
+    sa.Index("bodies_by_user", "tenant", "workspace", "user"),
+    sa.Index("bodies_by_expires_at", "expires_at"),
+)
+snapshots = sa.Table(
+    "snapshots",
+    metadata,
+    _text("projection"),
+    _whole("version"),
+    _whole("cursor"),
+    _real("at"),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("projection", "version", "cursor"),
+)
+heads = sa.Table("heads", metadata, sa.Column("name", sa.Text, primary_key=True), _whole("value"))

@@ -1,0 +1,1 @@
+"""Memory: embedders, the vector index, the full-text index, retrieval."""

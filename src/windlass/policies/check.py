@@ -1,0 +1,205 @@
+"""Conformance: hold any Policy to the contract of `policy.py`. What breaks it raises PolicyError in plain words.
+
+check_policy(lambda: registry.make("linear_thompson", {}))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windlass.errors import PolicyError
+from windlass.policies.policy import Context, Policy
+from windlass.records import Decision
+
+_ACTIONS = ("alpha", "beta", "gamma")
+_CONTEXT: Context = {"length": 0.4, "topic": (0.3, -0.2)}
+_FALSE_ALARM = 1e-7
+_UPDATES = 2_000
+
+
+def check_policy(make: Callable[[], Policy]) -> None:
+    """Raise PolicyError where the policies that `make` makes (equal ones, nothing learned) break the contract.
+
+    Takes a few seconds. Everything is seeded; an honest policy fails the test of its draws with a chance below 1e-6.
+    """
+    for check in (_distribution, _draws, _determinism, _refusals, _replacement, _state, _hostile_contexts, _long_life):
+        check(make)
+
+
+def _distribution(make: Callable[[], Policy]) -> None:
+    """Probabilities of 1, 3, 50 and unicode actions, fresh and trained, agree with `explain`."""
+    many = tuple(f"action {number}" for number in range(50))
+    for policy in (make(), _trained(make, _ACTIONS)):
+        for actions in (("alone",), _ACTIONS, many, ("été", "日本語", "a b", "🙂")):
+            found = _probabilities(policy, _CONTEXT, actions)
+            arms = policy.explain(_CONTEXT, actions)
+            _hold([arm.action for arm in arms] == list(actions), f"explain names {arms}, asked about {actions}")
+            explained = np.array([arm.probability for arm in arms])
+            _hold(np.allclose(explained, found, atol=1e-9), f"explain says {explained}, probabilities {found}")
+
+
+def _draws(make: Callable[[], Policy]) -> None:
+    """20,000 choices follow the probabilities, each with the propensity it had, and leave the state as it is."""
+    policy = _trained(make, _ACTIONS)
+    before = policy.state()
+    for actions, draws in ((_ACTIONS[:2], 16_000), (_ACTIONS, 4_000)):
+        _honest_draws(policy, actions, draws)
+    _hold(policy.state() == before, "choosing changed the state; only learning may")
+
+
+def _honest_draws(policy: Policy, actions: Sequence[str], draws: int) -> None:
+    """Each count is held to Bernstein's inequality (Boucheron, Lugosi, Massart, "Concentration Inequalities", 2013,
+    theorem 2.10): P(|count - n p| >= t) <= 2 exp(-t^2 / (2 (n p (1 - p) + t / 3))), solved for t at 1e-7 over the arms.
+    """
+    expected = _probabilities(policy, _CONTEXT, actions)
+    rng = np.random.default_rng(20_250)
+    counts = np.zeros(len(actions))
+    for _ in range(draws):
+        choice = policy.choose(_CONTEXT, actions, rng)
+        _hold(choice.action in actions, f"chose {choice.action!r}, which is not one of {actions}")
+        _hold(0.0 < choice.propensity <= 1.0 + 1e-9, f"chose {choice.action!r} with propensity {choice.propensity}")
+        index = actions.index(choice.action)
+        _hold(
+            math.isclose(choice.propensity, expected[index], abs_tol=1e-9),
+            f"chose {choice.action!r} with propensity {choice.propensity}, its probability is {expected[index]}",
+        )
+        counts[index] += 1
+    nats = math.log(2 * len(actions) / _FALSE_ALARM)
+    bound = nats / 3.0 + np.sqrt((nats / 3.0) ** 2 + 2.0 * nats * draws * expected * (1.0 - expected))
+    _hold(
+        bool((np.abs(counts - draws * expected) <= bound).all()),
+        f"{draws} draws gave shares {counts / draws}, the probabilities are {expected}: the propensity is not honest",
+    )
+
+
+def _determinism(make: Callable[[], Policy]) -> None:
+    one, other = (_trained(make, _ACTIONS) for _ in range(2))
+    _hold(one.state() == other.state(), "two policies that learned the same have different states")
+    choices = [[p.choose(_CONTEXT, _ACTIONS, np.random.default_rng(seed)) for seed in range(50)] for p in (one, other)]
+    _hold(choices[0] == choices[1], "the same generator and state gave different choices")
+
+
+def _refusals(make: Callable[[], Policy]) -> None:
+    """Nothing to choose from, and rewards that are no numbers, are refused and leave no trace."""
+    policy = _trained(make, _ACTIONS)
+    before = policy.state()
+    try:
+        policy.probabilities(_CONTEXT, ())
+    except PolicyError:
+        pass
+    else:
+        raise PolicyError("no actions gave a distribution; raise PolicyError")
+    for reward in (math.nan, math.inf, -math.inf):
+        try:
+            policy.learn(_decision("alpha", {"length": 1.0, "unheard of": 1.0}), reward, None)
+        except ValueError:
+            continue
+        raise PolicyError(f"reward {reward} was learned; raise ValueError")
+    _hold(policy.state() == before, "a refused reward changed the state")
+
+
+def _replacement(make: Callable[[], Policy]) -> None:
+    """A reward that is replaced twice counts like the last one learned once."""
+    once, replaced = _trained(make, _ACTIONS), _trained(make, _ACTIONS)
+    decision = _decision("beta", _CONTEXT)
+    once.learn(decision, 0.9, None)
+    replaced.learn(decision, 0.1, None)
+    replaced.learn(decision, 0.5, 0.1)
+    replaced.learn(decision, 0.9, 0.5)
+    for one, other in zip(once.explain(_CONTEXT, _ACTIONS), replaced.explain(_CONTEXT, _ACTIONS), strict=True):
+        same = one.observations == other.observations and all(
+            math.isclose(left or 0.0, right or 0.0, abs_tol=1e-8)
+            for left, right in ((one.mean, other.mean), (one.sd, other.sd), (one.probability, other.probability))
+        )
+        _hold(same, f"a replaced reward left {other}, the same reward learned once {one}")
+
+
+def _state(make: Callable[[], Policy]) -> None:
+    """A restored policy is the same to the last bit, now and after learning on; foreign bytes are refused."""
+    original, restored = _trained(make, _ACTIONS), make()
+    restored.restore(original.state())
+    for step in range(3):
+        _hold(restored.state() == original.state(), f"restored state differs {step} rewards after the restore")
+        same = np.array_equal(
+            _probabilities(restored, _CONTEXT, _ACTIONS), _probabilities(original, _CONTEXT, _ACTIONS)
+        )
+        _hold(same, "a restored policy has other probabilities")
+        for policy in (original, restored):
+            policy.learn(_decision(f"new {step}", {**_CONTEXT, f"new {step}": 0.5}), 0.3, None)
+    for foreign in (b"", b"\xc1 no state", b"\x93\x01\x02\x03"):
+        try:
+            restored.restore(foreign)
+        except PolicyError:
+            continue
+        raise PolicyError(f"{foreign!r} was restored; raise PolicyError")
+
+
+def _hostile_contexts(make: Callable[[], Policy]) -> None:
+    """NaN, infinities, huge, missing and changing features neither raise nor spoil what follows."""
+    policy = _trained(make, _ACTIONS)
+    contexts: list[Context] = [
+        {},
+        {"length": math.nan, "topic": (math.inf, -math.inf)},
+        {"length": 1e308, "topic": (-1e308, 5e-324)},
+        {"topic": 0.5, "length": (0.1, 0.2, 0.3)},
+        {"topic": (), "ünïcode": 1.0},
+    ]
+    for context in contexts:
+        for reward in (0.0, 1.0):
+            _probabilities(policy, context, _ACTIONS)
+            policy.learn(_decision("gamma", context), reward, None)
+            _probabilities(policy, _CONTEXT, _ACTIONS)
+
+
+def _long_life(make: Callable[[], Policy]) -> None:
+    """Thousands of one-sided rewards on a constant context, then a life of the opposite."""
+    policy = make()
+    for update in range(_UPDATES):
+        policy.learn(_decision(_ACTIONS[update % 3], _CONTEXT), float(update < _UPDATES // 2), None)
+        if update % 100 == 0:
+            _probabilities(policy, _CONTEXT, _ACTIONS)
+    _probabilities(policy, _CONTEXT, _ACTIONS)
+
+
+def _trained(make: Callable[[], Policy], actions: Sequence[str]) -> Policy:
+    """A policy after 60 seeded rewards, different for each action."""
+    policy = make()
+    rng = np.random.default_rng(7)
+    for update in range(60):
+        index = update % len(actions)
+        context: Context = {"length": float(rng.normal()), "topic": (float(rng.normal()), float(rng.normal()))}
+        policy.learn(_decision(actions[index], context), float(rng.random()) * (0.7 + 0.1 * index), None)
+    return policy
+
+
+def _probabilities(policy: Policy, context: Context, actions: Sequence[str]) -> NDArray[np.float64]:
+    found = policy.probabilities(context, actions)
+    right = found.shape == (len(actions),) and bool(np.isfinite(found).all()) and bool((found >= 0.0).all())
+    _hold(
+        right and math.isclose(float(found.sum()), 1.0, abs_tol=1e-9), f"{len(actions)} actions, probabilities {found}"
+    )
+    return found
+
+
+def _decision(action: str, context: Context) -> Decision:
+    return Decision(
+        id="decision_check",
+        at=0.0,
+        call="call_check",
+        point="check",
+        policy="check@1",
+        actions=_ACTIONS,
+        action=action,
+        propensity=0.5,
+        live=True,
+        context=dict(context),
+    )
+
+
+def _hold(kept: bool, words: str) -> None:
+    if not kept:
+        raise PolicyError(words)

@@ -1,0 +1,74 @@
+"""From a named context to a vector: every named number gets a position, in the order of learning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windlass.policies.policy import Context
+from windlass.records import ContextValue
+
+
+def finite(context: Context) -> dict[str, ContextValue]:
+    """`context` with everything that is no finite number as 0: what a ledger can store and a policy can read."""
+    return {
+        str(name): tuple(_number(v) for v in value) if isinstance(value, (tuple, list)) else _number(value)
+        for name, value in context.items()
+    }
+
+
+class Features:
+    """The positions of named features in a vector whose first entry is the constant 1.
+
+    Position by (name, index within a tuple); a plain number is index 0. Names that one context brings for the first
+    time are appended in sorted order, so that positions depend on the order of learning alone. At most `limit` features
+    are kept: later ones are ignored, which bounds the state whatever a caller sends.
+    """
+
+    def __init__(self, limit: int, names: Sequence[tuple[str, int]] = ()) -> None:
+        self.limit = limit
+        self._positions: dict[tuple[str, int], int] = {key: place for place, key in enumerate(names, start=1)}
+
+    @property
+    def names(self) -> tuple[tuple[str, int], ...]:
+        return tuple(self._positions)
+
+    def learn(self, context: Context) -> None:
+        """Give a position to each feature of `context` that has none."""
+        for key, _ in self._sorted(context)[1]:
+            self._positions[key] = len(self._positions) + 1
+
+    def vector(self, context: Context) -> NDArray[np.float64]:
+        """(1 + features,) float64: the constant, the known features (0 where absent), then the unknown ones in the
+        order in which `learn` would place them. NaN and infinities pass: the posterior knows what to do with them."""
+        known, unknown = self._sorted(context)
+        x = np.zeros(1 + len(self._positions) + len(unknown))
+        x[0] = 1.0
+        for place, number in known:
+            x[place] = number
+        x[1 + len(self._positions) :] = [number for _, number in unknown]
+        return x
+
+    def _sorted(self, context: Context) -> tuple[list[tuple[int, float]], list[tuple[tuple[str, int], float]]]:
+        """The features with a position, and those that would get one, in order."""
+        known, unknown = [], []
+        for name, value in context.items():
+            for index, number in enumerate(value if isinstance(value, tuple) else (value,)):
+                place = self._positions.get((name, index))
+                if place is not None:
+                    known.append((place, number))
+                else:
+                    unknown.append(((name, index), number))
+        unknown.sort(key=lambda item: item[0])
+        return known, unknown[: max(self.limit - len(self._positions), 0)]
+
+
+def _number(value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]  # whatever float() does not take counts as 0
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0

@@ -1,0 +1,120 @@
+"""The Policy contract: look at (context, actions), answer (action, propensity), learn from rewards.
+
+A policy is pure: it holds numbers, never a clock, a file or a random source; the generator is an argument of `choose`.
+`check_policy` in `windlass.policies.check` holds an implementation to everything that is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from windlass.errors import PolicyError
+from windlass.records import ContextValue, Decision
+
+Context: TypeAlias = Mapping[str, ContextValue]
+_WHY_ARMS = 5
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The action, the probability in (0, 1] with which it was chosen, and the numbers behind it in short plain text.
+
+    `fallback` says why the policy could not do what it was made for, and is empty otherwise.
+    """
+
+    action: str
+    propensity: float
+    why: str
+    fallback: str = ""
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """What a policy knows of one action: expected reward and its deviation (None where it keeps none), and chances."""
+
+    action: str
+    mean: float | None
+    sd: float | None
+    probability: float
+    observations: int
+
+
+class Policy(Protocol):
+    """A way to choose. `name` and `version` identify the learner in every Decision; a guard keeps those of its inner.
+
+    `probabilities`, `choose` and `explain` leave the state as it is, and raise PolicyError where `actions` is empty.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    def probabilities(self, context: Context, actions: Sequence[str]) -> NDArray[np.float64]:
+        """The exact distribution over the eligible `actions`: (k,), sums to 1."""
+        ...
+
+    def choose(self, context: Context, actions: Sequence[str], rng: np.random.Generator) -> Choice:
+        """One draw from `probabilities`, with the probability that it had."""
+        ...
+
+    def learn(self, decision: Decision, reward: float, previous: float | None) -> None:
+        """Credit `decision` with `reward`. `previous` is the reward learned for the same decision before: replace it.
+
+        ValueError, and no change, where a reward is not a finite number.
+        """
+        ...
+
+    def state(self) -> bytes:
+        """Everything learned, and the options it was learned under, as canonical bytes."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Take over what `state` returned, bit by bit. PolicyError for bytes of another policy, version or options."""
+        ...
+
+    def explain(self, context: Context, actions: Sequence[str]) -> tuple[Arm, ...]:
+        """What stands behind `probabilities`, one Arm per action in the same order."""
+        ...
+
+
+def identity(policy: Policy) -> str:
+    """`name@version`, the form that a Decision carries."""
+    return f"{policy.name}@{policy.version}"
+
+
+def require(actions: Sequence[str]) -> None:
+    """PolicyError where there is nothing to choose from."""
+    if not actions:
+        raise PolicyError("no eligible action; name at least one")
+
+
+def draw(probabilities: NDArray[np.float64], rng: np.random.Generator) -> int:
+    """Index of one action, drawn with `probabilities`; never one of probability 0."""
+    point = rng.random()
+    chosen = 0
+    for index, share in enumerate(probabilities.tolist()):
+        if share > 0.0:
+            # Where rounding leaves the point beyond the whole sum, the last possible action takes it.
+            chosen = index
+            point -= share
+            if point < 0.0:
+                break
+    return chosen
+
+
+def why(arms: Sequence[Arm]) -> str:
+    """The likeliest arms as one line: `quotes-fast 0.71 +- 0.05, quotes-semantic 0.78 +- 0.04`, or their shares."""
+    shown = sorted(arms, key=lambda arm: -arm.probability)[:_WHY_ARMS] if len(arms) > _WHY_ARMS else arms
+    rest = f", {len(arms) - len(shown)} more" if len(arms) > len(shown) else ""
+    return ", ".join(_words(arm) for arm in shown) + rest
+
+
+def _words(arm: Arm) -> str:
+    if arm.mean is None or arm.sd is None:
+        return f"{arm.action} share {arm.probability:.2f}"
+    return f"{arm.action} {arm.mean:.2f} +- {arm.sd:.2f}"

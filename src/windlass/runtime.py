@@ -1,0 +1,231 @@
+"""The composition root: the only file that knows every part below it. It builds the parts, starts and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import structlog
+
+from windlass.content.ask import POINT as ANSWER_POINT
+from windlass.content.ask import Ask
+from windlass.content.ingest import VECTORS, Ingest
+from windlass.content.store import Contents
+from windlass.errors import FolderBusy, LedgerError, PolicyError
+from windlass.gateway.admission import Admission
+from windlass.gateway.feedback import FeedbackRequest
+from windlass.gateway.gateway import POINT as MODEL_POINT
+from windlass.gateway.gateway import Gateway
+from windlass.gateway.local import Local
+from windlass.gateway.openai_compatible import OpenAICompatible
+from windlass.gateway.provider import Provider, Providers
+from windlass.ledger.db import Database
+from windlass.ledger.ledger import ALL, Snapshot
+from windlass.ledger.sql import SqlLedger
+from windlass.memory import embedder as embedders
+from windlass.memory.embedder import Embedder
+from windlass.memory.store import Memory
+from windlass.policies.loop import Loop, PointOptions
+from windlass.policies.replay import Learner
+from windlass.records import Feedback, Scope
+from windlass.settings import Settings
+from windlass.watch.overview import Overview
+
+if TYPE_CHECKING:
+    from windlass.workflows.durable import Durable
+
+log = structlog.get_logger(__name__)
+SNAPSHOT_EVERY = 5_000
+LEARNER, SNAPSHOT_VERSION = "policies", 1
+PRUNE_EVERY_S = 3_600.0
+DEFAULT_POINTS = {
+    MODEL_POINT: PointOptions(mode="live", policy="linear_thompson", options={"prior_precision": 20.0}),
+    ANSWER_POINT: PointOptions(mode="live", policy="threshold", default="answer", randomised_share=0.0),
+}
+
+
+class Runtime:
+    """Everything of one process on one state folder. Enter it with `async with`.
+
+    providers: more providers, before those of the settings (tests hand in `Echo`).
+    workflows: also run durable workflows; only one process of a folder may (FolderBusy).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        providers: Iterable[Provider] = (),
+        workflows: bool = False,
+        serve: Iterable[str] = (VECTORS,),
+        clock: Callable[[], float] = time.time,
+    ):
+        self.settings = settings
+        self.clock = clock
+        self._serve = tuple(serve) if workflows else None
+        self._lock = _own(settings.home) if workflows else None
+        self.db = Database(settings.database_url, durability=settings.storage.durability)
+        self.db.migrate()
+        self.ledger = SqlLedger(self.db)
+        self.loop = Loop(DEFAULT_POINTS | settings.points, settings.reward)
+        self.learner = Learner(self.loop)
+        self.overview = Overview()
+        self.embedder = _embedder(settings)
+        self.memory = Memory(self.db, self.embedder)
+        self.contents = Contents(self.db)
+        self.gateway = Gateway(
+            admission=Admission(settings.keys, settings.gateway.max_body_bytes),
+            providers=Providers([*providers, *_upstreams(settings), Local(self.embedder, clock)]),
+            loop=self.loop,
+            ledger=self.ledger,
+            options=settings.gateway,
+            clock=clock,
+        )
+        self.ask = Ask(self.gateway, self.ledger, self.loop, self.memory, self.contents, settings.ask, clock)
+        self._durable: Durable | None = None
+        self._ingest: Ingest | None = None
+        self._background: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._restore)
+        committed = asyncio.Event()
+        running = asyncio.get_running_loop()
+
+        def wake(_head: int) -> None:
+            running.call_soon_threadsafe(committed.set)
+
+        self.ledger.on_commit(wake)
+        self._background = [asyncio.create_task(self._learn(committed)), asyncio.create_task(self._prune())]
+        if self._serve is not None:
+            await asyncio.to_thread(self._start_workflows, self._serve)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.gateway.providers.close()
+        await asyncio.to_thread(self._stop)
+
+    @property
+    def ingest(self) -> Ingest:
+        """Taking content in; only in a process that runs workflows."""
+        if self._ingest is None:
+            raise FolderBusy(f"this process does not run the workflows of {self.settings.home}; use its server")
+        return self._ingest
+
+    async def feedback(self, scope: Scope, said: FeedbackRequest) -> Feedback:
+        """Check and keep one feedback; it is committed when this returns."""
+        record = said.record(scope, self.clock())
+        await self.ledger.append(record)
+        return record
+
+    async def caught_up(self) -> None:
+        """Return once every projection has seen what is committed now."""
+        await asyncio.to_thread(self._catch_up)
+
+    def replay(self) -> tuple[int, str, str]:
+        """(cursor, digest of the live policies, digest of policies folded from zero up to the same cursor)."""
+        with self.loop.lock:
+            cursor, live = self.learner.cursor, self.learner.digest()
+        fresh = Learner(Loop(DEFAULT_POINTS | self.settings.points, self.settings.reward))
+        while fresh.cursor < cursor:
+            for entry in self.ledger.read(ALL, after=fresh.cursor, limit=1000):
+                if entry.seq <= cursor:
+                    fresh.fold(entry)
+        return cursor, live, fresh.digest()
+
+    async def _learn(self, committed: asyncio.Event) -> None:
+        """Fold what was committed, as soon as it is. A ledger that cannot be read now is tried again."""
+        while True:
+            await committed.wait()
+            committed.clear()
+            try:
+                await self.caught_up()
+            except LedgerError as exc:
+                log.error("learning_waits", reason=str(exc))
+                await asyncio.sleep(1.0)
+                committed.set()
+
+    async def _prune(self) -> None:
+        while True:
+            await asyncio.to_thread(self.ledger.prune, self.clock())
+            await asyncio.sleep(PRUNE_EVERY_S)
+
+    def _catch_up(self) -> None:
+        before = self.learner.cursor
+        while self.learner.catch_up(self.ledger):
+            pass
+        self.overview.catch_up(self.ledger)
+        if before // SNAPSHOT_EVERY != self.learner.cursor // SNAPSHOT_EVERY:
+            self._snapshot()
+
+    def _restore(self) -> None:
+        kept = self.ledger.snapshot(LEARNER, SNAPSHOT_VERSION)
+        if kept is not None:
+            try:
+                self.learner.restore(kept.state)
+            except PolicyError as exc:
+                log.info("rebuilding_policies", reason=str(exc))
+        self._catch_up()
+
+    def _snapshot(self) -> None:
+        self.ledger.save_snapshot(
+            Snapshot(
+                projection=LEARNER,
+                version=SNAPSHOT_VERSION,
+                cursor=self.learner.cursor,
+                at=self.clock(),
+                state=self.learner.state(),
+            )
+        )
+
+    def _start_workflows(self, serve: Iterable[str]) -> None:
+        from windlass.workflows.durable import Durable  # costs 2 s and 40 MB: only where workflows run
+
+        path = self.settings.home / "runs.db"
+        self._durable = Durable(path, self.ledger, durability=self.settings.storage.durability)
+        self._ingest = Ingest(self.contents, self.memory, self._durable, self.settings.content, self.clock)
+        self._ingest.register()
+        self._durable.start(serve)
+
+    def _stop(self) -> None:
+        if self._durable is not None:
+            self._durable.close()
+        self.ledger.close()
+        self._catch_up()
+        self._snapshot()
+        self.db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _own(home: Path) -> int:
+    """The lock of the state folder; FolderBusy where another process holds it. The kernel frees it on any death."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(home / "owner.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise FolderBusy(f"another windlass process works on {home}; wait for it, or stop it") from None
+    return lock
+
+
+def _embedder(settings: Settings) -> Embedder | None:
+    """The embedder, or None where it is switched off or not installed (`doctor` says which)."""
+    if settings.memory.embedder == "off" or not embedders.available():
+        return None
+    return embedders.Lazy(settings.cache)
+
+
+def _upstreams(settings: Settings) -> list[Provider]:
+    return [OpenAICompatible(options, settings.secrets.get(options.name, "")) for options in settings.providers]

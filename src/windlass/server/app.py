@@ -1,0 +1,122 @@
+"""One ASGI application: the hot endpoints as they are, `/api` for operations, the dashboard for people.
+
+Requests that a web page of another site makes the browser send are refused (`Origin`), and so are host names that are
+not ours (DNS rebinding), because the server on loopback may run without a key.
+"""
+
+from __future__ import annotations
+
+import hmac
+from urllib.parse import urlsplit
+
+import msgspec
+import structlog
+
+from windlass.errors import AccessError, RequestError, classify
+from windlass.gateway.admission import Caller
+from windlass.records import DEFAULT_TENANT, DEFAULT_WORKSPACE
+from windlass.records import Scope as Owner
+from windlass.runtime import Runtime
+from windlass.server import asgi
+from windlass.server.asgi import App, Receive, Scope, Send
+from windlass.server.envelope import envelope
+from windlass.server.openai import OpenAI
+from windlass.server.operations import OPERATIONS
+from windlass.settings import LOOPBACK
+
+log = structlog.get_logger(__name__)
+API = "/api/"
+LOCAL_ONLY = frozenset({"ingest"})
+
+
+class Windlass:
+    """The application. `token` is the state folder's own key, for the command line on the same machine."""
+
+    def __init__(self, runtime: Runtime, *, token: str = "", dashboard: App | None = None):
+        self._runtime = runtime
+        self._token = token
+        self._dashboard = dashboard
+        self._routes = OpenAI(runtime).routes | {("GET", "/healthz"): _health}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        started = False
+
+        async def sending(event: asgi.Event) -> None:
+            nonlocal started
+            started = True
+            await send(event)
+
+        try:
+            await self._route(scope, receive, sending)
+        except asgi.ClientGone:
+            return
+        except Exception as exc:
+            status, body = envelope(exc)
+            if status >= 500:
+                log.error("request_failed", path=scope.get("path"), error=classify(exc).value, exc_info=exc)
+            if not started:
+                await asgi.respond(send, status, body)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._refuse_strangers(scope)
+        method, path = scope["method"], scope["path"]
+        endpoint = self._routes.get((method, path))
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
+        elif path.startswith(API):
+            await self._operate(path.removeprefix(API), scope, receive, send)
+        elif self._dashboard is not None and not path.startswith("/v1/"):
+            await self._dashboard(scope, receive, send)
+        else:
+            allowed = [known for known, where in self._routes if where == path]
+            message = f"{method} {path[:200]} is not served here" + (f"; use {allowed[0]}" if allowed else "")
+            raise RequestError(message, status=405 if allowed else 404, code="not_found")
+
+    async def _operate(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        operation = OPERATIONS.get(name)
+        if operation is None or scope["method"] != "POST":
+            raise RequestError(f"POST one of {', '.join(API + known for known in OPERATIONS)}", status=404)
+        caller = self._caller(name, scope)
+        body = await asgi.read_body(receive, self._runtime.gateway.admission.max_body_bytes)
+        try:
+            arguments = msgspec.json.decode(body or b"{}", type=dict)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            raise RequestError(f"the body is not a JSON object: {exc}", code="invalid_json") from exc
+        await asgi.respond_json(send, await operation(self._runtime, caller, arguments))
+
+    def _caller(self, operation: str, scope: Scope) -> Caller:
+        """The folder's token speaks for its owner; otherwise a key does. Reading local files takes the token."""
+        token = asgi.header(scope, b"x-windlass-token")
+        if token and self._token and hmac.compare_digest(token, self._token):
+            return Caller(Owner(DEFAULT_TENANT, DEFAULT_WORKSPACE), "admin", "")
+        if operation in LOCAL_ONLY:
+            raise AccessError(f"{API}{operation} reads files of this machine; run `windlass {operation}` on it")
+        key, workspace = asgi.bearer(scope), asgi.header(scope, b"x-windlass-workspace")
+        return self._runtime.gateway.admission.identify(key, workspace)
+
+    def _refuse_strangers(self, scope: Scope) -> None:
+        host, origin = asgi.header(scope, b"host"), asgi.header(scope, b"origin")
+        if not self._runtime.settings.keys and _name(host) not in (*LOOPBACK, self._runtime.settings.server.host):
+            raise RequestError(f"host {host[:100]!r} is not served; use 127.0.0.1", status=403, code="wrong_host")
+        if origin and urlsplit(origin).netloc != host:
+            raise RequestError(f"requests from {origin[:100]!r} are not served", status=403, code="wrong_origin")
+
+
+def _name(host: str) -> str:
+    """The host without its port."""
+    return (urlsplit(f"//{host}").hostname or "") if host else ""
+
+
+async def _health(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await asgi.respond_json(send, {"status": "ok"})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        event = await receive()
+        await send({"type": f"{event['type']}.complete"})
+        if event["type"] == "lifespan.shutdown":
+            return

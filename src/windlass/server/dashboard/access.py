@@ -1,0 +1,100 @@
+"""Who looks at the pages: sessions where keys are configured, and a token in every form.
+
+Three things stand between a form and a stranger: the application refuses a foreign `Origin`, the session cookie is
+`SameSite=Strict`, and every form carries a token that only a page of this process for this session can know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from windlass.errors import AccessError
+from windlass.gateway.admission import Admission, Caller
+
+IDLE_S = 12 * 3600.0
+MAX_VISITS = 1_000
+
+
+@dataclass
+class Visit:
+    """One signed-in browser. The key stays in this process' memory; the browser holds a random id only."""
+
+    key: str
+    workspace: str
+    seen_at: float
+
+
+class Access:
+    """Sessions of this process. `secret` keys the form tokens; a restart makes both anew."""
+
+    def __init__(self, admission: Admission, *, required: bool, clock: Callable[[], float]):
+        self.required = required
+        self._admission = admission
+        self._clock = clock
+        self._secret = secrets.token_bytes(32)
+        self._visits: OrderedDict[str, Visit] = OrderedDict()
+
+    def caller(self, connection: HTTPConnection) -> Caller:
+        """Whom this browser acts for. AccessError where it has to sign in first."""
+        key, workspace = self.key(connection)
+        return self._admission.identify(key, workspace)
+
+    def key(self, connection: HTTPConnection) -> tuple[str, str]:
+        """(key, workspace) of the session; empty where no keys are configured."""
+        if not self.required:
+            return "", ""
+        session = self._id(connection)
+        if not self.signed_in(connection):
+            self._visits.pop(session, None)
+            raise AccessError("sign in with an API key first")
+        self._visits.move_to_end(session)
+        visit = self._visits[session]
+        visit.seen_at = self._clock()
+        return visit.key, visit.workspace
+
+    def signed_in(self, connection: HTTPConnection) -> bool:
+        """Whether the browser may look; asking this does not keep a session alive."""
+        visit = self._visits.get(self._id(connection))
+        return not self.required or (visit is not None and self._clock() - visit.seen_at <= IDLE_S)
+
+    def sign_in(self, connection: HTTPConnection, response: Response, key: str, workspace: str) -> None:
+        """Open a session and hand its id to the browser. AccessError for a wrong key or workspace."""
+        self._admission.identify(key, workspace)
+        self._visits.pop(self._id(connection), None)
+        fresh = secrets.token_urlsafe(32)
+        self._visits[fresh] = Visit(key, workspace, self._clock())
+        while len(self._visits) > MAX_VISITS:
+            self._visits.popitem(last=False)
+        secure = connection.url.scheme == "https"
+        response.set_cookie(_cookie(connection), fresh, httponly=True, samesite="strict", secure=secure)
+
+    def sign_out(self, connection: HTTPConnection, response: Response) -> None:
+        """Forget the session on both sides."""
+        self._visits.pop(self._id(connection), None)
+        response.delete_cookie(_cookie(connection), httponly=True, samesite="strict")
+
+    def token(self, connection: HTTPConnection) -> str:
+        """What a form of this session has to send back."""
+        session = self._id(connection)
+        known = session if session in self._visits else ""
+        return hmac.new(self._secret, known.encode(), hashlib.sha256).hexdigest()
+
+    def vouches(self, connection: HTTPConnection, token: str) -> bool:
+        """Whether `token` came from a page of this session."""
+        return hmac.compare_digest(self.token(connection).encode(), token.encode(errors="replace"))
+
+    def _id(self, connection: HTTPConnection) -> str:
+        return connection.cookies.get(_cookie(connection), "")
+
+
+def _cookie(connection: HTTPConnection) -> str:
+    """Cookies do not know ports: two servers on one host must not sign each other's visitors out."""
+    return f"windlass_{connection.url.port or 'session'}"

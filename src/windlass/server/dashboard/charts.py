@@ -1,0 +1,214 @@
+"""The drawings of the overview: calls and latency by hour, what a policy knows of an action."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from windlass.server.dashboard import words
+from windlass.server.dashboard.svg import element, percent, picture
+from windlass.watch.overview import HOUR_S, Totals
+
+PLOT_PX = 132.0
+FOOT_PX = 24.0
+MARKS_MAX = 5
+INTERVAL_PX = 28.0
+
+
+class Slot(NamedTuple):
+    """One hour on the axis; `totals` is None where nothing happened, `inside` whether it lies in the chosen range."""
+
+    at: int
+    totals: Totals | None
+    inside: bool
+
+
+def slots(hours: Sequence[tuple[int, Totals]], *, first: float, last: float, since: float) -> list[Slot]:
+    """Every hour from the one that holds `first` to the one that holds `last` (UTC seconds), gaps included."""
+    known = dict(hours)
+    start, end = (int(at // HOUR_S) * HOUR_S for at in (first, last))
+    return [Slot(at, known.get(at), at + HOUR_S > since) for at in range(start, end + HOUR_S, HOUR_S)]
+
+
+def calls_by_hour(axis: Sequence[Slot]) -> Markup:
+    """Bars of calls, the failed ones at their foot."""
+    ceiling = nice(max((slot.totals.calls for slot in axis if slot.totals), default=1))
+    bars = [bar for place, slot in enumerate(axis) for bar in _bars(slot, place, len(axis), ceiling)]
+    busy = [slot for slot in axis if slot.totals]
+    total = sum(slot.totals.calls for slot in busy if slot.totals)
+    summary = f"{words.plural(total, 'call')} in {words.plural(len(busy), 'hour')} of the {len(axis)} shown."
+    if busy:
+        top = max(busy, key=lambda slot: slot.totals.calls if slot.totals else 0)
+        most = top.totals.calls if top.totals else 0
+        summary += f" The busiest began on {_hour_of_day(top.at)} with {most:,}."
+    grid = _grid(ceiling, [words.count(round(mark)) for mark in _marks(ceiling)])
+    return _chart("calls", "Calls per hour", summary, grid, bars, axis)
+
+
+def latency_by_hour(axis: Sequence[Slot]) -> Markup:
+    """For each hour a band from the median to the 95th percentile, and a dot at the 99th; ms."""
+    seen = [slot.totals for slot in axis if slot.totals]
+    ceiling = nice(max((totals.p99_ms or 0.0 for totals in seen), default=0.0) or 1.0)
+    bands = [
+        band
+        for place, slot in enumerate(axis)
+        if slot.totals
+        for band in _band(slot, slot.totals, place, len(axis), ceiling)
+    ]
+    medians = sorted(totals.p50_ms or 0.0 for totals in seen)
+    summary = "No calls, so no latency."
+    if medians:
+        slowest = max(totals.p95_ms or 0.0 for totals in seen)
+        summary = f"Hourly medians from {words.ms(medians[0])} to {words.ms(medians[-1])}; "
+        summary += f"the highest hourly 95th percentile is {words.ms(slowest)}."
+    grid = _grid(ceiling, [words.ms(mark) if mark else "0" for mark in _marks(ceiling)])
+    return _chart("latency", "Latency by hour", summary, grid, bands, axis)
+
+
+def interval(ident: str, name: str, mean: float, sd: float, *, low: float, high: float, leads: bool) -> Markup:
+    """The expected reward of one action on the scale `low`..`high`: a dot at the mean, a band of one deviation."""
+    span = (high - low) or 1.0
+    left, right = (percent((edge - low) / span) for edge in (mean - sd, mean + sd))
+    width = percent((min(mean + sd, high) - max(mean - sd, low)) / span)
+    middle = INTERVAL_PX / 2
+    return picture(
+        ident,
+        f"Expected reward of {name}",
+        f"{mean:.2f} plus or minus {sd:.2f}, on a scale from {low:g} to {high:g}",
+        element("line", x1="0", x2="100%", y1=middle, y2=middle, class_="rail"),
+        element("rect", x=left, width=width, y=middle - 5, height=10, rx=5, class_="spread"),
+        element("line", x1=left, x2=left, y1=middle - 5, y2=middle + 5, class_="edge"),
+        element("line", x1=right, x2=right, y1=middle - 5, y2=middle + 5, class_="edge"),
+        element("circle", cx=percent((mean - low) / span), cy=middle, r=5, class_="mean"),
+        class_="interval leads" if leads else "interval",
+        height=INTERVAL_PX,
+    )
+
+
+def share(part: float) -> Markup:
+    """A bar for a share whose number stands beside it."""
+    return element(
+        "svg",
+        element("rect", x="0", y="0", width="100%", height=6, rx=3, class_="rail"),
+        element("rect", x="0", y="0", width=percent(part), height=6, rx=3, class_="fill"),
+        class_="share",
+        width="100%",
+        height=6,
+        aria_hidden="true",
+    )
+
+
+def nice(value: float) -> float:
+    """The next of 1, 2, 4, 10 times a power of ten: an axis that ends there has round marks at its middle too.
+
+    >>> nice(3), nice(41.0), nice(0.3)
+    (4.0, 100.0, 0.4)
+    """
+    if not (math.isfinite(value) and value > 0.0):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next((step * power for step in (1.0, 2.0, 4.0, 10.0) if value <= step * power * (1 + 1e-12)), 10.0 * power)
+
+
+def _bars(slot: Slot, place: int, places: int, ceiling: float) -> list[Markup]:
+    totals = slot.totals
+    if totals is None:
+        return []
+    width = _width(places)
+    height = max(2.0, PLOT_PX * totals.calls / ceiling)
+    failed = height * totals.errors / totals.calls if totals.calls else 0.0
+    failures = f", {words.plural(totals.errors, 'error')}" if totals.errors else ""
+    tip = element("title", f"{_hour_of_day(slot.at)}: {words.plural(totals.calls, 'call')}{failures}")
+    left = percent((place + 0.5) / places - width / 2)
+    across = percent(width)
+    tone = "bar" if slot.inside else "bar outside"
+    drawn = [element("rect", tip, x=left, y=PLOT_PX - height, width=across, height=height, rx=2, class_=tone)]
+    if failed:
+        drawn.append(element("rect", x=left, y=PLOT_PX - failed, width=across, height=failed, rx=2, class_="failed"))
+    return drawn
+
+
+def _band(slot: Slot, totals: Totals, place: int, places: int, ceiling: float) -> list[Markup]:
+    p50, p95, p99 = (value or 0.0 for value in (totals.p50_ms, totals.p95_ms, totals.p99_ms))
+    y50, y95, y99 = (PLOT_PX * (1 - value / ceiling) for value in (p50, p95, p99))
+    width, middle = _width(places), (place + 0.5) / places
+    left, right = percent(middle - width / 2), percent(middle + width / 2)
+    shade = "" if slot.inside else " outside"
+    tip = element("title", f"{_hour_of_day(slot.at)}: p50 {words.ms(p50)}, p95 {words.ms(p95)}, p99 {words.ms(p99)}")
+    height = max(2.0, y50 - y95)
+    return [
+        element("rect", tip, x=left, y=y95, width=percent(width), height=height, rx=2, class_=f"band{shade}"),
+        element("line", x1=left, x2=right, y1=y50, y2=y50, class_=f"median{shade}"),
+        element("circle", cx=percent(middle), cy=y99, r=2, class_=f"tail{shade}"),
+    ]
+
+
+def _width(places: int) -> float:
+    """How wide one mark is: most of its hour, but no wider than 1/24 of the drawing."""
+    return min(0.72 / places, 1 / 24)
+
+
+def _marks(ceiling: float) -> tuple[float, float, float]:
+    return 0.0, ceiling / 2, ceiling
+
+
+def _grid(ceiling: float, labels: Sequence[str]) -> list[Markup]:
+    lines: list[Markup] = []
+    for mark, label in zip(_marks(ceiling), labels, strict=True):
+        y = PLOT_PX * (1 - mark / ceiling)
+        lines.append(element("line", x1="0", x2="100%", y1=y, y2=y, class_="grid"))
+        lines.append(element("text", label, x=-8, y=y + 4, text_anchor="end"))
+    return lines
+
+
+def _hours_marked(axis: Sequence[Slot]) -> list[Markup]:
+    """A few hours in words under the axis; where more than two days are shown, days."""
+    step = max(1, math.ceil(len(axis) / MARKS_MAX))
+    long = len(axis) > 48
+    step = math.ceil(step / 24) * 24 if long else step
+    first = next((place for place, slot in enumerate(axis) if not long or slot.at % 86_400 == 0), 0)
+    drawn: list[Markup] = []
+    for place in range(first, len(axis), step):
+        at = axis[place].at
+        middle = (place + 0.5) / len(axis)
+        anchor = "start" if middle < 0.04 else "end" if middle > 0.92 else "middle"
+        label = words.day(at) if long else _hour(at)
+        drawn.append(element("text", label, x=percent(middle), y=PLOT_PX + 18, text_anchor=anchor))
+    return drawn
+
+
+def _days_parted(axis: Sequence[Slot]) -> list[Markup]:
+    """A thin upright line where a day begins."""
+    return [
+        element("line", x1=percent(place / len(axis)), x2=percent(place / len(axis)), y1=0, y2=PLOT_PX, class_="day")
+        for place, (_, slot) in enumerate(pairwise(axis), start=1)
+        if slot.at % 86_400 == 0
+    ]
+
+
+def _chart(
+    ident: str, title: str, summary: str, grid: Sequence[Markup], marks: Sequence[Markup], axis: Sequence[Slot]
+) -> Markup:
+    return picture(
+        ident,
+        title,
+        summary,
+        *grid,
+        *_days_parted(axis),
+        *marks,
+        *_hours_marked(axis),
+        class_="chart",
+        height=PLOT_PX + FOOT_PX,
+    )
+
+
+def _hour(at: float) -> str:
+    return words.clock(at)[:5]
+
+
+def _hour_of_day(at: float) -> str:
+    return f"{words.day(at)} {_hour(at)} UTC"

@@ -1,0 +1,109 @@
+"""What the policies have learned, in plain words: for each decision point its actions, their rewards and a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from windlass.content.ask import POINT as ANSWER_POINT
+from windlass.gateway.gateway import POINT as MODEL_POINT
+from windlass.policies.policy import Arm
+from windlass.records import Decision, Scope
+from windlass.runtime import Runtime
+from windlass.server.dashboard import words
+
+LOOK_BACK = 50
+CLEAR_SDS = 2.0
+LEANING_SDS = 1.0
+QUESTIONS = {
+    MODEL_POINT: "Which model answers?",
+    ANSWER_POINT: "Is there enough in memory to answer?",
+}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One decision point as a person reads it. `why` is the policy's own account of the newest decision."""
+
+    point: str
+    question: str
+    policy: str
+    mode: str
+    arms: tuple[Arm, ...]
+    verdict: str
+    why: str
+    leader: str
+
+    @property
+    def measured(self) -> bool:
+        """Whether the policy estimates rewards at all; a fixed rule does not."""
+        return any(arm.mean is not None for arm in self.arms)
+
+
+def lessons(runtime: Runtime, scope: Scope) -> list[Lesson]:
+    """Every point that is not off and has decided something for this scope. Reads the ledger."""
+    found: list[Lesson] = []
+    for point, options in sorted(runtime.loop.points.items(), key=lambda pair: (pair[0] != MODEL_POINT, pair[0])):
+        if options.mode == "off":
+            continue
+        decision = _typical(runtime, scope, point)
+        if decision is None:
+            continue
+        arms = runtime.loop.explain(point, scope, decision.context, decision.actions)
+        found.append(
+            Lesson(
+                point=point,
+                question=QUESTIONS.get(point, point),
+                policy=runtime.loop.policy_id(point),
+                mode=options.mode,
+                arms=arms,
+                verdict=verdict(arms),
+                why=str(decision.extra.get("why", "")),
+                leader=_leader(arms),
+            )
+        )
+    return found
+
+
+def verdict(arms: Sequence[Arm]) -> str:
+    """One sentence: who is ahead, and whether the difference is more than its own uncertainty."""
+    measured = sorted((arm for arm in arms if arm.mean is not None), key=lambda arm: -(arm.mean or 0.0))
+    if not measured:
+        return "A fixed rule: it is recorded like every other choice, and it learns nothing."
+    if not any(arm.observations for arm in measured):
+        return "No rewards yet, so it tries its actions evenly."
+    if len(measured) == 1:
+        return f"Only {measured[0].action} could be chosen, so there is nothing to compare."
+    untried = [arm.action for arm in measured if not arm.observations]
+    if untried:
+        return f"{', '.join(untried)} has not been tried yet, so nothing is decided."
+    first, second = measured[:2]
+    gap = (first.mean or 0.0) - (second.mean or 0.0)
+    doubt = math.hypot(first.sd or 0.0, second.sd or 0.0)
+    if gap > CLEAR_SDS * doubt:
+        return f"{first.action} is ahead by {gap:.2f}, clearly more than the uncertainty of {doubt:.2f}."
+    if gap > LEANING_SDS * doubt:
+        return f"It leans towards {first.action}: ahead by {gap:.2f}, with an uncertainty of {doubt:.2f}."
+    return f"Too close to tell: {first.action} and {second.action} are {gap:.2f} apart, within {doubt:.2f} of doubt."
+
+
+def reason(decision: Decision) -> str:
+    """Why a call went where it went, as one line."""
+    if decision.fallback:
+        return f"fell back: {decision.fallback}"
+    if len(decision.actions) == 1:
+        return "asked for by name"
+    chance = words.percent(decision.propensity)
+    return f"{decision.policy} chose it among {len(decision.actions)} with a chance of {chance}"
+
+
+def _typical(runtime: Runtime, scope: Scope, point: str) -> Decision | None:
+    """The newest decision with a real choice, else the newest at all."""
+    newest = runtime.ledger.decisions(scope, point=point, limit=LOOK_BACK)
+    return next((decision for decision in newest if len(decision.actions) > 1), newest[0] if newest else None)
+
+
+def _leader(arms: Sequence[Arm]) -> str:
+    tried = [arm for arm in arms if arm.mean is not None and arm.observations]
+    return max(tried, key=lambda arm: arm.mean or 0.0).action if len(tried) > 1 else ""

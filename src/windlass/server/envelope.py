@@ -1,0 +1,42 @@
+"""Every failure as OpenAI's error envelope with the right status: `{"error": {message, type, param, code}}`.
+
+Source: OpenAI API reference, "Error codes".
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from windlass.errors import (
+    AccessError,
+    InputError,
+    ModelUnknown,
+    RequestError,
+    UpstreamError,
+    WindlassError,
+    classify,
+)
+
+
+def envelope(exc: BaseException) -> tuple[int, bytes]:
+    """Status and body for `exc`. What is not ours on purpose keeps its words to itself."""
+    match exc:
+        case RequestError():
+            return exc.status, _body(str(exc), "invalid_request_error", exc.code, exc.param)
+        case AccessError():
+            return 401, _body(str(exc), "authentication_error", "invalid_api_key")
+        case ModelUnknown():
+            return 404, _body(str(exc), "invalid_request_error", "model_not_found", "model")
+        case InputError():
+            return 400, _body(str(exc), "invalid_request_error", "invalid_request")
+        case UpstreamError():
+            category = classify(exc).value
+            return (504 if "timeout" in category else 502), _body(str(exc), "upstream_error", category)
+        case WindlassError():
+            return 503, _body(str(exc), "server_error", classify(exc).value)
+        case _:
+            return 500, _body("an unexpected error; the server's log has it", "server_error", classify(exc).value)
+
+
+def _body(message: str, kind: str, code: str, param: str | None = None) -> bytes:
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})

@@ -1,0 +1,92 @@
+"""Run the application on a port, and tell the other commands of the folder where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from windlass.errors import SettingsError
+from windlass.runtime import Runtime
+from windlass.server.app import Windlass
+from windlass.server.peer import FILE
+
+PORTS_TRIED = 50
+DRAIN_S = 5
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a folder's server listens, and the token that speaks for the folder's owner."""
+
+    url: str
+    token: str
+    pid: int
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on `port`, or on the next free one. SettingsError where none of 50 is free."""
+    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        server = socket.socket(family, socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((host, candidate))
+            server.listen(512)
+        except PermissionError as exc:
+            server.close()
+            raise SettingsError(f"port {candidate} on {host} is not ours to take; choose one above 1023") from exc
+        except OSError:
+            server.close()
+            continue
+        server.set_inheritable(False)
+        return server
+    raise SettingsError(f"no free port from {port} to {port + PORTS_TRIED - 1} on {host}; set server.port")
+
+
+async def serve(runtime: Runtime, *, dashboard: bool, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; running requests get `DRAIN_S` to end. `ready(url)` is called once it listens."""
+    options = runtime.settings.server
+    listening = listen(options.host, options.port)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    url = f"http://{host}:{listening.getsockname()[1]}"
+    token = secrets.token_urlsafe(24)
+    pages = None
+    if dashboard:
+        from windlass.server.dashboard.pages import dashboard as build
+
+        pages = build(runtime)
+    config = uvicorn.Config(
+        Windlass(runtime, token=token, dashboard=pages),
+        loop="none",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    with _announced(runtime.settings.home, Address(url=url, token=token, pid=os.getpid())):
+        ready(url)
+        await uvicorn.Server(config).serve(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _announced(home: Path, address: Address) -> Iterator[None]:
+    """Leave the address in the folder, readable by its owner only, while the server runs."""
+    path = home / FILE
+    fresh = home / f"{FILE}.{address.pid}"
+    fresh.touch(mode=0o600)
+    fresh.write_text(json.dumps(msgspec.to_builtins(address)))
+    fresh.replace(path)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()

@@ -1,0 +1,227 @@
+"""The commands' flows: in this process, or handed to the server that runs on the same state folder."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+import uvloop
+
+from windlass.content.ingest import VECTORS, files_of
+from windlass.errors import FolderBusy, InputError, WorkflowError
+from windlass.gateway.admission import Caller
+from windlass.records import Scope
+from windlass.runtime import Runtime
+from windlass.server import peer, terminal
+from windlass.server.operations import OPERATIONS
+from windlass.server.serve import serve
+from windlass.settings import Settings
+
+OWNER = Caller(Scope(), "admin", "")
+POLL_S = 0.1
+SAMPLES, SAMPLE_QUESTIONS = "samples", "sample_questions.txt"
+T = TypeVar("T")
+Operate = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+def operate(settings: Settings, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Do one operation, wherever it is done best."""
+    running = peer.find(settings.home)
+    if running is not None:
+        return running.operate(operation, arguments)
+
+    async def here() -> dict[str, Any]:
+        async with Runtime(settings) as runtime:
+            return await OPERATIONS[operation](runtime, OWNER, arguments)
+
+    return _in_loop(here())
+
+
+def ingest(settings: Settings, paths: Sequence[str], *, wait: bool, as_json: bool) -> int:
+    """Take files in and show how far it is; exit code 1 if an item could not be read."""
+    named = [str(file.resolve()) for file in files_of([Path(path) for path in paths])]
+    running = peer.find(settings.home)
+    if running is not None:
+        found = running
+
+        async def there(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+            return await asyncio.to_thread(found.operate, name, arguments)
+
+        report = _in_loop(_take_in(there, named, wait=wait, quiet=as_json))
+    else:
+        report = _in_loop(_ingest_here(settings, named, wait=wait, quiet=as_json))
+    if as_json:
+        terminal.print_json(report)
+    else:
+        _tell(report)
+    return 1 if report["failed"] else 0
+
+
+def up(settings: Settings, *, dashboard: bool, as_json: bool) -> int:
+    """Serve until interrupted."""
+
+    async def serving() -> int:
+        async with Runtime(settings, workflows=True) as runtime:
+            await serve(runtime, dashboard=dashboard, ready=lambda url: _ready(url, dashboard, as_json))
+        return 0
+
+    return _until_interrupted(settings, serving())
+
+
+def run(
+    settings: Settings,
+    *,
+    paths: Sequence[str],
+    questions: Sequence[str],
+    stay: bool,
+    dashboard: bool,
+    as_json: bool,
+) -> int:
+    """The main job in one go: ingest, answer, say what was decided, and serve unless `stay` is False."""
+
+    async def doing() -> int:
+        async with Runtime(settings, workflows=True) as runtime:
+
+            async def here(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+                return await OPERATIONS[name](runtime, OWNER, arguments)
+
+            code = await _main_job(runtime, here, paths, questions, as_json)
+            if stay:
+                await serve(runtime, dashboard=dashboard, ready=lambda url: _ready(url, dashboard, as_json))
+                return 0
+            return code
+
+    return _until_interrupted(settings, doing())
+
+
+async def _main_job(
+    runtime: Runtime, operate_here: Operate, paths: Sequence[str], questions: Sequence[str], as_json: bool
+) -> int:
+    started = time.perf_counter()
+    with as_file(files("windlass.content") / SAMPLES) as samples:
+        named = [str(file.resolve()) for file in files_of([Path(path) for path in paths] or [samples])]
+        report = await _take_in(operate_here, named, wait=True, quiet=as_json)
+    asked = tuple(questions) or _own_questions(runtime, report["items"], packaged=not paths)
+    answers = [await operate_here("ask", {"question": question}) for question in asked]
+    await runtime.caught_up()
+    made = await operate_here("decisions", {"limit": 2 * len(answers)})
+    summary = {"ingest": report, "answers": answers, **made, "took_s": round(time.perf_counter() - started, 3)}
+    if as_json:
+        terminal.print_json(summary)
+    else:
+        _tell(report)
+        for answer in answers:
+            terminal.show_ask(answer)
+        terminal.console().print("\nDecided on the way:")
+        terminal.show_decisions(made)
+        cost = sum(answer["cost_nusd"] for answer in answers)
+        terminal.console().print(
+            f"\n{len(answers)} answers, cost {terminal.usd(cost)}, {summary['took_s']:.1f} s in all."
+        )
+    return 0 if answers and all(answer["answered"] for answer in answers) and not report["failed"] else 1
+
+
+def _own_questions(runtime: Runtime, items: Sequence[str], *, packaged: bool) -> tuple[str, ...]:
+    """Two questions: the package's own for its samples, else made from the corpus' section headings."""
+    if packaged:
+        return tuple((files("windlass.content") / SAMPLE_QUESTIONS).read_text().splitlines())[:2]
+    headings = runtime.contents.headings(OWNER.scope, items)
+    if not headings:
+        raise InputError("the corpus has no section headings to make questions from; ask your own with -q")
+    picked = (headings[len(headings) // 3], headings[2 * len(headings) // 3])
+    return tuple(f"What is said about {heading}?" for heading in dict.fromkeys(picked))
+
+
+async def _ingest_here(settings: Settings, named: list[str], *, wait: bool, quiet: bool) -> dict[str, Any]:
+    async with Runtime(settings, workflows=True, serve=(VECTORS,) if wait else ()) as runtime:
+
+        async def here(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+            return await OPERATIONS[name](runtime, OWNER, arguments)
+
+        return await _take_in(here, named, wait=wait, quiet=quiet)
+
+
+async def _take_in(operate_on: Operate, named: list[str], *, wait: bool, quiet: bool) -> dict[str, Any]:
+    """Start the run and follow it to its end; returns what `windlass ingest --json` prints."""
+    started = time.perf_counter()
+    batch = await operate_on("ingest", {"paths": named})
+    items = list(dict.fromkeys(batch["items"]))
+    steps, text_s, ended = terminal.Steps(quiet=quiet), 0.0, False
+    try:
+        while not ended:
+            state = await operate_on("progress", {"run": batch["run"]})
+            if "broken" in (state["status"], state["vectors_status"]):
+                raise WorkflowError(f"run {batch['run']} broke; ingest again, nothing is lost or doubled")
+            if state["text"] >= len(items) and not text_s:
+                text_s = time.perf_counter() - started
+            steps.at("text index", state["text"], len(items))
+            steps.at("chapters and key quotes", state["analysis"], len(items) - len(state["failed"]))
+            if wait and text_s:
+                steps.at("vectors", state["vectors"], state["chunks"])
+            ended = state["status"] == "done" and not (wait and state["vectors_status"] in ("waiting", "running"))
+            if not ended:
+                await asyncio.sleep(POLL_S)
+    finally:
+        steps.close()
+    names = dict(zip(batch["items"], batch["names"], strict=True))
+    failed = [{**failure, "name": names.get(failure["item"], failure["item"])} for failure in state["failed"]]
+    took_s = time.perf_counter() - started
+    return {
+        "run": batch["run"],
+        "items": items,
+        "failed": failed,
+        "chunks": state["chunks"],
+        "vectors": state["vectors"],
+        "text_s": round(text_s, 3),
+        "took_s": round(took_s, 3),
+    }
+
+
+def _tell(report: dict[str, Any]) -> None:
+    good = len(report["items"]) - len(report["failed"])
+    vectors = f"{report['vectors']} vectors" if report["vectors"] else "no vectors"
+    terminal.console().print(
+        f"{good} items in memory ({report['chunks']} passages, {vectors}); "
+        f"text index {report['text_s']:.1f} s, all {report['took_s']:.1f} s."
+    )
+    for failure in report["failed"]:
+        terminal.note(f"not taken in: {failure['name']}: {failure['message']}")
+
+
+def _ready(url: str, dashboard: bool, as_json: bool) -> None:
+    if as_json:
+        terminal.print_json({"url": url, "openai_base_url": f"{url}/v1", "dashboard": dashboard})
+    else:
+        pages = f"dashboard {url}/  " if dashboard else ""
+        terminal.console().print(f"\nWindlass is up: {pages}OpenAI base_url {url}/v1  (Ctrl-C stops it)")
+
+
+def _until_interrupted(settings: Settings, work: Coroutine[Any, Any, int]) -> int:
+    """Run to the end; an interrupt while serving is the ordinary end of a server."""
+    running = peer.find(settings.home)
+    if running is not None:
+        work.close()
+        raise FolderBusy(
+            f"a server already runs on {settings.home}: {running.url}; stop it or use another WINDLASS_HOME"
+        )
+    try:
+        return _in_loop(work)
+    except KeyboardInterrupt:
+        terminal.note("stopped")
+        return 0
+
+
+def _in_loop(work: Coroutine[Any, Any, T]) -> T:
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

@@ -1,0 +1,194 @@
+"""What the commands print: tables and quotes for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from windlass.errors import WindlassError, classify
+
+Answer = dict[str, Any]
+NUSD = 1_000_000_000
+PIPE_WIDTH = 1_000
+
+
+def console() -> Console:
+    """Where people read. Highlighting is off: numbers in quotes stay as they are."""
+    return Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def note(message: str) -> None:
+    """A remark beside the output."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(clean(message)))
+
+
+def fail(exc: WindlassError, *, as_json: bool) -> None:
+    """An error, on stderr for people, on stdout for programs."""
+    if as_json:
+        print_json({"error": {"message": str(exc), "category": classify(exc).value}})
+    else:
+        note(f"error: {exc}")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def clean(text: str) -> str:
+    """Text without control characters, so that no transcript or upstream can steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def show(operation: str, answer: Answer, *, as_json: bool) -> int:
+    """Print an operation's answer; returns the exit code."""
+    if as_json:
+        print_json(answer)
+    else:
+        _SHOWN[operation](answer)
+    return 1 if answer.get("findings") and operation == "doctor" else 0
+
+
+def show_ask(answer: Answer) -> None:
+    """A question, its quotes, and what it took."""
+    out = console()
+    out.print(f"\n[bold]Q: {escape(clean(answer['question']))}[/bold]")
+    if not answer["answered"]:
+        out.print("   Not in memory.")
+    for quote in answer["quotes"]:
+        speaker = f"{quote['speaker']}: " if quote["speaker"] else ""
+        out.print(f"   {escape(clean(speaker))}“{escape(clean(quote['text']))}” {escape(clean(quote['cited']))}")
+        if quote["link"]:
+            out.print(f"      [dim]{escape(clean(quote['link']))}[/dim]")
+    chose = f"{answer['model']} ({answer['why']})" if answer["model"] else answer["why"]
+    mode = ", lexical only" if answer["lexical_only"] else ""
+    took = f"{answer['latency_ms']:.0f} ms, {usd(answer['cost_nusd'])}{mode}"
+    out.print(f"   [dim]{escape(clean(f'decided: {chose}; took {took}'))}[/dim]")
+
+
+def show_calls(answer: Answer) -> None:
+    """One line a call."""
+    table = _table("when", "call", "asked for", "answered by", "ms", "tokens", "cost", "feedback", "error")
+    for trace in answer["calls"]:
+        call, outcome = trace["call"], trace["outcome"] or {}
+        tokens = f"{outcome['prompt_tokens']}+{outcome['completion_tokens']}" if outcome else ""
+        said = ", ".join(
+            f"{f['metric']} {f['value']}" if f["value"] is not None else f["kind"] for f in trace["feedback"]
+        )
+        latency = f"{outcome['latency_ms']:.1f}" if outcome else ""
+        cost = usd(outcome["cost_nusd"]) if outcome else ""
+        error = outcome.get("error", "no outcome")
+        _row(
+            table,
+            when(call["at"]),
+            call["id"],
+            call["model"],
+            outcome.get("model", ""),
+            latency,
+            tokens,
+            cost,
+            said,
+            error,
+        )
+    console().print(table if table.row_count else "No calls yet; `windlass ask` or any OpenAI client makes one.")
+
+
+def show_decisions(answer: Answer) -> None:
+    """One line a decision."""
+    table = _table("when", "point", "action", "propensity", "of", "policy", "live", "fallback")
+    for decision in answer["decisions"]:
+        _row(
+            table,
+            when(decision["at"]),
+            decision["point"],
+            decision["action"],
+            f"{decision['propensity']:.3f}",
+            ", ".join(decision["actions"]),
+            decision["policy"],
+            "live" if decision["live"] else "shadow",
+            decision["fallback"],
+        )
+    console().print(table if table.row_count else "No decisions yet; every call makes at least one.")
+
+
+def show_doctor(answer: Answer) -> None:
+    """The settings in force, then the findings."""
+    table = _table("setting", "value", "from")
+    for path, setting in answer["settings"].items():
+        _row(table, path, json.dumps(setting["value"]), setting["source"])
+    out = console()
+    out.print(table)
+    if "replay" in answer:
+        replay = answer["replay"]
+        verdict = "equal, bit for bit" if replay["equal"] else "DIFFERENT"
+        out.print(f"replay of {replay['cursor']} records: {verdict} ({replay['rebuilt'][:16]})")
+    for finding in answer["findings"]:
+        out.print(f"[bold]finding:[/bold] {escape(clean(finding))}")
+    if not answer["findings"]:
+        out.print("All is well.")
+
+
+def usd(nusd: int) -> str:
+    """Nano-dollars as dollars."""
+    return f"{nusd / NUSD:.6f} USD" if nusd else "0 USD"
+
+
+def when(at: float) -> str:
+    """UTC seconds as a UTC time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
+
+
+class Steps:
+    """Progress of one ingest: a bar on a terminal, a plain line per stage elsewhere, nothing where `quiet`."""
+
+    def __init__(self, *, quiet: bool):
+        self._quiet = quiet
+        self._said: dict[str, int] = {}
+        self._bar: Progress | None = None
+        self._tasks: dict[str, Any] = {}
+        if not quiet and sys.stderr.isatty():
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+            self._bar.start()
+
+    def at(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` in `stage`."""
+        if self._bar is not None:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bar.add_task(stage, total=total)
+            self._bar.update(self._tasks[stage], completed=done, total=total)
+        elif not self._quiet and total and done >= total and self._said.get(stage) != total:
+            self._said[stage] = total
+            note(f"{stage}: {done} of {total}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    table.add_row(*(escape(clean(cell)) for cell in cells))
+
+
+_SHOWN: dict[str, Callable[[Answer], None]] = {
+    "ask": show_ask,
+    "calls": show_calls,
+    "decisions": show_decisions,
+    "doctor": show_doctor,
+}

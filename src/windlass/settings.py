@@ -1,0 +1,229 @@
+"""Every setting, typed, with where its value came from: default, `windlass.toml`, environment or the command line.
+
+The only reader of the environment. A variable names a setting by its path: `WINDLASS_SERVER__PORT=8400` is
+`server.port`. Each section is defined in the room that uses it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from windlass.content.options import AskOptions, ContentOptions
+from windlass.errors import SettingsError
+from windlass.gateway.options import GatewayOptions, KeyOptions, ProviderOptions
+from windlass.ledger.db import Durability
+from windlass.policies.loop import PointOptions
+from windlass.policies.reward import RewardOptions
+
+FILE = "windlass.toml"
+PREFIX = "WINDLASS_"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ServerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the server listens. Beyond loopback it starts only with configured keys."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8321
+    dashboard: bool = True
+
+
+class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The state folder and the database; an empty `database_url` is SQLite inside the folder."""
+
+    database_url: str = ""
+    durability: Durability = "normal"
+
+
+class MemoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`auto` embeds where the `embeddings` extra is installed; `off` works lexically."""
+
+    embedder: Literal["auto", "off"] = "auto"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole tree. `sources` says for each set path where its value came from."""
+
+    home: Path = Path(".windlass")
+    cache: Path = Path("~/.cache/windlass")
+    server: ServerOptions = ServerOptions()
+    storage: StorageOptions = StorageOptions()
+    gateway: GatewayOptions = GatewayOptions()
+    memory: MemoryOptions = MemoryOptions()
+    content: ContentOptions = ContentOptions()
+    ask: AskOptions = AskOptions()
+    reward: RewardOptions = RewardOptions()
+    points: dict[str, PointOptions] = {}
+    providers: tuple[ProviderOptions, ...] = ()
+    keys: tuple[KeyOptions, ...] = ()
+    secrets: dict[str, str] = {}
+    sources: dict[str, str] = {}
+
+    @property
+    def database_url(self) -> str:
+        """The database in force."""
+        return self.storage.database_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    def __repr__(self) -> str:
+        """Without secrets, so that a traceback or a log line cannot leak one."""
+        return f"Settings(home={str(self.home)!r}, set={sorted(self.sources)})"
+
+
+_OURS = ("secrets", "sources")
+
+
+def load(overrides: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from defaults, file, environment and `overrides` (dotted paths), the later winning.
+
+    `environ` replaces the process environment. Raises SettingsError naming the path, the value and the nearest
+    known name.
+    """
+    env = os.environ if environ is None else environ
+    tree: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, values in _layers(env, overrides or {}):
+        for path, value in values:
+            _put(tree, path, value, source)
+            sources[".".join(path)] = source
+    return _checked(_convert(tree, sources), env)
+
+
+def _layers(env: Mapping[str, str], overrides: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[list[str], Any]]]]:
+    yield from _file_layer(env)
+    yield (
+        "environment",
+        [
+            (name.removeprefix(PREFIX).lower().split("__"), value)
+            for name, value in env.items()
+            if name.startswith(PREFIX) and name not in (PREFIX + "CONFIG",)
+        ],
+    )
+    yield "command line", [(path.split("."), value) for path, value in overrides.items()]
+
+
+def _file_layer(env: Mapping[str, str]) -> Iterator[tuple[str, list[tuple[list[str], Any]]]]:
+    path = Path(env.get(PREFIX + "CONFIG") or FILE)
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        if PREFIX + "CONFIG" in env:
+            raise SettingsError(f"{path} (from {PREFIX}CONFIG) does not exist; create it or unset it") from None
+        return
+    except OSError as exc:
+        raise SettingsError(f"{path} cannot be read: {exc}") from exc
+    try:
+        yield str(path), list(_leaves(tomllib.loads(text.decode()), []))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path} is not valid TOML: {exc}") from exc
+
+
+def _leaves(tree: Mapping[str, Any], path: list[str]) -> Iterator[tuple[list[str], Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, [*path, name])
+        else:
+            yield [*path, name], value
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any, source: str) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise SettingsError(f"{'.'.join(path)} ({source}) lies under {name!r}, which is a plain value")
+    tree[path[-1]] = value
+
+
+def _convert(tree: dict[str, Any], sources: dict[str, str]) -> Settings:
+    """The typed tree; all sections are tried, so that one run names every mistake."""
+    types = {name: hint for name, hint in get_type_hints(Settings, include_extras=True).items() if name not in _OURS}
+    problems = [_unknown(name, types) for name in tree if name not in types]
+    values: dict[str, Any] = {}
+    for name, hint in types.items():
+        if name not in tree:
+            continue
+        try:
+            problems += _unread(name, tree[name])
+            values[name] = msgspec.convert(tree[name], hint, strict=False, dec_hook=_path)
+        except msgspec.ValidationError as exc:
+            problems.append(_problem(name, str(exc), sources))
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return Settings(**values, sources=sources)
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str | Path) and str(value):
+        return Path(value).expanduser()
+    raise ValueError(f"expected a path, got {value!r}")
+
+
+def _unknown(name: str, types: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, types, n=1)
+    return f"unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(types)}")
+
+
+def _unread(section: str, value: Any) -> list[str]:
+    """Unknown names in the sections that are dataclasses, which msgspec would pass over in silence."""
+    nested = {"reward": (RewardOptions, {"": value}), "points": (PointOptions, value)}
+    kind, parts = nested.get(section, (RewardOptions, {}))
+    known = [field.name for field in dataclasses.fields(kind)]
+    if not isinstance(parts, dict):
+        return []
+    return [
+        f"{section}{'.' if point else ''}{point}: {_unknown(name, dict.fromkeys(known))}"
+        for point, part in parts.items()
+        if isinstance(part, dict)
+        for name in part
+        if name not in known
+    ]
+
+
+def _problem(section: str, message: str, sources: Mapping[str, str]) -> str:
+    """msgspec's sentence with our path in front: `server.port: Expected `int` <= 65535 (from environment)`."""
+    what, _, where = message.partition(" - at `$")
+    path = section + where.rstrip("`")
+    origin = sources.get(path) or next((s for p, s in sources.items() if p.startswith(section)), "defaults")
+    return f"{path}: {what} (from {origin})"
+
+
+def _checked(settings: Settings, env: Mapping[str, str]) -> Settings:
+    """Rules that span sections, and the secrets that the settings name by variable."""
+    if settings.server.host not in LOOPBACK and not settings.keys:
+        raise SettingsError(
+            f"server.host is {settings.server.host}, beyond loopback, but no key is configured; "
+            "add [[keys]] to windlass.toml or listen on 127.0.0.1"
+        )
+    if "cache" not in settings.sources:
+        base = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME") or "~").expanduser() / ".cache")
+        settings = msgspec.structs.replace(settings, cache=Path(base) / "windlass")
+    secrets = {p.name: env.get(p.api_key_env, "") for p in settings.providers if p.api_key_env}
+    return msgspec.structs.replace(settings, secrets=secrets)
+
+
+def flat(settings: Settings) -> dict[str, tuple[Any, str]]:
+    """Every setting in force: dotted path -> (value, source). Key digests are shortened, secrets left out."""
+    tree = msgspec.to_builtins(settings, enc_hook=str)
+    found: dict[str, tuple[Any, str]] = {}
+    for path, value in _leaves({k: v for k, v in tree.items() if k not in _OURS}, []):
+        name = ".".join(path)
+        shown = [{**key, "sha256": key["sha256"][:8] + "..."} for key in value] if name == "keys" else value
+        found[name] = (shown, settings.sources.get(name, "default"))
+    return found
+
+
+def missing_secrets(settings: Settings) -> list[str]:
+    """A sentence for each provider whose key variable is not set."""
+    return [
+        f"provider {provider.name}: the variable {provider.api_key_env} is not set; export it or clear api_key_env"
+        for provider in settings.providers
+        if provider.api_key_env and not settings.secrets.get(provider.name)
+    ]

@@ -1,0 +1,142 @@
+"""Bayesian linear regression: the posterior of one arm, updated in place and asked for a mean and a deviation.
+
+The model is `y = w.x + noise`, `w ~ N(0, I / prior_precision)`, `noise ~ N(0, noise_variance)`. After observations
+`(x, y)` the weights are normal with precision `A` and mean `A^-1 b`:
+
+    A = prior_precision I + sum x x' / noise_variance        b = sum x y / noise_variance
+
+Sources: Li, Chu, Langford, Schapire, "A Contextual-Bandit Approach to Personalized News Article Recommendation",
+WWW 2010, Algorithm 1 (disjoint arms); Agrawal, Goyal, "Thompson Sampling for Contextual Bandits with Linear Payoffs",
+ICML 2013, section 2.2 (B, f and the sampling distribution).
+
+The posterior stays finite and positive definite whatever comes in: features that are no number count as 0, features
+are clipped to +-`FEATURE_LIMIT`, values that are no number or absurdly large are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+FEATURE_LIMIT = 100.0
+"""Features are meant to be of order one; beyond this they are clipped. It bounds the condition number of A."""
+VALUE_LIMIT = 1e6
+"""Largest |y| that is accepted; rewards are in [0, 1], so anything near this is a mistake."""
+
+
+def bounded(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`x: (d,)` with NaN and infinities as 0 and the rest clipped to +-FEATURE_LIMIT."""
+    clipped: NDArray[np.float64] = np.minimum(np.maximum(x, -FEATURE_LIMIT), FEATURE_LIMIT)
+    clipped[~np.isfinite(x)] = 0.0
+    return clipped
+
+
+class LinearPosterior:
+    """The posterior over the weights of one arm; `dimension` grows when a longer `x` is observed.
+
+    prior_precision: of each weight, > 0. noise_variance: of one observation, > 0.
+    """
+
+    def __init__(self, prior_precision: float, noise_variance: float, dimension: int = 0) -> None:
+        for name, value in (("prior_precision", prior_precision), ("noise_variance", noise_variance)):
+            if not (math.isfinite(value) and value > 0.0):
+                raise ValueError(f"{name} is {value}; give a finite number above 0")
+        self.prior_precision = prior_precision
+        self.noise_variance = noise_variance
+        self.observations = 0
+        self.precision: NDArray[np.float64] = np.eye(dimension) * prior_precision
+        self.moment: NDArray[np.float64] = np.zeros(dimension)
+        self._solved: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    @property
+    def dimension(self) -> int:
+        return len(self.moment)
+
+    def observe(self, x: NDArray[np.float64], y: float) -> None:
+        """Add one observation. `x: (n,)`, n >= dimension. ValueError, and no change, where `y` is no usable number."""
+        self._check(y)
+        x = self._admit(x)
+        # The outer product is symmetric to the last bit, and so is every sum of them: A needs no symmetrising.
+        self.precision += np.outer(x, x) / self.noise_variance
+        self.moment += x * (y / self.noise_variance)
+        self.observations += 1
+        self._solved = None
+
+    def revise(self, x: NDArray[np.float64], y: float, previous: float) -> None:
+        """Replace the value `previous` of an earlier observation of `x` by `y`; what was seen of `x` stays as it is."""
+        self._check(y)
+        self._check(previous)
+        x = self._admit(x)
+        self.moment += x * ((y - previous) / self.noise_variance)
+        self._solved = None
+
+    def solved(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(mean of the weights (d,), inverse of the lower Cholesky factor of A (d, d)), kept until the next update."""
+        if self._solved is None:
+            # Only after some 10^5 observations at FEATURE_LIMIT under an extreme prior does rounding bite; then the
+            # diagonal is raised by the rounding error's own size, at most until it dominates.
+            rounding = np.finfo(np.float64).eps * max(self.dimension, 1) * float(np.trace(self.precision))
+            factor = _cholesky(self.precision, rounding)
+            inverse = np.linalg.solve(factor, np.eye(self.dimension)).astype(np.float64, copy=False)
+            self._solved = (inverse.T @ (inverse @ self.moment), inverse)
+        return self._solved
+
+    def restore(self, precision: NDArray[np.float64], moment: NDArray[np.float64], observations: int) -> None:
+        """Take over stored sums, bit by bit. ValueError where they cannot come from a posterior like this one."""
+        size = len(moment)
+        if moment.shape != (size,) or precision.shape != (size, size) or observations < 0:
+            raise ValueError(f"shapes {precision.shape}, {moment.shape} with {observations} observations do not agree")
+        if not (np.isfinite(precision).all() and np.isfinite(moment).all() and (precision == precision.T).all()):
+            raise ValueError("a stored posterior must be finite and symmetric")
+        if not (np.diag(precision) >= self.prior_precision).all():
+            raise ValueError(f"diagonal {np.diag(precision)} lies below the prior precision {self.prior_precision}")
+        self.precision, self.moment, self.observations = precision.copy(), moment.copy(), observations
+        self._solved = None
+
+    def _admit(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`x` made safe, the posterior grown to its length. A feature never seen before has only its prior: exact."""
+        size, grown = self.dimension, len(x)
+        if grown < size:
+            raise ValueError(f"x has {grown} features, this posterior has seen {size}; pad with zeros")
+        if grown > size:
+            precision = np.eye(grown) * self.prior_precision
+            precision[:size, :size] = self.precision
+            self.precision = precision
+            self.moment = np.concatenate([self.moment, np.zeros(grown - size)])
+        return bounded(x)
+
+    @staticmethod
+    def _check(y: float) -> None:
+        if not abs(y) <= VALUE_LIMIT:
+            raise ValueError(f"value {y} is not a finite number within +-{VALUE_LIMIT:g}; observe rewards of order one")
+
+
+def predict(
+    posteriors: Sequence[LinearPosterior], x: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of `w.x` under each of k posteriors: two (k,) arrays.
+
+    `x: (n,)`, n >= the dimension of each; features that a posterior has not seen yet count with their prior.
+    """
+    x = bounded(x)
+    means, sds = np.empty(len(posteriors)), np.empty(len(posteriors))
+    for row, posterior in enumerate(posteriors):
+        weights, inverse = posterior.solved()
+        seen, unseen = x[: len(weights)], x[len(weights) :]
+        means[row] = weights.dot(seen)
+        spread = inverse.dot(seen)
+        sds[row] = math.sqrt(spread.dot(spread) + unseen.dot(unseen) / posterior.prior_precision)
+    return means, sds
+
+
+def _cholesky(matrix: NDArray[np.float64], rounding: float) -> NDArray[np.float64]:
+    """Lower factor of `matrix`, or of `matrix` plus the least of a few multiples of `rounding` on its diagonal."""
+    for raised in (0.0, *(rounding * 100.0**power for power in range(9))):
+        try:
+            return np.linalg.cholesky(matrix + raised * np.eye(len(matrix))).astype(np.float64, copy=False)
+        except np.linalg.LinAlgError:
+            continue
+    raise ValueError(f"a matrix with diagonal {np.diag(matrix)} is no precision matrix, whatever the rounding")

@@ -1,0 +1,1 @@
+"""Watching: what the ledger says about cost, speed and learning."""

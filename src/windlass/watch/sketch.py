@@ -1,0 +1,51 @@
+"""A quantile sketch of bounded size: counts in logarithmic buckets, relative error at most `ACCURACY`.
+
+Source: Masson, Rim & Lee 2019, "DDSketch", section 2 (bucket i holds gamma^(i-1) < x <= gamma^i).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+ACCURACY = 0.01
+_GAMMA = (1 + ACCURACY) / (1 - ACCURACY)
+_LOG_GAMMA = math.log(_GAMMA)
+_SMALLEST = 1e-3
+_LARGEST = 1e9
+
+
+class Sketch:
+    """Positive numbers in, quantiles out. Merging two sketches is exact."""
+
+    def __init__(self, counts: Iterable[tuple[int, int]] = ()):
+        self._counts: dict[int, int] = dict(counts)
+        self.count = sum(self._counts.values())
+
+    def add(self, value: float) -> None:
+        """Count one value; what is not finite is ignored, what is out of range counts at the border."""
+        if math.isfinite(value):
+            bucket = math.ceil(math.log(min(max(value, _SMALLEST), _LARGEST)) / _LOG_GAMMA)
+            self._counts[bucket] = self._counts.get(bucket, 0) + 1
+            self.count += 1
+
+    def merge(self, other: Sketch) -> None:
+        """Take in all that `other` has counted."""
+        for bucket, count in other._counts.items():
+            self._counts[bucket] = self._counts.get(bucket, 0) + count
+        self.count += other.count
+
+    def quantile(self, q: float) -> float | None:
+        """The `q`-quantile, q in [0, 1]; None of an empty sketch."""
+        if not self.count:
+            return None
+        rank, seen = q * (self.count - 1), 0
+        for bucket in sorted(self._counts):
+            seen += self._counts[bucket]
+            if seen > rank:
+                return 2 * _GAMMA**bucket / (_GAMMA + 1)
+        raise AssertionError("the counts of a sketch add up to less than its count")
+
+    def counts(self) -> tuple[tuple[int, int], ...]:
+        """The state: (bucket, count), sorted."""
+        return tuple(sorted(self._counts.items()))

@@ -1,0 +1,1 @@
+"""Durable workflows. `durable.py` is the only door to the engine underneath."""

@@ -1,0 +1,197 @@
+"""Workflows that survive kill -9: each finished step is checkpointed, a new start goes on where the old one died.
+
+DBOS underneath, with an SQLite engine of our own: its default journal costs about 20 ms a step, WAL 2 to 3 ms
+(docs/adr/0004). A workflow is a plain function `f(run, *args)`; whatever it does must happen in `run.step`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+import structlog
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, WorkflowHandle
+from dbos import error as dbos_error
+
+from windlass.errors import WorkflowError, classify
+from windlass.ledger.db import DatabaseError, Durability, workflow_engine
+from windlass.ledger.ledger import Ledger
+from windlass.records import RunEvent, Scope, StepResult
+
+log = structlog.get_logger(__name__)
+QUEUE_POLL_S = 0.25
+EXECUTOR = "local"
+# Recovery only picks up runs of the same version; raise it when the order of a workflow's steps changes.
+VERSION = "1"
+
+Workflow = Callable[..., None]
+RunStatus = Literal["waiting", "running", "done", "broken", "unknown"]
+_STATUS: dict[str, RunStatus] = {"ENQUEUED": "waiting", "DELAYED": "waiting", "PENDING": "running", "SUCCESS": "done"}
+
+
+class Run(Protocol):
+    """What a workflow function gets: its id and a way to do durable steps."""
+
+    id: str
+
+    def step(self, name: str, scope: Scope, item: str, action: Callable[..., Any], *args: Any) -> StepResult: ...
+
+    def enqueue(self, workflow: str, *args: Any) -> None: ...
+
+
+class Durable:
+    """The engine of one process. Register workflows, `start`, then `submit` runs and wait for them.
+
+    serve: which queues this process works on; a run on another queue waits for a process that serves it.
+    """
+
+    def __init__(self, path: Path, ledger: Ledger, *, durability: Durability = "normal"):
+        self._path = path
+        self._ledger = ledger
+        self._durability = durability
+        self._workflows: dict[str, Workflow] = {}
+        self._registered: dict[str, Callable[..., None]] = {}
+        self._engine: Any = None
+
+    def register(self, name: str, workflow: Workflow) -> None:
+        """Make `workflow` known under `name`; before `start`, so that recovery can find it."""
+        self._workflows[name] = workflow
+
+    def start(self, serve: Iterable[str]) -> None:
+        """Open the engine and recover the runs that a killed process left behind."""
+        logging.getLogger("dbos").setLevel(logging.ERROR)
+        self._engine = workflow_engine(self._path, self._durability)
+        config: DBOSConfig = {
+            "name": "windlass",
+            "system_database_url": f"sqlite:///{self._path}",
+            "system_database_engine": self._engine,
+            "application_version": VERSION,
+            "executor_id": EXECUTOR,
+            "log_level": "ERROR",
+            "serializer": DBOSPortableJSONSerializer(),
+            "max_executor_threads": 8,
+            "scheduler_polling_interval_sec": 30.0,
+        }
+        try:
+            DBOS(config=config)
+            for name, workflow in self._workflows.items():
+                self._registered[name] = DBOS.workflow(name=name)(self._bound(name, workflow))
+            DBOS.listen_queues(list(serve))
+            DBOS.launch()
+            for name in self._workflows:
+                DBOS.register_queue(name, worker_concurrency=1, polling_interval_sec=QUEUE_POLL_S)
+        except (dbos_error.DBOSException, DatabaseError) as exc:
+            self.close()
+            raise WorkflowError(
+                f"the workflow engine on {self._path} did not start: {exc}; run `windlass doctor`"
+            ) from exc
+
+    def submit(self, workflow: str, run_id: str, *args: Any) -> Handle:
+        """Start a run at once. The same `run_id` again is the same run."""
+        with SetWorkflowID(run_id):
+            return Handle(run_id, DBOS.start_workflow(self._registered[workflow], *args))
+
+    def enqueue(self, workflow: str, run_id: str, *args: Any) -> Handle:
+        """Put a run on its workflow's queue: one at a time, by whichever process serves the queue."""
+        with SetWorkflowID(run_id):
+            return Handle(run_id, DBOS.enqueue_workflow(workflow, self._registered[workflow], *args))
+
+    def status(self, run_id: str) -> RunStatus:
+        """How a run stands: waiting, running, done, broken or unknown."""
+        found = DBOS.list_workflows(workflow_ids=[run_id], load_input=False, load_output=False)
+        return _STATUS.get(str(found[0].status), "broken") if found else "unknown"
+
+    def unfinished(self) -> int:
+        """How many runs are pending or enqueued."""
+        return len(DBOS.list_workflows(status=["PENDING", "ENQUEUED"], load_input=False, load_output=False))
+
+    def close(self, drain_s: int = 5) -> None:
+        """Let running steps end (at most `drain_s`), then stop. What is left is recovered by the next start."""
+        if self._engine is None:
+            return
+        DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=drain_s)
+        self._engine.dispose()
+        self._engine = None
+
+    def _bound(self, name: str, workflow: Workflow) -> Callable[..., None]:
+        """The function that the engine runs: `workflow` with a `Run` in front of its arguments."""
+
+        def run(*args: Any) -> None:
+            run_id = str(DBOS.workflow_id)
+            workflow(_Steps(run_id, name, self, self._ledger), *args)
+
+        run.__qualname__ = name
+        return run
+
+
+class Handle:
+    """A started run."""
+
+    def __init__(self, run: str, handle: WorkflowHandle[None]):
+        self.run = run
+        self._handle = handle
+
+    def wait(self) -> None:
+        """Block until the run ended; WorkflowError where it broke (its steps only report)."""
+        try:
+            self._handle.get_result()
+        except dbos_error.DBOSException as exc:
+            raise WorkflowError(f"run {self.run} broke: {exc}; its steps are in the ledger") from exc
+
+
+class _Steps:
+    """A `Run` on the engine."""
+
+    def __init__(self, run_id: str, workflow: str, durable: Durable, ledger: Ledger):
+        self.id = run_id
+        self._workflow = workflow
+        self._durable = durable
+        self._ledger = ledger
+
+    def step(self, name: str, scope: Scope, item: str, action: Callable[..., Any], *args: Any) -> StepResult:
+        """Do `action(*args)` once, however often the process dies: its result is checkpointed.
+
+        An exception becomes a failed StepResult with its category; the run goes on and decides.
+        """
+
+        def once() -> Any:
+            result = _attempt(action, args)
+            self._ledger.append_now(self._event(name, scope, item, result))
+            return msgspec.to_builtins(result)
+
+        return msgspec.convert(DBOS.run_step({"name": f"{name}:{item}"}, once), StepResult)
+
+    def enqueue(self, workflow: str, *args: Any) -> None:
+        """Hand work to another workflow's queue, exactly once per run."""
+        self._durable.enqueue(workflow, f"{self.id}-{workflow}", *args)
+
+    def _event(self, name: str, scope: Scope, item: str, result: StepResult) -> RunEvent:
+        """What a step left behind. The id is derived, so that a repeated step stays one event."""
+        return RunEvent(
+            id=f"event_{self.id}_{name}_{item}",
+            at=time.time(),
+            tenant=scope.tenant,
+            workspace=scope.workspace,
+            run=self.id,
+            workflow=self._workflow,
+            step=name,
+            item=item,
+            result=result,
+        )
+
+
+def _attempt(action: Callable[..., Any], args: tuple[Any, ...]) -> StepResult:
+    started = time.perf_counter()
+    try:
+        value = action(*args)
+        result = value if isinstance(value, StepResult) else StepResult(status="ok", value=value)
+    except Exception as exc:  # noqa: BLE001 (a step may run anything; what it raised is its result)
+        category = classify(exc).value
+        log.info("step_failed", error=category, message=str(exc), where=traceback.format_exc(limit=-1))
+        result = StepResult(status="failed", error=category, message=str(exc)[:500])
+    return msgspec.structs.replace(result, duration_ms=(time.perf_counter() - started) * 1000)
