@@ -32,7 +32,7 @@ from windlass.memory import embedder as embedders
 from windlass.memory.embedder import Embedder
 from windlass.memory.store import Memory
 from windlass.policies.loop import Loop, PointOptions
-from windlass.policies.replay import Learner
+from windlass.policies.replay import Learner, rebuild
 from windlass.records import Feedback, Scope
 from windlass.settings import Settings
 from windlass.watch.overview import Overview
@@ -136,11 +136,7 @@ class Runtime:
         """(cursor, digest of the live policies, digest of policies folded from zero up to the same cursor)."""
         with self.loop.lock:
             cursor, live = self.learner.cursor, self.learner.digest()
-        fresh = Learner(Loop(DEFAULT_POINTS | self.settings.points, self.settings.reward))
-        while fresh.cursor < cursor:
-            for entry in self.ledger.read(ALL, after=fresh.cursor, limit=1000):
-                if entry.seq <= cursor:
-                    fresh.fold(entry)
+        fresh = rebuild(self.ledger, Loop(DEFAULT_POINTS | self.settings.points, self.settings.reward), until=cursor)
         return cursor, live, fresh.digest()
 
     async def _learn(self, committed: asyncio.Event) -> None:
@@ -162,8 +158,7 @@ class Runtime:
 
     def _catch_up(self) -> None:
         before = self.learner.cursor
-        while self.learner.catch_up(self.ledger):
-            pass
+        self.learner.catch_up(self.ledger)
         self.overview.catch_up(self.ledger)
         if before // SNAPSHOT_EVERY != self.learner.cursor // SNAPSHOT_EVERY:
             self._snapshot()

@@ -33,7 +33,7 @@ def test_what_a_client_received_is_in_the_ledger(tmp_path: Path, request: pytest
         stop.set()
         for client in clients:
             client.join()
-    assert len(received) > 20 * kills, "the load was real"
+    assert len(received) > 5 * kills, "the load was real"
     ended = {row[0] for row in rows(tmp_path, "SELECT call FROM outcomes")}
     assert set(received) <= ended, f"{len(set(received) - ended)} answered calls are missing"
     kept = [row[0] for row in rows(tmp_path, "SELECT id FROM feedback")]

@@ -76,7 +76,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 class Source(msgspec.Struct, frozen=True):
     """A passage that was offered to the model, and the segment it stands in."""
 
-    passage: Excerpt
+    excerpt: Excerpt
     item: Item
     segment: Segment
 
@@ -150,7 +150,7 @@ class Ask:
         lexical_only: bool,
         started: float,
     ) -> Asked:
-        body = _request(question, [source.passage for source in sources], model)
+        body = _request(question, [source.excerpt for source in sources], model)
         request = Request(body, key=key, workspace=scope.workspace, parent=answer_id)
         reply = await self._gateway.complete(request)
         async for _ in reply.chunks:
@@ -200,14 +200,14 @@ class Ask:
             for segment in self._contents.segments(scope, hit.item, hit.first_segment, hit.last_segment):
                 text = _covered(segment.text, hit.text)
                 if text:
-                    passage = Excerpt(
+                    excerpt = Excerpt(
                         id=f"p{len(found) + 1}",
                         text=text,
                         title=item.title,
                         at=timecode.format(segment.start_s) if item.timed else "",
                         speaker=segment.speaker,
                     )
-                    found.append(Source(passage, item, segment))
+                    found.append(Source(excerpt, item, segment))
         return found
 
 
@@ -217,7 +217,7 @@ def verify(quoted: Sequence[passages.Quoted], sources: Sequence[Source], limit: 
     A quote holds if the passage it names was offered and its words stand, letter for letter, in the stored segment
     of that passage; its time is that segment's start, which lies inside the segment by construction of the store.
     """
-    offered = {source.passage.id: source for source in sources}
+    offered = {source.excerpt.id: source for source in sources}
     shown: dict[tuple[str, int, str], Quote] = {}
     dropped = 0
     for quote in quoted:

@@ -19,5 +19,5 @@ class ContentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AskOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Answering. Below the floor the answer is "not in memory"; it depends on whether vectors exist."""
 
-    passages: Annotated[int, Meta(ge=1, le=40)] = 8
+    passages: Annotated[int, Meta(ge=1, le=40)] = 12
     quotes: Annotated[int, Meta(ge=1, le=20)] = 3

@@ -11,8 +11,8 @@ import math
 from windlass.memory.retrieval import Results
 from windlass.records import ContextValue
 
-HYBRID = (-9.0, 14.0, 4.0)
-LEXICAL = (-6.0, 0.0, 9.0)
+HYBRID = (-12.0, 16.9, 9.4)
+LEXICAL = (-5.0, 0.0, 11.8)
 
 
 def support(results: Results) -> dict[str, ContextValue]:

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from windlass.errors import UpstreamError, WindlassError, classify
 from windlass.gateway import passages
 from windlass.gateway.compose import completion
 from windlass.gateway.options import ModelOptions
@@ -23,6 +24,7 @@ from windlass.gateway.passages import Excerpt, Material
 from windlass.gateway.provider import ProviderReply, ProviderRequest
 from windlass.memory.embedder import Embedder
 from windlass.stats.sentences import sentences
+from windlass.stats.stopwords import STOP_WORDS
 
 FAST = "local/quotes-fast"
 SEMANTIC = "local/quotes-semantic"
@@ -31,16 +33,19 @@ MIN_WORDS = 5
 MAX_SENTENCES = 600
 K1, B = 1.2, 0.75
 PASSAGE_WEIGHT = 0.15
+ASKING_PENALTY = 0.5
+EMBEDDED = 32
 _WORD = re.compile(r"\w+")
 
 Ranker = Callable[[str, Sequence[str]], NDArray[np.float64]]
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A sentence that could be quoted, and the passage it stands in."""
+    """A sentence that could be quoted, the passage it stands in, and what speaks for it beforehand."""
 
     text: str
-    passage: Excerpt
+    excerpt: Excerpt
+    prior: float
 
 
 class Local:
@@ -58,7 +63,10 @@ class Local:
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         material = passages.read(request.chat.messages)
-        text = await asyncio.to_thread(answer, material, self._rankers[request.model], request.model)
+        try:
+            text = await asyncio.to_thread(answer, material, self._rankers[request.model], request.model)
+        except WindlassError as exc:
+            raise UpstreamError(f"model {request.model} failed: {exc}", category=classify(exc)) from exc
         return completion(request, text, int(self._clock()))
 
     async def close(self) -> None:
@@ -67,12 +75,12 @@ class Local:
 
 def answer(material: Material, rank: Ranker, model: str) -> str:
     """The best sentences for the question, quoted word for word, in the order of their worth."""
-    candidates = _candidates(material.passages)
+    candidates = _candidates(material)
     if not candidates:
         return f"Extractive answer by {model}: the messages hold no passage to quote from."
     scores = rank(material.question, [candidate.text for candidate in candidates])
-    order = np.argsort(-(scores + _passage_prior(material.passages, candidates)), kind="stable")
-    lines = [passages.quote(candidates[i].text, candidates[i].passage) for i in order[:QUOTES]]
+    order = np.argsort(-(scores + [candidate.prior for candidate in candidates]), kind="stable")
+    lines = [passages.quote(candidates[i].text, candidates[i].excerpt) for i in order[:QUOTES]]
     return "\n".join((f"Extractive answer by {model}: sentences quoted word for word, nothing rephrased.", *lines))
 
 
@@ -81,7 +89,8 @@ def bm25(question: str, texts: Sequence[str]) -> NDArray[np.float64]:
     documents = [Counter(words(text)) for text in texts]
     lengths = np.array([max(1, sum(document.values())) for document in documents], dtype=np.float64)
     scores = np.zeros(len(texts))
-    for term in set(words(question)):
+    asked = set(words(question))
+    for term in asked - STOP_WORDS or asked:
         frequency = np.array([document[term] for document in documents], dtype=np.float64)
         holding = int(np.count_nonzero(frequency))
         if holding:
@@ -97,27 +106,30 @@ def words(text: str) -> list[str]:
 
 
 def _cosine(embedder: Embedder) -> Ranker:
+    """Cosine to the question, of the sentences that words alone rank first; embedding all of them would take long."""
+
     def rank(question: str, texts: Sequence[str]) -> NDArray[np.float64]:
-        vectors = embedder.embed([question, *texts])
-        return np.asarray(vectors[1:] @ vectors[0], dtype=np.float64)
+        scores = np.zeros(len(texts))
+        first = np.argsort(-bm25(question, texts), kind="stable")[:EMBEDDED]
+        vectors = embedder.embed([question, *(texts[place] for place in first)])
+        scores[first] = vectors[1:] @ vectors[0]
+        return scores
 
     return rank
 
 
-def _candidates(found: Sequence[Excerpt]) -> list[Candidate]:
-    """Sentences worth quoting; a passage of short ones only gives its whole text."""
+def _candidates(material: Material) -> list[Candidate]:
+    """Sentences worth quoting, each once; a passage of short ones only gives its whole text.
+
+    A sentence of a passage that retrieval ranked higher wins a near tie; a sentence that asks does not answer.
+    """
     candidates: dict[str, Candidate] = {}
-    for passage in found:
-        spans = sentences(passage.text)
-        long = [span for span in spans if len(passage.text[span[0] : span[1]].split()) >= MIN_WORDS]
+    for place, excerpt in enumerate(material.passages):
+        spans = sentences(excerpt.text)
+        long = [span for span in spans if len(excerpt.text[span[0] : span[1]].split()) >= MIN_WORDS]
         for start, end in long or spans:
-            text = passage.text[start:end]
+            text = excerpt.text[start:end]
+            prior = PASSAGE_WEIGHT / (1 + place) - (ASKING_PENALTY if text.rstrip("\"'”’)").endswith("?") else 0.0)
             if "\n" not in text:
-                candidates.setdefault(text, Candidate(text, passage))
+                candidates.setdefault(text, Candidate(text, excerpt, prior))
     return list(candidates.values())[:MAX_SENTENCES]
-
-
-def _passage_prior(found: Sequence[Excerpt], candidates: Sequence[Candidate]) -> NDArray[np.float64]:
-    """Passages come best first; a sentence of an earlier one wins a near tie."""
-    place = {passage.id: number for number, passage in enumerate(found)}
-    return np.array([PASSAGE_WEIGHT / (1 + place[candidate.passage.id]) for candidate in candidates])

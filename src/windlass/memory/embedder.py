@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.util
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -87,6 +89,8 @@ class MiniLM:
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         self._tokenizer = load_tokenizer(tokenizer, minilm.MAX_TOKENS)
         self._recent = _Recent(cached_texts)
+        # Whole batches side by side; within one batch a single thread, as `session_options` says. One core stays free.
+        self._workers = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), thread_name_prefix="embed")
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(n, 384) float32, rows of length 1. A text seen lately, or twice in one call, is computed once."""
@@ -109,9 +113,16 @@ class MiniLM:
     def _computed(self, texts: Sequence[str]) -> Vectors:
         rows = [self._tokenizer.encode(text).ids for text in texts]  # one by one: encode_batch starts threads
         vectors = np.empty((len(texts), self.dimensions), np.float32)
-        for batch in batches([len(row) for row in rows]):
+
+        def compute(batch: Sequence[int]) -> None:
             ids, mask = padded([rows[place] for place in batch])
             (vectors[batch],) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
+
+        planned = list(batches([len(row) for row in rows]))
+        if len(planned) > 1:
+            list(self._workers.map(compute, planned))
+        else:
+            compute(planned[0])
         return vectors
 
 

@@ -18,7 +18,8 @@ Ids: TypeAlias = NDArray[np.int64]
 # What the largest component of a row becomes. A scale for each row, not one for all: the cosine does not see it, no
 # component is ever clipped, and the largest error over 1.4 million pairs of MiniLM rows is 0.002 instead of 0.012.
 SCALE = 127.0
-_BLOCK = 8_192
+# Rows converted to float32 at a time: they stay in the cache, and the product on one core (7 times as fast as 8,192).
+_BLOCK = 512
 
 
 class Index(Protocol):
@@ -124,9 +125,9 @@ def quantised(vectors: Floats, dimensions: int, scale: float) -> Bytes:
     if not np.isfinite(vectors).all():
         raise InputError("a vector holds NaN or infinity; embed its text again")
     largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0.0)
-    return np.rint(vectors * np.divide(scale, largest, out=np.zeros_like(largest), where=largest > 1e-30)).astype(
-        np.int8
-    )
+    factors = np.divide(scale, largest, out=np.zeros_like(largest), where=largest > 1e-30)
+    rows: Bytes = np.rint(vectors * factors).astype(np.int8)
+    return rows
 
 
 def _without(rows: _Rows, ids: Ids) -> _Rows:

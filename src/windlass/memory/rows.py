@@ -40,37 +40,40 @@ class Stored(msgspec.Struct, frozen=True):
     text: str
 
 
+_COLLECTIONS = schema.collections
+_FIND = sa.select(*(_COLLECTIONS.c[field] for field in Collection.__struct_fields__)).where(
+    *(_COLLECTIONS.c[field] == sa.bindparam(field) for field in ("tenant", "workspace", "name"))
+)
+
+
 def find(connection: sa.Connection, scope: Scope, name: str) -> Collection | None:
     """The collection that the scope has under that name."""
-    table = schema.collections
-    query = sa.select(*(table.c[field] for field in Collection.__struct_fields__)).where(
-        table.c.tenant == scope.tenant, table.c.workspace == scope.workspace, table.c.name == name
-    )
-    row = connection.execute(query).first()
+    row = connection.execute(_FIND, {"tenant": scope.tenant, "workspace": scope.workspace, "name": name}).first()
     return None if row is None else Collection(*row)
 
 
 def make(connection: sa.Connection, scope: Scope, name: str) -> Collection:
     """Add an empty collection."""
-    table = schema.collections
     new = {"name": name, "embedder": "", "dimensions": 0, "scale": 0.0, "version": 0}
     owner = {"tenant": scope.tenant, "workspace": scope.workspace}
-    made = connection.execute(sa.insert(table).values({**owner, **new}).returning(table.c.id)).scalar_one()
+    made = connection.execute(
+        sa.insert(_COLLECTIONS).values({**owner, **new}).returning(_COLLECTIONS.c.id)
+    ).scalar_one()
     return Collection(int(made), name, "", 0, 0.0, 0)
 
 
 def adopt(connection: sa.Connection, home: Collection, embedder: str, dimensions: int, scale: float) -> Collection:
     """Note whose vectors the collection holds from now on."""
-    table = schema.collections
     made_by = {"embedder": embedder, "dimensions": dimensions, "scale": scale}
-    connection.execute(sa.update(table).where(table.c.id == home.id).values(made_by))
+    connection.execute(sa.update(_COLLECTIONS).where(_COLLECTIONS.c.id == home.id).values(made_by))
     return msgspec.structs.replace(home, **made_by)
 
 
 def changed(connection: sa.Connection, home: Collection) -> None:
     """Let every reader know that the collection is another one now."""
-    table = schema.collections
-    connection.execute(sa.update(table).where(table.c.id == home.id).values(version=table.c.version + 1))
+    connection.execute(
+        sa.update(_COLLECTIONS).where(_COLLECTIONS.c.id == home.id).values(version=_COLLECTIONS.c.version + 1)
+    )
 
 
 def chunks_of(connection: sa.Connection, scope: Scope, home: Collection, item: str) -> list[Stored]:

@@ -202,9 +202,9 @@ class Memory:
             return
         if (home.embedder, home.dimensions, home.scale) != (mine.name, mine.dimensions, SCALE):
             raise CollectionMismatch(
-                f"collection {home.name!r} holds vectors of {home.embedder} ({home.dimensions} dimensions, scale "
-                f"{home.scale:g}), the embedder in force is {mine.name} ({mine.dimensions} dimensions, scale {SCALE:g}); "
-                f"go back to {home.embedder}, or ingest again into another state folder"
+                f"collection {home.name!r} holds vectors of {home.embedder} ({home.dimensions} dimensions, "
+                f"scale {home.scale:g}), the embedder in force is {mine.name} ({mine.dimensions} dimensions, "
+                f"scale {SCALE:g}); go back to {home.embedder}, or ingest again into another state folder"
             )
 
     def _adopt(self, connection: sa.Connection, home: Collection, embedder: Embedder) -> Collection:

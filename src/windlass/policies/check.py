@@ -26,7 +26,7 @@ def check_policy(make: Callable[[], Policy]) -> None:
 
     Takes a few seconds. Everything is seeded; an honest policy fails the test of its draws with a chance below 1e-6.
     """
-    for check in (_distribution, _draws, _determinism, _refusals, _replacement, _state, _hostile_contexts, _long_life):
+    for check in (_distribution, _determinism, _refusals, _replacement, _state, _hostile_contexts, _long_life, _draws):
         check(make)
 
 
@@ -179,9 +179,8 @@ def _trained(make: Callable[[], Policy], actions: Sequence[str]) -> Policy:
 def _probabilities(policy: Policy, context: Context, actions: Sequence[str]) -> NDArray[np.float64]:
     found = policy.probabilities(context, actions)
     right = found.shape == (len(actions),) and bool(np.isfinite(found).all()) and bool((found >= 0.0).all())
-    _hold(
-        right and math.isclose(float(found.sum()), 1.0, abs_tol=1e-9), f"{len(actions)} actions, probabilities {found}"
-    )
+    right = right and math.isclose(float(found.sum()), 1.0, abs_tol=1e-9)
+    _hold(right, f"{len(actions)} actions have the probabilities {found}; each must be at least 0, their sum 1")
     return found
 
 

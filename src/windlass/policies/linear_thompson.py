@@ -64,7 +64,7 @@ class _StoredArm(msgspec.Struct, frozen=True, array_like=True):
     moment: bytes
 
 
-class _Stored(msgspec.Struct, frozen=True, array_like=True):
+class _StoredModel(msgspec.Struct, frozen=True, array_like=True):
     name: str
     version: int
     options: tuple[float, ...]
@@ -113,11 +113,11 @@ class LinearThompson:
             for action, arm in sorted(self._arms.items())
         )
         options = tuple(float(value) for value in astuple(self.options))
-        return msgspec.msgpack.encode(_Stored(self.name, self.version, options, self._features.names, arms))
+        return msgspec.msgpack.encode(_StoredModel(self.name, self.version, options, self._features.names, arms))
 
     def restore(self, state: bytes) -> None:
         try:
-            stored = msgspec.msgpack.decode(state, type=_Stored)
+            stored = msgspec.msgpack.decode(state, type=_StoredModel)
             arms = {arm.action: self._stored_arm(arm) for arm in stored.arms}
         except (msgspec.MsgspecError, ValueError) as exc:
             raise PolicyError(f"not a state of {self.name}: {exc}; rebuild it from the ledger") from exc

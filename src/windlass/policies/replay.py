@@ -43,7 +43,7 @@ class _Credit(msgspec.Struct, array_like=True):
     reward: float | None = None
 
 
-class _Tally(msgspec.Struct, array_like=True):
+class _Account(msgspec.Struct, array_like=True):
     """What is known of one call. order: sequence number of its first record; deciders: points our policy decided."""
 
     order: int
@@ -59,7 +59,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     fingerprint: str
     cursor: int
     policies: list[tuple[PolicyKey, bytes]]
-    calls: list[tuple[Key, _Tally]]
+    calls: list[tuple[Key, _Account]]
     notes: list[tuple[Key, list[tuple[Metric, Note]]]]
     seen: list[Key]
 
@@ -68,11 +68,10 @@ class Learner:
     """Folds ledger entries into the policies of `loop`.
 
     At most `window` calls, feedback targets and feedback ids are kept; the oldest in ledger order go first, and what
-    comes later for a call that went changes nothing. `ignored` counts the feedback that carried no usable value. NAME
-    and VERSION are those of its Snapshot.
+    comes later for a call that went changes nothing. `ignored` counts the feedback that carried no usable value.
+    VERSION is that of its state.
     """
 
-    NAME: Final = "policies"
     VERSION: Final = 1
 
     def __init__(self, loop: Loop, window: int = DEFAULT_WINDOW) -> None:
@@ -82,7 +81,7 @@ class Learner:
         self.window = window
         self.cursor = 0
         self.ignored: dict[str, int] = {}
-        self._calls: dict[Key, _Tally] = {}
+        self._calls: dict[Key, _Account] = {}
         self._children: dict[Key, set[str]] = {}
         self._notes: dict[Key, dict[Metric, Note]] = {}
         self._seen: dict[Key, None] = {}
@@ -153,8 +152,8 @@ class Learner:
             self._notes = {key: dict(notes) for key, notes in stored.notes}
             self._seen = dict.fromkeys(stored.seen)
             self._children = {}
-            for key, tally in self._calls.items():
-                self._adopt(key, tally.parent)
+            for key, account in self._calls.items():
+                self._adopt(key, account.parent)
 
     def digest(self) -> str:
         """SHA-256 of the state: equal digests mean bitwise equal learners."""
@@ -167,16 +166,16 @@ class Learner:
         """
         with self.loop.lock:
             mine = (scope.tenant, scope.workspace)
-            gone = [key for key, tally in self._calls.items() if key[:2] == mine and tally.user == user]
+            gone = [key for key, account in self._calls.items() if key[:2] == mine and account.user == user]
             for key in gone:
                 self._drop(key)
             return len(gone)
 
     def _call(self, call: Call) -> None:
         key = _key(call, call.id)
-        tally = self._tally(key)
-        if not tally.parent:
-            tally.parent, tally.user = call.parent, call.user
+        account = self._account(key)
+        if not account.parent:
+            account.parent, account.user = call.parent, call.user
             self._adopt(key, call.parent)
         self._credit_beneath(key)
 
@@ -185,17 +184,17 @@ class Learner:
         if decision.point not in points:
             return
         key = _key(decision, decision.call)
-        tally = self._tally(key)
-        if decision.policy == self.loop.policy_id(decision.point) and decision.point not in tally.deciders:
-            tally.deciders.append(decision.point)
-        if decision.live and decision.id not in tally.credits:
-            tally.credits[decision.id] = _Credit(decision.point, msgspec.msgpack.encode(decision))
+        account = self._account(key)
+        if decision.policy == self.loop.policy_id(decision.point) and decision.point not in account.deciders:
+            account.deciders.append(decision.point)
+        if decision.live and decision.id not in account.credits:
+            account.credits[decision.id] = _Credit(decision.point, msgspec.msgpack.encode(decision))
         self._credit(key)
 
     def _outcome(self, outcome: Outcome) -> None:
         key = _key(outcome, outcome.call)
         error = outcome.error or (f"status {outcome.status}" if outcome.status >= 400 else "")
-        self._tally(key).signals = Signals(outcome.latency_ms, outcome.cost_nusd, error)
+        self._account(key).signals = Signals(outcome.latency_ms, outcome.cost_nusd, error)
         self._credit(key)
 
     def _feedback(self, feedback: Feedback) -> None:
@@ -231,25 +230,25 @@ class Learner:
 
     def _credit(self, key: Key) -> None:
         """Let the policies learn where the reward of the call's live decisions has changed."""
-        tally = self._calls[key]
-        reward = scalar(self._signals(key, tally), self.loop.reward)
+        account = self._calls[key]
+        reward = scalar(self._signals(key, account), self.loop.reward)
         if reward is None:
             return
-        for credit in tally.credits.values():
-            if credit.point not in tally.deciders or credit.reward == reward:
+        for credit in account.credits.values():
+            if credit.point not in account.deciders or credit.reward == reward:
                 continue
             decision = msgspec.msgpack.decode(credit.packed, type=Decision)
             if self.loop.learn(decision, reward, credit.reward):
                 credit.reward = reward
 
-    def _signals(self, key: Key, tally: _Tally) -> Signals:
+    def _signals(self, key: Key, account: _Account) -> Signals:
         newest: dict[Metric, Note] = {}
         for target in self._chain(key):
             for metric, note in self._notes.get(target, {}).items():
                 newest[metric] = max(newest.get(metric, note), note)
         # In ledger order, so that the sum over them does not depend on which target they came by.
         values = {metric: value for metric, (_, value) in sorted(newest.items(), key=lambda item: item[1])}
-        return msgspec.structs.replace(tally.signals or Signals(), feedback=values)
+        return msgspec.structs.replace(account.signals or Signals(), feedback=values)
 
     def _chain(self, key: Key) -> Iterator[Key]:
         """The call and everything above it, each once even where parents form a ring."""
@@ -257,15 +256,15 @@ class Learner:
         while key not in passed:
             yield key
             passed.add(key)
-            tally = self._calls.get(key)
-            if tally is None or not tally.parent:
+            account = self._calls.get(key)
+            if account is None or not account.parent:
                 return
-            key = (key[0], key[1], tally.parent)
+            key = (key[0], key[1], account.parent)
 
-    def _tally(self, key: Key) -> _Tally:
-        """The call's tally; a new one may push the oldest out."""
+    def _account(self, key: Key) -> _Account:
+        """The call's account; a new one may push the oldest out."""
         if key not in self._calls:
-            self._calls[key] = _Tally(self.cursor)
+            self._calls[key] = _Account(self.cursor)
             if len(self._calls) > self.window:
                 self._drop(next(iter(self._calls)))
         return self._calls[key]

@@ -57,11 +57,13 @@ async def serve(runtime: Runtime, *, dashboard: bool, ready: Callable[[str], Non
     host = f"[{options.host}]" if ":" in options.host else options.host
     url = f"http://{host}:{listening.getsockname()[1]}"
     token = secrets.token_urlsafe(24)
+    server: uvicorn.Server | None = None
     pages = None
     if dashboard:
         from windlass.server.dashboard.pages import dashboard as build
 
-        pages = build(runtime)
+        # Open event streams end as soon as the server is told to stop, so that it does not wait for them.
+        pages = build(runtime, stopping=lambda: server is not None and server.should_exit)
     config = uvicorn.Config(
         Windlass(runtime, token=token, dashboard=pages),
         loop="none",
@@ -74,7 +76,8 @@ async def serve(runtime: Runtime, *, dashboard: bool, ready: Callable[[str], Non
     )
     with _announced(runtime.settings.home, Address(url=url, token=token, pid=os.getpid())):
         ready(url)
-        await uvicorn.Server(config).serve(sockets=[listening])
+        server = uvicorn.Server(config)
+        await server.serve(sockets=[listening])
 
 
 @contextlib.contextmanager

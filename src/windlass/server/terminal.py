@@ -22,7 +22,9 @@ PIPE_WIDTH = 1_000
 
 def console() -> Console:
     """Where people read. Highlighting is off: numbers in quotes stay as they are."""
-    return Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH)
+    return (
+        Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH)
+    )
 
 
 def note(message: str) -> None:

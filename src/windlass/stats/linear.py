@@ -76,10 +76,7 @@ class LinearPosterior:
     def solved(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(mean of the weights (d,), inverse of the lower Cholesky factor of A (d, d)), kept until the next update."""
         if self._solved is None:
-            # Only after some 10^5 observations at FEATURE_LIMIT under an extreme prior does rounding bite; then the
-            # diagonal is raised by the rounding error's own size, at most until it dominates.
-            rounding = np.finfo(np.float64).eps * max(self.dimension, 1) * float(np.trace(self.precision))
-            factor = _cholesky(self.precision, rounding)
+            factor = _cholesky(self.precision)
             inverse = np.linalg.solve(factor, np.eye(self.dimension)).astype(np.float64, copy=False)
             self._solved = (inverse.T @ (inverse @ self.moment), inverse)
         return self._solved
@@ -93,6 +90,7 @@ class LinearPosterior:
             raise ValueError("a stored posterior must be finite and symmetric")
         if not (np.diag(precision) >= self.prior_precision).all():
             raise ValueError(f"diagonal {np.diag(precision)} lies below the prior precision {self.prior_precision}")
+        _cholesky(precision)
         self.precision, self.moment, self.observations = precision.copy(), moment.copy(), observations
         self._solved = None
 
@@ -132,8 +130,13 @@ def predict(
     return means, sds
 
 
-def _cholesky(matrix: NDArray[np.float64], rounding: float) -> NDArray[np.float64]:
-    """Lower factor of `matrix`, or of `matrix` plus the least of a few multiples of `rounding` on its diagonal."""
+def _cholesky(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lower factor of a precision matrix. ValueError where it is none.
+
+    Only after some 10^5 observations at FEATURE_LIMIT under an extreme prior does rounding bite; then the diagonal is
+    raised by the size of the rounding error, or by the first multiple of it that suffices.
+    """
+    rounding = np.finfo(np.float64).eps * len(matrix) * float(np.trace(matrix))
     for raised in (0.0, *(rounding * 100.0**power for power in range(9))):
         try:
             return np.linalg.cholesky(matrix + raised * np.eye(len(matrix))).astype(np.float64, copy=False)

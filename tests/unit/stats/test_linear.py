@@ -131,9 +131,9 @@ def test_rounding_that_breaks_definiteness_is_mended():
 
 def test_a_matrix_that_is_no_precision_at_all_is_refused():
     posterior = LinearPosterior(1.0, 1.0)
-    posterior.restore(np.array([[1.0, 1e30], [1e30, 1.0]]), np.zeros(2), 5)
     with pytest.raises(ValueError, match="no precision matrix"):
-        posterior.solved()
+        posterior.restore(np.array([[1.0, 1e30], [1e30, 1.0]]), np.zeros(2), 5)
+    assert posterior.dimension == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -23,7 +24,7 @@ def by_quadrature(means, sds):
 
         cuts = {(m + k * s - mean) / sd for m, s in zip(means, sds, strict=True) for k in (-5, 0, 5)}
         points = sorted({-9.0, 9.0, *(cut for cut in cuts if -9.0 < cut < 9.0)})
-        parts = [integrate.quad(integrand, a, b, epsabs=1e-10)[0] for a, b in zip(points, points[1:], strict=False)]
+        parts = [integrate.quad(integrand, a, b, epsabs=1e-10)[0] for a, b in itertools.pairwise(points)]
         result.append(sum(parts))
     return np.array(result)
 

@@ -24,7 +24,7 @@ from windlass.records import Scope
 from windlass.server.dashboard.forms import form_of
 from windlass.server.dashboard.site import Site
 
-MAX_TRIED = 3
+MAX_TRIED = 6
 RATINGS = {"up": 1.0, "down": 0.0}
 CONFIRMED = {
     "up": "Thank you. “Helpful” is in the ledger, and the policies learn from it.",
@@ -109,7 +109,8 @@ def _empty(site: Site, request: Request, scope: Scope, view: dict[str, Any], sta
     """The page around `view`. Reads what is in memory."""
     runtime = site.runtime
     counts = runtime.memory.counts(scope, COLLECTION)
-    titles, tries = (), ()
+    titles: tuple[str, ...] = ()
+    tries: tuple[str, ...] = ()
     if counts.chunks and "kept" not in view:
         items = runtime.contents.items(scope)
         titles = tuple(item.title for item in items.values())
@@ -131,10 +132,10 @@ def _empty(site: Site, request: Request, scope: Scope, view: dict[str, Any], sta
 
 
 def _tries(headings: tuple[str, ...]) -> tuple[str, ...]:
-    """A few questions that memory can answer, made from section headings spread over the corpus."""
+    """A few section headings, spread over the corpus, that make questions which memory can answer."""
     usable = list(dict.fromkeys(heading for heading in headings if 3 <= len(heading) <= 80 and " " in heading))
     step = max(1, len(usable) // MAX_TRIED)
-    return tuple(f"What is said about {heading}?" for heading in usable[step // 2 :: step][:MAX_TRIED])
+    return tuple(usable[step // 2 :: step][:MAX_TRIED])
 
 
 def _guessing(request: Request) -> bool:

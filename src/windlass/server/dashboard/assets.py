@@ -29,7 +29,7 @@ class Asset:
 
 
 class Assets:
-    """The files of `static/`. They are read at start: a missing one shows at once, and no path of a client is opened."""
+    """The files of `static/`, read at start: a missing one shows at once, and no path of a client is ever opened."""
 
     def __init__(self) -> None:
         self._files: dict[str, Asset] = {}

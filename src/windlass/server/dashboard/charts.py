@@ -16,6 +16,7 @@ from windlass.watch.overview import HOUR_S, Totals
 PLOT_PX = 132.0
 FOOT_PX = 24.0
 MARKS_MAX = 5
+TIPS_MAX = 48
 INTERVAL_PX = 28.0
 
 
@@ -65,11 +66,11 @@ def latency_by_hour(axis: Sequence[Slot]) -> Markup:
         slowest = max(totals.p95_ms or 0.0 for totals in seen)
         summary = f"Hourly medians from {words.ms(medians[0])} to {words.ms(medians[-1])}; "
         summary += f"the highest hourly 95th percentile is {words.ms(slowest)}."
-    grid = _grid(ceiling, [words.ms(mark) if mark else "0" for mark in _marks(ceiling)])
+    grid = _grid(ceiling, [_round_ms(mark) for mark in _marks(ceiling)])
     return _chart("latency", "Latency by hour", summary, grid, bands, axis)
 
 
-def interval(ident: str, name: str, mean: float, sd: float, *, low: float, high: float, leads: bool) -> Markup:
+def interval(ident: str, name: str, mean: float, sd: float, *, low: float, high: float) -> Markup:
     """The expected reward of one action on the scale `low`..`high`: a dot at the mean, a band of one deviation."""
     span = (high - low) or 1.0
     left, right = (percent((edge - low) / span) for edge in (mean - sd, mean + sd))
@@ -84,7 +85,7 @@ def interval(ident: str, name: str, mean: float, sd: float, *, low: float, high:
         element("line", x1=left, x2=left, y1=middle - 5, y2=middle + 5, class_="edge"),
         element("line", x1=right, x2=right, y1=middle - 5, y2=middle + 5, class_="edge"),
         element("circle", cx=percent((mean - low) / span), cy=middle, r=5, class_="mean"),
-        class_="interval leads" if leads else "interval",
+        class_="interval",
         height=INTERVAL_PX,
     )
 
@@ -103,15 +104,17 @@ def share(part: float) -> Markup:
 
 
 def nice(value: float) -> float:
-    """The next of 1, 2, 4, 10 times a power of ten: an axis that ends there has round marks at its middle too.
+    """The next of 1, 2, 4, 6, 8, 10 times a power of ten: an axis that ends there has a round mark at its middle too.
 
-    >>> nice(3), nice(41.0), nice(0.3)
-    (4.0, 100.0, 0.4)
+    >>> nice(3), nice(41.0), nice(0.25)
+    (4.0, 60.0, 0.4)
     """
     if not (math.isfinite(value) and value > 0.0):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next((step * power for step in (1.0, 2.0, 4.0, 10.0) if value <= step * power * (1 + 1e-12)), 10.0 * power)
+    return next(
+        (step * power for step in (1.0, 2.0, 4.0, 6.0, 8.0, 10.0) if value <= step * power * (1 + 1e-12)), 10.0 * power
+    )
 
 
 def _bars(slot: Slot, place: int, places: int, ceiling: float) -> list[Markup]:
@@ -122,11 +125,11 @@ def _bars(slot: Slot, place: int, places: int, ceiling: float) -> list[Markup]:
     height = max(2.0, PLOT_PX * totals.calls / ceiling)
     failed = height * totals.errors / totals.calls if totals.calls else 0.0
     failures = f", {words.plural(totals.errors, 'error')}" if totals.errors else ""
-    tip = element("title", f"{_hour_of_day(slot.at)}: {words.plural(totals.calls, 'call')}{failures}")
+    tip = _tip(slot, places, f"{words.plural(totals.calls, 'call')}{failures}")
     left = percent((place + 0.5) / places - width / 2)
     across = percent(width)
     tone = "bar" if slot.inside else "bar outside"
-    drawn = [element("rect", tip, x=left, y=PLOT_PX - height, width=across, height=height, rx=2, class_=tone)]
+    drawn = [element("rect", *tip, x=left, y=PLOT_PX - height, width=across, height=height, rx=2, class_=tone)]
     if failed:
         drawn.append(element("rect", x=left, y=PLOT_PX - failed, width=across, height=failed, rx=2, class_="failed"))
     return drawn
@@ -138,12 +141,12 @@ def _band(slot: Slot, totals: Totals, place: int, places: int, ceiling: float) -
     width, middle = _width(places), (place + 0.5) / places
     left, right = percent(middle - width / 2), percent(middle + width / 2)
     shade = "" if slot.inside else " outside"
-    tip = element("title", f"{_hour_of_day(slot.at)}: p50 {words.ms(p50)}, p95 {words.ms(p95)}, p99 {words.ms(p99)}")
+    tip = _tip(slot, places, f"p50 {words.ms(p50)}, p95 {words.ms(p95)}, p99 {words.ms(p99)}")
     height = max(2.0, y50 - y95)
     return [
-        element("rect", tip, x=left, y=y95, width=percent(width), height=height, rx=2, class_=f"band{shade}"),
+        element("rect", *tip, x=left, y=y95, width=percent(width), height=height, rx=2, class_=f"band{shade}"),
         element("line", x1=left, x2=right, y1=y50, y2=y50, class_=f"median{shade}"),
-        element("circle", cx=percent(middle), cy=y99, r=2, class_=f"tail{shade}"),
+        element("circle", cx=percent(middle), cy=y99, r=2 if places <= TIPS_MAX else 1.25, class_=f"tail{shade}"),
     ]
 
 
@@ -156,6 +159,16 @@ def _marks(ceiling: float) -> tuple[float, float, float]:
     return 0.0, ceiling / 2, ceiling
 
 
+def _tip(slot: Slot, places: int, said: str) -> tuple[Markup, ...]:
+    """What a mark says under the pointer; many narrow marks leave that to the table."""
+    return (element("title", f"{_hour_of_day(slot.at)}: {said}"),) if places <= TIPS_MAX else ()
+
+
+def _round_ms(mark: float) -> str:
+    """A round number of milliseconds, as an axis has it."""
+    return "0" if not mark else f"{mark / 1000:g} s" if mark >= 1000 else f"{mark:g} ms"
+
+
 def _grid(ceiling: float, labels: Sequence[str]) -> list[Markup]:
     lines: list[Markup] = []
     for mark, label in zip(_marks(ceiling), labels, strict=True):
@@ -166,18 +179,16 @@ def _grid(ceiling: float, labels: Sequence[str]) -> list[Markup]:
 
 
 def _hours_marked(axis: Sequence[Slot]) -> list[Markup]:
-    """A few hours in words under the axis; where more than two days are shown, days."""
-    step = max(1, math.ceil(len(axis) / MARKS_MAX))
+    """Round hours in words under the axis; where more than two days are shown, days."""
     long = len(axis) > 48
-    step = math.ceil(step / 24) * 24 if long else step
-    first = next((place for place, slot in enumerate(axis) if not long or slot.at % 86_400 == 0), 0)
+    round_s = 86_400 * math.ceil(len(axis) / 24 / MARKS_MAX) if long else 6 * HOUR_S
     drawn: list[Markup] = []
-    for place in range(first, len(axis), step):
-        at = axis[place].at
-        middle = (place + 0.5) / len(axis)
-        anchor = "start" if middle < 0.04 else "end" if middle > 0.92 else "middle"
-        label = words.day(at) if long else _hour(at)
-        drawn.append(element("text", label, x=percent(middle), y=PLOT_PX + 18, text_anchor=anchor))
+    for place, slot in enumerate(axis):
+        if slot.at % round_s == 0:
+            middle = (place + 0.5) / len(axis)
+            anchor = "start" if middle < 0.04 else "end" if middle > 0.92 else "middle"
+            label = words.day(slot.at) if long or slot.at % 86_400 == 0 else _hour(slot.at)
+            drawn.append(element("text", label, x=percent(middle), y=PLOT_PX + 18, text_anchor=anchor))
     return drawn
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from windlass.content.ask import POINT as ANSWER_POINT
@@ -24,7 +25,11 @@ QUESTIONS = {
 
 @dataclass(frozen=True)
 class Lesson:
-    """One decision point as a person reads it. `why` is the policy's own account of the newest decision."""
+    """One decision point as a person reads it.
+
+    why: the policy's own account of the newest decision. leader: the action that is really ahead, "" for none.
+    taken: how often each action was taken in the newest `cases` decisions.
+    """
 
     point: str
     question: str
@@ -34,6 +39,8 @@ class Lesson:
     verdict: str
     why: str
     leader: str
+    cases: int
+    taken: Mapping[str, int]
 
     @property
     def measured(self) -> bool:
@@ -47,40 +54,27 @@ def lessons(runtime: Runtime, scope: Scope) -> list[Lesson]:
     for point, options in sorted(runtime.loop.points.items(), key=lambda pair: (pair[0] != MODEL_POINT, pair[0])):
         if options.mode == "off":
             continue
-        decision = _typical(runtime, scope, point)
-        if decision is None:
-            continue
-        arms = runtime.loop.explain(point, scope, decision.context, decision.actions)
-        found.append(
-            Lesson(
-                point=point,
-                question=QUESTIONS.get(point, point),
-                policy=runtime.loop.policy_id(point),
-                mode=options.mode,
-                arms=arms,
-                verdict=verdict(arms),
-                why=str(decision.extra.get("why", "")),
-                leader=_leader(arms),
-            )
-        )
+        newest = runtime.ledger.decisions(scope, point=point, limit=LOOK_BACK)
+        made = [decision for decision in newest if decision.policy == runtime.loop.policy_id(point)]
+        if made:
+            found.append(_lesson(runtime, scope, point, made))
     return found
 
 
 def verdict(arms: Sequence[Arm]) -> str:
     """One sentence: who is ahead, and whether the difference is more than its own uncertainty."""
-    measured = sorted((arm for arm in arms if arm.mean is not None), key=lambda arm: -(arm.mean or 0.0))
+    measured = [arm for arm in arms if arm.mean is not None]
     if not measured:
         return "A fixed rule: it is recorded like every other choice, and it learns nothing."
     if not any(arm.observations for arm in measured):
         return "No rewards yet, so it tries its actions evenly."
     if len(measured) == 1:
         return f"Only {measured[0].action} could be chosen, so there is nothing to compare."
-    untried = [arm.action for arm in measured if not arm.observations]
-    if untried:
-        return f"{', '.join(untried)} has not been tried yet, so nothing is decided."
-    first, second = measured[:2]
-    gap = (first.mean or 0.0) - (second.mean or 0.0)
-    doubt = math.hypot(first.sd or 0.0, second.sd or 0.0)
+    rivals = _rivals(arms)
+    if rivals is None:
+        untried = ", ".join(arm.action for arm in measured if not arm.observations)
+        return f"Nothing is decided: {untried} has no reward yet."
+    first, second, gap, doubt = rivals
     if gap > CLEAR_SDS * doubt:
         return f"{first.action} is ahead by {gap:.2f}, clearly more than the uncertainty of {doubt:.2f}."
     if gap > LEANING_SDS * doubt:
@@ -98,12 +92,36 @@ def reason(decision: Decision) -> str:
     return f"{decision.policy} chose it among {len(decision.actions)} with a chance of {chance}"
 
 
-def _typical(runtime: Runtime, scope: Scope, point: str) -> Decision | None:
-    """The newest decision with a real choice, else the newest at all."""
-    newest = runtime.ledger.decisions(scope, point=point, limit=LOOK_BACK)
-    return next((decision for decision in newest if len(decision.actions) > 1), newest[0] if newest else None)
+def _lesson(runtime: Runtime, scope: Scope, point: str, made: Sequence[Decision]) -> Lesson:
+    """What stands behind the newest decision with a real choice, else behind the newest at all."""
+    typical = next((decision for decision in made if len(decision.actions) > 1), made[0])
+    arms = runtime.loop.explain(point, scope, typical.context, typical.actions)
+    return Lesson(
+        point=point,
+        question=QUESTIONS.get(point, point),
+        policy=typical.policy,
+        mode=runtime.loop.points[point].mode,
+        arms=arms,
+        verdict=verdict(arms),
+        why=words.plain(str(typical.extra.get("why", ""))),
+        leader=_leader(arms),
+        cases=len(made),
+        taken=Counter(decision.action for decision in made),
+    )
+
+
+def _rivals(arms: Sequence[Arm]) -> tuple[Arm, Arm, float, float] | None:
+    """(best, second, gap between their means, doubt: the deviation of that gap), where all measured were tried."""
+    measured = sorted((arm for arm in arms if arm.mean is not None), key=lambda arm: -(arm.mean or 0.0))
+    if len(measured) < 2 or not all(arm.observations for arm in measured):
+        return None
+    first, second = measured[:2]
+    return first, second, (first.mean or 0.0) - (second.mean or 0.0), math.hypot(first.sd or 0.0, second.sd or 0.0)
 
 
 def _leader(arms: Sequence[Arm]) -> str:
-    tried = [arm for arm in arms if arm.mean is not None and arm.observations]
-    return max(tried, key=lambda arm: arm.mean or 0.0).action if len(tried) > 1 else ""
+    rivals = _rivals(arms)
+    if rivals is None:
+        return ""
+    first, _, gap, doubt = rivals
+    return first.action if gap > CLEAR_SDS * doubt else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -15,15 +14,15 @@ from starlette.responses import Response
 from windlass.gateway.gateway import POINT as MODEL_POINT
 from windlass.ledger.ledger import CallTrace
 from windlass.policies.policy import Arm
-from windlass.records import Decision, Feedback, Scope
-from windlass.server.dashboard import charts
+from windlass.records import Feedback, Scope
+from windlass.server.dashboard import charts, words
 from windlass.server.dashboard.learned import Lesson, lessons, reason
 from windlass.server.dashboard.site import Site
-from windlass.watch.overview import HOUR_S, Totals
+from windlass.watch.overview import HOUR_S, Overview
 
 PAGE = 20
-AXIS_HOURS = 24
-AXIS_HOURS_MAX = 24 * 7
+DAY_HOURS = 24
+WEEK_HOURS = 7 * DAY_HOURS
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Range:
 
 RANGES = (
     Range("1h", "1 h", "the last hour", 1),
-    Range("24h", "24 h", "the last 24 hours", 24),
-    Range("7d", "7 d", "the last 7 days", 24 * 7),
+    Range("24h", "24 h", "the last 24 hours", DAY_HOURS),
+    Range("7d", "7 d", "the last 7 days", WEEK_HOURS),
     Range("all", "All", "all time", 0),
 )
 DEFAULT_RANGE = RANGES[1]
@@ -47,11 +46,11 @@ DEFAULT_RANGE = RANGES[1]
 
 @dataclass(frozen=True)
 class CallRow:
-    """One call as the table shows it."""
+    """One call as the table shows it: why it went where it went, and the policy's own account of that."""
 
     trace: CallTrace
-    decision: Decision | None
     why: str
+    account: str
     said: tuple[str, ...]
 
 
@@ -60,8 +59,9 @@ class ArmRow:
     """One action of a point with its drawing."""
 
     arm: Arm
-    drawing: Markup | None
+    drawing: Markup
     leads: bool
+    taken: int
 
 
 async def page(site: Site, request: Request) -> Response:
@@ -85,7 +85,7 @@ def _view(site: Site, request: Request, scope: Scope, chosen: Range, before: str
     totals = runtime.overview.totals(scope, since)
     decisions, feedback = runtime.overview.counted(scope)
     traces = runtime.ledger.calls(scope, limit=PAGE + 1, before=before)
-    axis = _axis(runtime.overview.by_hour(scope), since, now)
+    axis = _axis(runtime.overview, scope, since, now)
     models = [
         (name, one, one.calls / max(1, totals.calls), charts.share(one.calls / max(1, totals.calls)))
         for name, one in runtime.overview.by_model(scope, since).items()
@@ -112,13 +112,13 @@ def _view(site: Site, request: Request, scope: Scope, chosen: Range, before: str
     }
 
 
-def _axis(hours: Sequence[tuple[int, Totals]], since: float, now: float) -> list[charts.Slot]:
+def _axis(overview: Overview, scope: Scope, since: float, now: float) -> list[charts.Slot]:
     """The hours of the chart: those of the range, at least a day so that there is something to compare with, at most
     a week so that a bar stays a bar."""
-    earliest = hours[0][0] if hours else now
-    first = since or max(earliest, now - AXIS_HOURS_MAX * HOUR_S)
-    first = min(first, now - (AXIS_HOURS - 1) * HOUR_S)
-    return charts.slots(hours, first=first, last=now, since=since)
+    day, week = now - (DAY_HOURS - 1) * HOUR_S, now - (WEEK_HOURS - 1) * HOUR_S
+    hours = overview.by_hour(scope, min(max(since, week), day))
+    first = since or max(week, hours[0][0] if hours else now)
+    return charts.slots(hours, first=min(max(first, week), day), last=now, since=since)
 
 
 def _arms(lesson: Lesson) -> list[ArmRow]:
@@ -130,17 +130,20 @@ def _arms(lesson: Lesson) -> list[ArmRow]:
     high = max([1.0, *(right for _, right in edges)])
     rows: list[ArmRow] = []
     for place, arm in enumerate(lesson.arms):
-        leads, drawing = arm.action == lesson.leader, None
+        leads, taken = arm.action == lesson.leader, lesson.taken.get(arm.action, 0)
+        drawing = charts.share(taken / lesson.cases)
         if arm.mean is not None and arm.sd is not None:
             ident = f"arm-{lesson.point}-{place}"
-            drawing = charts.interval(ident, arm.action, arm.mean, arm.sd, low=low, high=high, leads=leads)
-        rows.append(ArmRow(arm, drawing, leads))
+            drawing = charts.interval(ident, arm.action, arm.mean, arm.sd, low=low, high=high)
+        rows.append(ArmRow(arm, drawing, leads, taken))
     return rows
 
 
 def _row(trace: CallTrace) -> CallRow:
     decision = next((made for made in trace.decisions if made.point == MODEL_POINT and made.live), None)
-    return CallRow(trace, decision, reason(decision) if decision else "", tuple(map(_said, trace.feedback)))
+    why = reason(decision) if decision else ""
+    account = words.plain(str(decision.extra.get("why", ""))) if decision else ""
+    return CallRow(trace, why, account, tuple(map(_said, trace.feedback)))
 
 
 def _said(feedback: Feedback) -> str:
@@ -150,7 +153,7 @@ def _said(feedback: Feedback) -> str:
     if feedback.source == "user":
         return "helpful" if feedback.value >= 0.5 else "not helpful"
     name = {"citation_verified": "quotes verified"}.get(feedback.metric, feedback.metric)
-    return f"{name} {feedback.value * 100:.0f} %"
+    return f"{name} {words.percent(feedback.value)}"
 
 
 def _link(chosen: Range, before: str) -> str:

@@ -15,11 +15,9 @@ def element(name: str, *children: str, **attributes: str | float) -> Markup:
     >>> element("text", "a < b", x=12.5, text_anchor="end")
     Markup('<text x="12.5" text-anchor="end">a &lt; b</text>')
     """
-    written = Markup("").join(
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _short(value)) for key, value in attributes.items()
-    )
-    inside = Markup("").join(escape(child) for child in children)
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, inside)
+    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"' for key, value in attributes.items())
+    inside = "".join(escape(child) for child in children)
+    return Markup(f"<{name}{written}>{inside}</{name}>")  # every part is escaped above
 
 
 def picture(ident: str, title: str, summary: str, *children: str, class_: str, height: float) -> Markup:
@@ -43,5 +41,9 @@ def percent(share: float) -> str:
     return f"{_short(100 * min(max(share, 0.0), 1.0))}%"
 
 
-def _short(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".") or "0"
+def _value(value: str | float) -> str:
+    return str(escape(value)) if isinstance(value, str) else _short(value)
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") or "0"

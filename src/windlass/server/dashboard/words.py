@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 
 NUSD = 1_000_000_000
 NONE = "–"
+NBSP = "\N{NO-BREAK SPACE}"
+_LONG_DECIMAL = re.compile(r"\d+\.\d{4,}")
 
 
 def usd(nusd: int) -> str:
-    """Nano-dollars as dollars with as many places as the amount needs: `$0`, `$0.000012`, `$3.20`.
+    """Nano-dollars as dollars, to the cent, or to three digits where that is too coarse.
 
-    >>> usd(12_000), usd(3_200_000_000)
-    ('$0.000012', '$3.20')
+    >>> usd(12_345), usd(3_200_000_000), usd(0)
+    ('$0.0000123', '$3.20', '$0')
     """
     amount = nusd / NUSD
     if not nusd:
         return "$0"
     if abs(amount) >= 0.1:
         return f"${amount:,.2f}"
-    return f"${amount:.9f}".rstrip("0") if abs(amount) < 0.000_001 else f"${amount:.6f}".rstrip("0")
+    places = min(9, 2 - math.floor(math.log10(abs(amount))))
+    return f"${amount:.{places}f}".rstrip("0")
 
 
 def ms(value: float | None) -> str:
-    """Milliseconds in the unit that reads best; a dash where there is none.
+    """Milliseconds in the unit that reads best, held together by a space that does not break; a dash for none.
 
-    >>> ms(4.2), ms(250.0), ms(12_300.0), ms(None)
-    ('4.2 ms', '250 ms', '12.3 s', '–')
+    >>> [ms(value).replace(NBSP, " ") for value in (4.2, 250.0, 1_234.0, 12_300.0, None)]
+    ['4.2 ms', '250 ms', '1.23 s', '12.3 s', '–']
     """
     if value is None:
         return NONE
-    if value >= 10_000:
-        return f"{value / 1000:,.1f} s"
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.1f} ms"
+    if value >= 999.5:
+        return f"{value / 1000:,.1f}{NBSP}s" if value >= 9_995 else f"{value / 1000:.2f}{NBSP}s"
+    return f"{value:.0f}{NBSP}ms" if value >= 99.95 else f"{value:.1f}{NBSP}ms"
 
 
 def count(value: int) -> str:
@@ -52,14 +57,14 @@ def plural(value: int, one: str, many: str = "") -> str:
 def percent(share: float) -> str:
     """A share of 1 in per cent; what is neither none nor all never reads so.
 
-    >>> percent(0.5), percent(0.001), percent(0.9999)
-    ('50 %', '<1 %', '>99 %')
+    >>> [percent(share).replace(NBSP, " ") for share in (0.5, 0.001, 0.9999)]
+    ['50 %', '<1 %', '>99 %']
     """
     if 0.0 < share < 0.01:
-        return "<1 %"
+        return f"<1{NBSP}%"
     if 0.99 < share < 1.0:
-        return ">99 %"
-    return f"{share * 100:.0f} %"
+        return f">99{NBSP}%"
+    return f"{share * 100:.0f}{NBSP}%"
 
 
 def clock(at: float) -> str:
@@ -75,3 +80,12 @@ def day(at: float) -> str:
 def stamp(at: float) -> str:
     """UTC seconds for machines, ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+def plain(why: str) -> str:
+    """A policy's account of itself with numbers that can be read.
+
+    >>> plain("support 0.9493636769 against 0.5, a 0.70 +- 0.05")
+    'support 0.949 against 0.5, a 0.70 ± 0.05'
+    """
+    return _LONG_DECIMAL.sub(lambda number: f"{float(number[0]):.3f}", why).replace("+-", "±")

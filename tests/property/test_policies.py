@@ -1,0 +1,201 @@
+"""What holds for every posterior, distribution, reward and fold, whatever goes in."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from windlass.ledger.ledger import Entry
+from windlass.policies.features import finite
+from windlass.policies.linear_thompson import LinearThompson
+from windlass.policies.loop import Loop, PointOptions
+from windlass.policies.replay import Learner
+from windlass.policies.reward import RewardOptions, Signals, scalar
+from windlass.records import Call, Decision, Feedback, Outcome, decode, encode
+from windlass.stats.linear import LinearPosterior, predict
+from windlass.stats.thompson import probabilities
+
+ACTIONS = ("a", "b", "c")
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
+NAMES = st.sampled_from(["x", "y", "ünï", "", "t"])
+CONTEXTS = st.dictionaries(NAMES, st.one_of(NUMBERS, st.lists(NUMBERS, max_size=3).map(tuple)), max_size=4)
+REWARDS = st.floats(0.0, 1.0)
+
+
+def decision(number=0, action="a", context=None, **fields):
+    values = {
+        "id": f"decision_{number}",
+        "at": 0.0,
+        "call": f"call_{number}",
+        "point": "model",
+        "policy": "linear_thompson@1",
+        "actions": ACTIONS,
+        "action": action,
+        "propensity": 0.5,
+        "live": True,
+        "context": context or {},
+    }
+    return Decision(**(values | fields))
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(1e-6, 10)), min_size=1, max_size=12), st.randoms())
+def test_the_thompson_distribution_is_one_and_does_not_depend_on_order(arms, rng):
+    shuffled = list(range(len(arms)))
+    rng.shuffle(shuffled)
+    means, sds = np.array([m for m, _ in arms]), np.array([s for _, s in arms])
+    found = probabilities(means, sds)
+    assert found.sum() == pytest.approx(1.0, abs=1e-12)
+    assert (found >= 0.0).all()
+    np.testing.assert_allclose(probabilities(means[shuffled], sds[shuffled]), found[shuffled], atol=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0.01, 2)), min_size=2, max_size=8), st.floats(0.0, 2.0))
+def test_a_better_mean_never_loses_probability(arms, gain):
+    means, sds = np.array([m for m, _ in arms]), np.array([s for _, s in arms])
+    better = means.copy()
+    better[0] += gain
+    assert probabilities(better, sds)[0] >= probabilities(means, sds)[0] - 1e-6
+
+
+@given(st.lists(NUMBERS, min_size=2, max_size=12), st.lists(NUMBERS, min_size=2, max_size=12))
+def test_every_finite_problem_has_an_answer(means, sds):
+    size = min(len(means), len(sds))
+    m, s = np.array(means[:size]), np.array(sds[:size])
+    if np.isfinite(m).all() and np.isfinite(s).all() and (s >= 0.0).all():
+        found = probabilities(m, s)
+        assert np.isfinite(found).all()
+        assert found.sum() == pytest.approx(1.0, abs=1e-12)
+    else:
+        with pytest.raises(ValueError, match="must be"):
+            probabilities(m, s)
+
+
+@given(
+    st.lists(st.tuples(st.lists(NUMBERS, min_size=3, max_size=3), REWARDS), max_size=30),
+    st.floats(1e-3, 1e3),
+    st.floats(1e-4, 10.0),
+)
+def test_posteriors_stay_finite_and_positive_definite(observations, prior, noise):
+    posterior = LinearPosterior(prior, noise)
+    for x, y in observations:
+        posterior.observe(np.array(x), y)
+    (mean,), (sd,) = predict([posterior], np.array([1.0, -2.0, 0.5]))
+    assert math.isfinite(mean)
+    assert 0.0 < sd < math.inf
+    assert (np.linalg.eigvalsh(posterior.precision) > -1e-9 * np.trace(posterior.precision)).all()
+
+
+@given(CONTEXTS, st.lists(REWARDS, min_size=1, max_size=6))
+def test_only_the_last_of_replaced_rewards_counts(context, rewards):
+    once, replaced = LinearThompson(), LinearThompson()
+    once.learn(decision(context=context), rewards[-1], None)
+    for reward, previous in zip(rewards, [None, *rewards], strict=False):
+        replaced.learn(decision(context=context), reward, previous)
+    one, other = once.explain(context, ACTIONS)[0], replaced.explain(context, ACTIONS)[0]
+    assert (one.sd, one.observations) == (other.sd, other.observations)
+    assert one.mean == pytest.approx(other.mean, abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), CONTEXTS, REWARDS), max_size=12), CONTEXTS)
+def test_policies_survive_every_context_and_restore_to_the_last_bit(lessons, context):
+    policy, again = LinearThompson(), LinearThompson()
+    for number, (action, seen, reward) in enumerate(lessons):
+        policy.learn(decision(number, action, seen), reward, None)
+    again.restore(policy.state())
+    assert again.state() == policy.state()
+    choice = policy.choose(context, ACTIONS, np.random.default_rng(0))
+    assert choice == again.choose(context, ACTIONS, np.random.default_rng(0))
+    assert 0.0 < choice.propensity <= 1.0
+
+
+@given(
+    st.none() | NUMBERS,
+    st.none() | st.integers(-(10**30), 10**30),
+    st.sampled_from(["", "timeout"]),
+    st.dictionaries(st.tuples(st.sampled_from(["user", "manager", "qa", "system"]), NAMES), NUMBERS, max_size=5),
+)
+def test_a_reward_is_in_its_range_or_absent(latency_ms, cost_nusd, error, feedback):
+    reward = scalar(Signals(latency_ms, cost_nusd, error, feedback), RewardOptions())
+    assert reward is None or 0.0 <= reward <= 1.0
+
+
+@given(st.dictionaries(st.text(max_size=5), st.one_of(NUMBERS, st.none(), st.text(), st.lists(NUMBERS), st.integers())))
+def test_a_decided_context_can_always_be_stored(context):
+    record = decision(context=finite({name.encode("utf-8", "replace").decode(): v for name, v in context.items()}))
+    assert decode(encode(record), Decision) == record
+
+
+CALL_NAMES = st.integers(0, 5).map(lambda n: f"call_{n}")
+TARGETS = st.one_of(CALL_NAMES, st.sampled_from(["answer_0", "answer_1"]))
+TENANTS = st.sampled_from(["default", "acme"])
+RECORDS = st.one_of(
+    st.builds(
+        Call,
+        id=CALL_NAMES,
+        at=st.just(0.0),
+        tenant=TENANTS,
+        endpoint=st.just("chat"),
+        model=st.just("auto"),
+        parent=st.one_of(st.just(""), TARGETS),
+    ),
+    st.builds(
+        lambda number, action, context, policy, live, tenant: decision(
+            number, action, finite(context), policy=policy, live=live, tenant=tenant
+        ),
+        st.integers(0, 5),
+        st.sampled_from(ACTIONS),
+        CONTEXTS,
+        st.sampled_from(["linear_thompson@1", "linear_thompson@1", "default@1"]),
+        st.booleans(),
+        TENANTS,
+    ),
+    st.builds(
+        Outcome,
+        id=st.just("outcome"),
+        at=st.just(0.0),
+        tenant=TENANTS,
+        call=CALL_NAMES,
+        model=st.just("m"),
+        provider=st.just("p"),
+        status=st.sampled_from([200, 200, 503]),
+        latency_ms=NUMBERS,
+        first_byte_ms=st.just(0.0),
+        prompt_tokens=st.just(1),
+        completion_tokens=st.just(1),
+        cost_nusd=st.integers(-5, 10**12),
+    ),
+    st.builds(
+        Feedback,
+        id=st.integers(0, 9).map(lambda n: f"feedback_{n}"),
+        at=st.just(0.0),
+        tenant=TENANTS,
+        target=TARGETS,
+        kind=st.sampled_from(["rating", "praise", "complaint", "correction", "suggestion"]),
+        source=st.sampled_from(["user", "manager", "system", "qa"]),
+        value=st.none() | NUMBERS | REWARDS,
+    ),
+)
+
+
+def learner(window):
+    return Learner(Loop({"model": PointOptions(mode="live")}), window)
+
+
+@settings(deadline=None)
+@given(st.lists(RECORDS, max_size=40), st.integers(0, 40), st.integers(1, 8))
+def test_a_snapshot_anywhere_and_the_rest_equal_the_whole(records, cut, window):
+    entries = [Entry(number, record) for number, record in enumerate(records, start=1)]
+    whole, first, rest = learner(window), learner(window), learner(window)
+    for entry in entries:
+        whole.fold(entry)
+    for entry in entries[:cut]:
+        first.fold(entry)
+    rest.restore(first.state())
+    for entry in entries:
+        rest.fold(entry)
+    assert rest.state() == whole.state()
+    assert whole.loop.failures == {}

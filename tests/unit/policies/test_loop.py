@@ -1,0 +1,300 @@
+"""The loop: what each mode decides and records, and that no policy can fail a call."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+import pytest
+
+from windlass.errors import PolicyError, SettingsError
+from windlass.policies import registry
+from windlass.policies.fixed import Fixed
+from windlass.policies.loop import Loop, PointOptions
+from windlass.policies.policy import Choice
+from windlass.policies.reward import RewardOptions
+from windlass.records import Decision, Scope, decode, encode
+
+ACTIONS = ("fast", "deep")
+ACME = Scope("acme", "main")
+
+
+class Stub(Fixed):
+    """A policy whose choice and learning are what a test says they are."""
+
+    name = "stub"
+    answer: object = Choice("deep", 0.25, "because")
+    lesson: Exception | None = None
+
+    def choose(self, context, actions, rng):
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+    def learn(self, decision, reward, previous):
+        if self.lesson:
+            raise self.lesson
+
+
+def loop(mode="live", policy="linear_thompson", make=registry.make, **options):
+    return Loop({"model": PointOptions(mode=mode, policy=policy, **options)}, make=make)
+
+
+def stubbed(mode="live", answer=None, lesson=None):
+    def make(name, options):
+        policy = Stub()
+        policy.answer = answer if answer is not None else policy.answer
+        policy.lesson = lesson
+        return policy
+
+    return loop(mode, "stub", make, randomised_share=0.0)
+
+
+def ask(asked, call_id="call_0192", actions=ACTIONS, context=None, scope=ACME, point="model"):
+    return asked.decide(
+        point,
+        call_id=call_id,
+        at=12.5,
+        scope=scope,
+        context={"x": 0.5} if context is None else context,
+        actions=actions,
+        featuriser="chat@1",
+    )
+
+
+def test_live_acts_and_records_everything():
+    action, (decision,) = ask(stubbed())
+    assert action == "deep"
+    assert decision == Decision(
+        id="decision_0192-model",
+        at=12.5,
+        tenant="acme",
+        workspace="main",
+        call="call_0192",
+        point="model",
+        policy="stub@1",
+        actions=ACTIONS,
+        action="deep",
+        propensity=0.25,
+        live=True,
+        context={"x": 0.5},
+        featuriser="chat@1",
+        fallback="",
+        extra={"why": "because"},
+    )
+
+
+def test_shadow_records_the_policy_and_takes_the_default():
+    action, (live, shadow) = ask(stubbed("shadow"))
+    assert action == "fast"
+    assert (live.policy, live.action, live.propensity, live.live) == ("default@1", "fast", 1.0, True)
+    assert (shadow.policy, shadow.action, shadow.propensity, shadow.live) == ("stub@1", "deep", 0.25, False)
+    assert (live.id, shadow.id) == ("decision_0192-model", "decision_0192-model-shadow")
+
+
+def test_off_takes_and_records_the_default_and_asks_nobody():
+    action, (decision,) = ask(stubbed("off", answer=RuntimeError("asked")))
+    assert action == "fast"
+    assert (decision.policy, decision.propensity, decision.live, decision.fallback) == ("default@1", 1.0, True, "")
+
+
+@pytest.mark.parametrize(
+    ("default", "action", "fallback"),
+    [("", "fast", ""), ("deep", "deep", ""), ("gone", "fast", "default 'gone' not eligible")],
+)
+def test_the_default_action(default, action, fallback):
+    taken, (decision,) = ask(loop("off", default=default))
+    assert (taken, decision.action, decision.fallback) == (action, action, fallback)
+
+
+@pytest.mark.parametrize("mode", ["live", "shadow"])
+@pytest.mark.parametrize(
+    ("answer", "fallback"),
+    [
+        (RuntimeError("no luck"), "RuntimeError: no luck"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (MemoryError(), "MemoryError: "),
+        (ValueError("x" * 10_000), "ValueError: xxx"),
+        (Choice("gone", 0.5, ""), "PolicyError: chose 'gone', which is not one of fast, deep"),
+        (Choice("deep", 0.0, ""), "PolicyError: propensity 0.0 is not in"),
+        (Choice("deep", -0.5, ""), "PolicyError: propensity -0.5"),
+        (Choice("deep", 1.5, ""), "PolicyError: propensity 1.5"),
+        (Choice("deep", math.nan, ""), "PolicyError: propensity nan"),
+        (Choice("deep", math.inf, ""), "PolicyError: propensity inf"),
+        (Choice("deep", "certain", ""), "ValueError: "),
+        ("no choice at all", "AttributeError: "),
+        (UnicodeError("\ud800"), "UnicodeError: ?"),
+    ],
+)
+def test_a_policy_that_breaks_never_fails_the_call(mode, answer, fallback):
+    asked = stubbed(mode, answer)
+    action, decisions = ask(asked)
+    assert action == "fast"
+    assert decisions[-1].policy == "stub@1"
+    assert (decisions[-1].action, decisions[-1].propensity) == ("fast", 1.0)
+    assert decisions[-1].fallback.startswith(fallback)
+    assert len(decisions[-1].fallback) <= 200
+    assert all(decode(encode(decision), Decision) == decision for decision in decisions)
+    assert sum(asked.failures.values()) == 1
+
+
+def test_what_ends_the_process_is_not_caught():
+    with pytest.raises(KeyboardInterrupt):
+        ask(stubbed(answer=KeyboardInterrupt()))
+
+
+def test_a_propensity_above_one_by_rounding_alone_is_one():
+    _, (decision,) = ask(stubbed(answer=Choice("deep", np.float64(1.0 + 2e-16), "")))
+    assert decision.propensity == 1.0
+    assert type(decision.propensity) is float
+
+
+def test_the_fallback_of_the_policy_itself_is_recorded():
+    _, (decision,) = ask(loop(policy="fixed", options={"action": "gone"}, randomised_share=0.0))
+    assert (decision.action, decision.fallback) == ("fast", "gone not eligible")
+
+
+def test_no_actions_is_the_fault_of_the_caller():
+    with pytest.raises(PolicyError, match="name at least one"):
+        ask(loop(), actions=())
+
+
+def test_an_unknown_point_is_named():
+    with pytest.raises(PolicyError, match="unknown decision point 'modle'; known: model"):
+        ask(loop(), point="modle")
+    with pytest.raises(PolicyError, match="known: none"):
+        Loop({}).policy_id("model")
+
+
+@pytest.mark.parametrize("mode", ["off", "shadow", "live"])
+def test_a_single_action_is_still_a_decision(mode):
+    action, decisions = ask(loop(mode), actions=("only", "only"))
+    assert action == "only"
+    assert all(d.actions == ("only",) and d.propensity == 1.0 for d in decisions)
+
+
+def test_the_same_call_draws_the_same_and_another_does_not():
+    one, other = loop(), loop()
+    taken = [ask(one, f"call_{n}")[0] for n in range(64)]
+    assert taken == [ask(other, f"call_{n}")[0] for n in range(64)]
+    assert set(taken) == set(ACTIONS)
+
+
+def test_points_draw_independently():
+    options = PointOptions(mode="live")
+    both = Loop({"model": options, "prompt": options})
+    taken = [[ask(both, f"call_{n}", point=point)[0] for n in range(64)] for point in ("model", "prompt")]
+    assert taken[0] != taken[1]
+
+
+def test_the_randomised_share_is_kept_and_counted():
+    """2,000 draws of a 50 % share; Hoeffding at 0.07: false alarm below 1e-8."""
+    asked = loop(policy="fixed", options={"action": "fast"}, randomised_share=0.5)
+    decisions = [ask(asked, f"call_{n}")[1][0] for n in range(2_000)]
+    assert {(d.action, d.propensity) for d in decisions} == {("fast", 0.75), ("deep", 0.25)}
+    assert abs(sum(d.action == "deep" for d in decisions) / 2_000 - 0.25) < 0.07
+
+
+def test_the_recorded_context_can_be_stored_and_is_what_the_policy_saw():
+    _, (decision,) = ask(loop(), context={"nan": math.nan, "t": (math.inf, 1.0), "np": np.float64(2.0)})
+    assert decision.context == {"nan": 0.0, "t": (0.0, 1.0), "np": 2.0}
+    assert decode(encode(decision), Decision) == decision
+
+
+def test_ids_without_a_type_still_make_an_id():
+    _, (decision,) = ask(loop("off"), call_id="17")
+    assert decision.id == "decision_17-model"
+
+
+def test_one_tenant_never_moves_another():
+    asked = loop()
+    _, (decision,) = ask(asked)
+    before = {scope: asked.explain("model", scope, {"x": 0.5}, ACTIONS) for scope in (ACME, Scope("acme"), Scope())}
+    assert asked.learn(decision, 1.0, None)
+    after = {scope: asked.explain("model", scope, {"x": 0.5}, ACTIONS) for scope in before}
+    assert after[ACME] != before[ACME]
+    assert after[Scope("acme")] == before[Scope("acme")]
+    assert after[Scope()] == before[Scope()]
+
+
+def test_deciding_leaves_no_state():
+    asked = loop()
+    ask(asked)
+    assert asked.states() == []
+
+
+def test_a_lesson_that_raises_is_counted_and_survived():
+    asked = stubbed(lesson=ZeroDivisionError("oh"))
+    _, (decision,) = ask(asked)
+    assert asked.learn(decision, 1.0, None) is False
+    assert asked.failures == {"model: ZeroDivisionError": 1}
+    assert ask(asked)[0] == "deep"
+
+
+def test_states_restore_into_equal_settings_only():
+    asked, again = loop(), loop()
+    _, (decision,) = ask(asked)
+    asked.learn(decision, 1.0, None)
+    again.restore(asked.states())
+    assert again.states() == asked.states()
+    assert [key for key, _ in again.states()] == [("acme", "main", "model")]
+    other = loop(options={"alpha": 0.5})
+    with pytest.raises(PolicyError):
+        other.restore(asked.states())
+    with pytest.raises(PolicyError, match="unknown decision point"):
+        Loop({}).restore(asked.states())
+    assert other.states() == []
+
+
+def test_the_fingerprint_follows_what_learning_depends_on():
+    base = loop().fingerprint()
+    assert loop("shadow", default="fast", randomised_share=0.5).fingerprint() == base
+    assert loop(options={"alpha": 0.5}).fingerprint() != base
+    assert loop(policy="fixed").fingerprint() != base
+    changed = Loop({"model": PointOptions(mode="live")}, RewardOptions(latency_weight=0.2))
+    assert changed.fingerprint() != base
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "on"}, {"randomised_share": 1.5}, {"randomised_share": math.nan}, {"randomised_share": -0.1}]
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(SettingsError, match=next(iter(options))):
+        PointOptions(**options)
+
+
+@pytest.mark.parametrize("point", ["", "model-shadow"])
+def test_names_that_would_collide_are_refused(point):
+    with pytest.raises(SettingsError, match="decision point"):
+        Loop({point: PointOptions()})
+
+
+def test_unknown_policies_are_found_at_the_start():
+    with pytest.raises(PolicyError, match="unknown policy 'none'"):
+        loop(policy="none")
+
+
+def test_threads_may_decide_while_another_learns():
+    asked = loop()
+    _, (decision,) = ask(asked)
+    errors = []
+
+    def work(number):
+        try:
+            for step in range(40):
+                if number == 0:
+                    asked.learn(decision, step / 40, None)
+                else:
+                    ask(asked, f"call_{number}_{step}")
+        except Exception as exc:  # noqa: BLE001  # handed to the assertion below
+            errors.append(exc)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert asked.failures == {}
+    assert {arm.observations for arm in asked.explain("model", ACME, {}, ACTIONS)} == {0, 40}

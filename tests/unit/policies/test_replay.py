@@ -1,0 +1,467 @@
+"""The learner: who is credited with what, late, twice, out of order; and that replay is exact."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import msgspec
+import pytest
+
+from windlass.errors import PolicyError
+from windlass.ledger.ledger import Entry
+from windlass.ledger.memory import MemoryLedger
+from windlass.policies.loop import Loop, PointOptions
+from windlass.policies.replay import Learner, rebuild
+from windlass.records import Call, Decision, Feedback, Outcome, RunEvent, Scope, StepResult
+
+ACTIONS = ("fast", "deep")
+ACME = Scope("acme", "main")
+
+
+def new_loop(mode="live", **options):
+    return Loop({"model": PointOptions(mode=mode, **options)})
+
+
+class Story:
+    """A learner that is told records one by one, numbered as a ledger would."""
+
+    def __init__(self, loop=None, window=100):
+        self.learner = Learner(loop or new_loop(), window)
+        self.seq = 0
+        self.told = []
+
+    def tell(self, *records):
+        for record in records:
+            self.seq += 1
+            self.told.append(Entry(self.seq, record))
+            self.learner.fold(self.told[-1])
+        return self
+
+    def rewards(self):
+        """Last reward learned per decision id."""
+        return {
+            name: credit.reward for account in self.learner._calls.values() for name, credit in account.credits.items()
+        }
+
+    def observations(self, scope=ACME):
+        arms = self.learner.loop.explain("model", scope, {}, ACTIONS)
+        return {arm.action: arm.observations for arm in arms}
+
+
+def call(name="call_1", scope=ACME, parent="", user=""):
+    return Call(
+        id=name,
+        at=1.0,
+        tenant=scope.tenant,
+        workspace=scope.workspace,
+        endpoint="chat",
+        model="auto",
+        parent=parent,
+        user=user,
+    )
+
+
+def decision(name="call_1", action="fast", scope=ACME, **fields):
+    values = {
+        "id": f"decision_{name}",
+        "at": 1.0,
+        "tenant": scope.tenant,
+        "workspace": scope.workspace,
+        "call": name,
+        "point": "model",
+        "policy": "linear_thompson@1",
+        "actions": ACTIONS,
+        "action": action,
+        "propensity": 0.5,
+        "live": True,
+        "context": {"x": 0.5},
+    }
+    return Decision(**(values | fields))
+
+
+def outcome(name="call_1", scope=ACME, **fields):
+    values = {
+        "id": f"outcome_{name}",
+        "at": 2.0,
+        "tenant": scope.tenant,
+        "workspace": scope.workspace,
+        "call": name,
+        "model": "m",
+        "provider": "p",
+        "status": 200,
+        "latency_ms": 0.0,
+        "first_byte_ms": 0.0,
+        "prompt_tokens": 1,
+        "completion_tokens": 1,
+        "cost_nusd": 0,
+    }
+    return Outcome(**(values | fields))
+
+
+def said(value, target="call_1", scope=ACME, name=None, **fields):
+    values = {
+        "id": name or f"feedback_{target}_{value}",
+        "at": 3.0,
+        "tenant": scope.tenant,
+        "workspace": scope.workspace,
+        "target": target,
+        "kind": "rating",
+        "source": "user",
+        "value": value,
+    }
+    return Feedback(**(values | fields))
+
+
+def test_an_outcome_teaches_and_feedback_replaces():
+    story = Story().tell(call(), decision(), outcome())
+    assert story.rewards() == {"decision_call_1": 0.5}
+    story.tell(said(1.0))
+    assert story.rewards() == {"decision_call_1": 1.0}
+    assert story.observations() == {"fast": 1, "deep": 0}
+
+
+def test_nothing_is_learned_before_something_is_observed():
+    story = Story().tell(call(), decision())
+    assert story.observations() == {"fast": 0, "deep": 0}
+    assert story.learner.loop.states() == []
+
+
+def test_a_failed_call_is_worth_nothing():
+    story = Story().tell(call(), decision(), outcome(error="rate_limited", status=429), said(1.0))
+    assert story.rewards() == {"decision_call_1": 0.0}
+    story.tell(call("call_2"), decision("call_2"), outcome("call_2", status=502))
+    assert story.rewards()["decision_call_2"] == 0.0
+
+
+def test_feedback_on_a_parent_reaches_every_call_beneath_it():
+    story = Story()
+    for number in (1, 2):
+        story.tell(call(f"call_{number}", parent="answer_9"), decision(f"call_{number}"), outcome(f"call_{number}"))
+    story.tell(call("call_3", parent="call_2"), decision("call_3"), call("call_4"), decision("call_4"))
+    story.tell(said(1.0, "answer_9"))
+    assert story.rewards() == {
+        "decision_call_1": 1.0,
+        "decision_call_2": 1.0,
+        "decision_call_3": 1.0,
+        "decision_call_4": None,
+    }
+
+
+def test_a_decision_on_something_that_is_no_call_is_credited_too():
+    story = Story().tell(decision("answer_9"), call(parent="answer_9"), decision(), said(1.0, "answer_9"))
+    assert story.rewards() == {"decision_answer_9": 1.0, "decision_call_1": 1.0}
+
+
+def test_feedback_waits_for_its_call():
+    story = Story().tell(said(1.0, "answer_9"), said(0.0, "call_2"))
+    story.tell(outcome(), decision(), call(parent="answer_9"))
+    story.tell(call("call_2"), decision("call_2"))
+    assert story.rewards() == {"decision_call_1": 1.0, "decision_call_2": 0.0}
+
+
+def test_the_newest_feedback_counts_whatever_it_was_said_of():
+    story = Story().tell(call(parent="answer_9"), decision(), said(1.0, "answer_9"), said(0.0, "call_1"))
+    assert story.rewards() == {"decision_call_1": 0.0}
+    story.tell(said(0.75, "answer_9"))
+    assert story.rewards() == {"decision_call_1": 0.75}
+
+
+def test_parents_in_a_ring_end():
+    story = Story().tell(call("call_1", parent="call_2"), call("call_2", parent="call_1"), decision(), said(1.0))
+    assert story.rewards() == {"decision_call_1": 1.0}
+    story.tell(call("call_3", parent="call_3"), decision("call_3"), said(0.0, "call_3"))
+    assert story.rewards()["decision_call_3"] == 0.0
+
+
+def test_the_same_feedback_again_changes_nothing():
+    story = Story().tell(call(), decision(), said(1.0, name="feedback_a"), said(0.0, name="feedback_b"))
+    before = story.learner.loop.states()
+    story.tell(said(1.0, name="feedback_a"), said(0.5, name="feedback_b"))
+    assert story.learner.loop.states() == before
+    assert story.rewards() == {"decision_call_1": 0.0}
+
+
+def test_feedback_of_another_scope_changes_nothing():
+    story = Story().tell(call(), decision(), outcome())
+    before = story.learner.loop.states()
+    for scope in (Scope("evil", "main"), Scope("acme", "other"), Scope()):
+        story.tell(said(0.0, scope=scope, name="feedback_x"), call("call_z", scope, parent="call_1"))
+    assert story.learner.loop.states() == before
+    story.tell(said(1.0, name="feedback_x"))
+    assert story.rewards() == {"decision_call_1": 1.0}
+
+
+def test_one_tenant_learns_nothing_from_another():
+    story = Story().tell(call(), decision(), outcome())
+    assert story.observations(Scope()) == {"fast": 0, "deep": 0}
+
+
+@pytest.mark.parametrize(
+    ("feedback", "reason"),
+    [
+        (said(math.nan), "value outside [0, 1]"),
+        (said(-1.0), "value outside [0, 1]"),
+        (said(None), "rating without a value"),
+    ],
+)
+def test_unusable_feedback_is_counted_and_never_learned(feedback, reason):
+    story = Story().tell(call(), decision(), outcome(), feedback)
+    assert story.rewards() == {"decision_call_1": 0.5}
+    assert story.learner.ignored == {reason: 1}
+
+
+def test_a_suggestion_carries_no_reward_and_is_no_fault():
+    story = Story().tell(call(), decision(), said(1.0, kind="suggestion"))
+    assert story.rewards() == {"decision_call_1": None}
+    assert story.learner.ignored == {}
+
+
+def test_nobody_can_fill_the_memory_with_metrics():
+    story = Story(window=1000).tell(call(), decision())
+    for number in range(200):
+        story.tell(said(1.0, name=f"feedback_{number}", metric=f"metric {number}"))
+    assert story.learner.ignored == {"too many metrics": 136}
+    story.tell(said(0.0, name="feedback_again", metric="metric 3"))
+    assert 0.9 < story.rewards()["decision_call_1"] < 1.0
+
+
+def test_a_shadow_policy_learns_from_what_really_happened():
+    story = Story(new_loop("shadow"))
+    shadow = decision(action="deep", live=False, id="decision_call_1-shadow", propensity=0.9)
+    story.tell(call(), decision(policy="default@1", propensity=1.0), shadow, outcome(), said(1.0))
+    assert story.observations() == {"fast": 1, "deep": 0}
+
+
+def test_what_another_policy_decided_alone_teaches_nothing():
+    story = Story().tell(call(), decision(policy="default@1"), outcome(), said(1.0))
+    assert story.observations() == {"fast": 0, "deep": 0}
+
+
+def test_points_without_settings_are_passed_over():
+    story = Story().tell(call(), decision(point="unknown"), outcome())
+    assert story.rewards() == {}
+
+
+def test_the_decision_may_come_last():
+    story = Story().tell(said(1.0), outcome(), call(), decision())
+    assert story.rewards() == {"decision_call_1": 1.0}
+
+
+def test_a_decision_or_an_entry_twice_is_one():
+    story = Story().tell(call(), decision(), outcome(), decision(action="deep"), call(parent="answer_9"))
+    assert story.observations() == {"fast": 1, "deep": 0}
+    digest = story.learner.digest()
+    for entry in story.told:
+        story.learner.fold(entry)
+    assert story.learner.digest() == digest
+
+
+def test_run_events_only_move_the_cursor():
+    story = Story()
+    event = RunEvent(id="event_1", at=0.0, run="run_1", workflow="w", step="s", result=StepResult(status="ok"))
+    story.tell(event)
+    assert story.learner.cursor == 1
+    assert story.rewards() == {}
+
+
+def test_the_window_drops_the_oldest_first():
+    story = Story(window=3)
+    for number in range(6):
+        name = f"call_{number}"
+        story.tell(call(name, parent="answer_9"), decision(name), outcome(name))
+    assert sorted(story.rewards()) == ["decision_call_3", "decision_call_4", "decision_call_5"]
+    story.tell(said(1.0, "answer_9"), said(0.0, "call_0"))
+    assert set(story.rewards().values()) == {1.0}
+    for number in range(10):
+        story.tell(said(1.0, f"elsewhere_{number}"))
+    assert len(story.learner.state()) < 6_000
+    assert Story(window=1).tell(*(entry.record for entry in story.told)).rewards() == {"decision_call_5": 1.0}
+
+
+def test_a_window_holds_at_least_one_call():
+    with pytest.raises(PolicyError, match="window is 0"):
+        Learner(new_loop(), 0)
+
+
+def test_forgetting_a_user_keeps_what_was_learned_but_no_context():
+    story = Story()
+    story.tell(call(user="ada", parent="answer_9"), decision(context={"secret": 0.123}), outcome())
+    story.tell(call("call_2", user="bob"), decision("call_2"), outcome("call_2"))
+    learned = story.learner.loop.states()
+    assert story.learner.forget(Scope("other"), user="ada") == 0
+    assert story.learner.forget(ACME, user="ada") == 1
+    assert sorted(story.rewards()) == ["decision_call_2"]
+    assert story.learner.loop.states() == learned
+    story.tell(said(1.0, "answer_9"))
+    assert story.learner.loop.states() == learned
+
+
+def test_a_lesson_that_failed_is_no_earlier_reward():
+    """The second reward must not be handed over as a correction of one that was never learned."""
+
+    class Picky:
+        name, version = "picky", 1
+
+        def __init__(self):
+            self.heard = []
+
+        def learn(self, decision, reward, previous):
+            if reward == 0.5:
+                raise RuntimeError("no")
+            self.heard.append((reward, previous))
+
+        def state(self):
+            return repr(self.heard).encode()
+
+    loop = Loop(
+        {"model": PointOptions(mode="live", policy="picky", randomised_share=0.0)}, make=lambda name, options: Picky()
+    )
+    story = Story(loop).tell(call(), decision(policy="picky@1"), outcome(), said(1.0), said(0.0))
+    assert loop.states()[0][1] == b"[(1.0, None), (0.0, 1.0)]"
+    assert loop.failures == {"model: RuntimeError": 1}
+    assert story.rewards() == {"decision_call_1": 0.0}
+
+
+def chaos(seed, calls=40):
+    """A shuffled life of many calls in two scopes: late, doubled, corrected, misdirected and hostile records."""
+    rng = random.Random(seed)
+    records = []
+    for number in range(calls):
+        scope = rng.choice([ACME, Scope()])
+        name = f"call_{number}"
+        records.append(call(name, scope, parent=rng.choice(["", f"answer_{number % 7}", f"call_{number // 2}"])))
+        live = rng.random() < 0.7
+        context = {"x": rng.gauss(0, 1), f"late {number // 10}": 1.0, "t": (rng.random(), rng.random())}
+        action = rng.choice(ACTIONS)
+        policy = "linear_thompson@1" if live else "default@1"
+        records.append(decision(name, action, scope, policy=policy, context=context))
+        if not live:
+            records.append(decision(name, "deep", scope, live=False, id=f"decision_{name}-shadow", context=context))
+        records.append(outcome(name, scope, latency_ms=rng.expovariate(1e-3), error=rng.choice(["", "", "timeout"])))
+        for _ in range(rng.randrange(4)):
+            target = rng.choice([name, f"answer_{number % 7}", "call_0"])
+            value = rng.choice([0.0, 1.0, rng.random(), math.nan, 7.0, None])
+            source = rng.choice(["user", "qa", "system", "manager"])
+            metric = rng.choice(["quality", "citation_verified"])
+            fid = f"feedback_{rng.randrange(80)}"
+            records.append(said(value, target, scope, fid, source=source, metric=metric))
+    rng.shuffle(records)
+    return records
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("window", [1000, 9])
+def test_replay_and_restart_are_bitwise_equal(seed, window):
+    story = Story(window=window).tell(*chaos(seed))
+    assert story.learner.loop.states() != []
+    again = Learner(new_loop(), window)
+    for entry in story.told:
+        if entry.seq % 17 == 0:
+            restarted = Learner(new_loop(), window)
+            restarted.restore(again.state())
+            assert restarted.state() == again.state()
+            again = restarted
+        again.fold(entry)
+    assert again.state() == story.learner.state()
+    assert again.digest() == story.learner.digest()
+
+
+def test_deciding_in_between_changes_nothing():
+    quiet, busy = Story(), Story()
+    for number, record in enumerate(chaos(3)):
+        quiet.tell(record)
+        busy.tell(record)
+        busy.learner.loop.decide(
+            "model", call_id=f"call_x{number}", at=0.0, scope=ACME, context={"n": 1.0}, actions=ACTIONS, featuriser=""
+        )
+    assert quiet.learner.digest() == busy.learner.digest()
+
+
+def test_the_order_of_arrival_changes_nothing_but_rounding():
+    """Without contradicting feedback, the same records in any order teach the same."""
+    records = []
+    for number in range(30):
+        name = f"call_{number}"
+        records += [call(name, parent=f"answer_{number % 5}"), decision(name, ACTIONS[number % 2]), outcome(name)]
+    records += [said(number / 4, f"answer_{number}") for number in range(5)]
+    arms = []
+    for seed in range(3):
+        random.Random(seed).shuffle(records)
+        arms.append(Story().tell(*records).learner.loop.explain("model", ACME, {"x": 1.0}, ACTIONS))
+    for other in arms[1:]:
+        for one, two in zip(arms[0], other, strict=True):
+            assert (one.mean, one.sd, one.observations) == pytest.approx((two.mean, two.sd, two.observations))
+
+
+def ledger_of(records):
+    ledger = MemoryLedger()
+    for record in records:
+        ledger.append_now(record)
+    return ledger
+
+
+def finite_records(seed):
+    """A ledger refuses NaN before the learner could see it, and the same id a second time."""
+    return [r for r in chaos(seed) if not (isinstance(r, Feedback) and r.value is not None and math.isnan(r.value))]
+
+
+def test_catching_up_reads_the_ledger_to_its_end_or_to_a_point():
+    ledger = ledger_of(finite_records(1))
+    head = ledger.head()
+    learner = Learner(new_loop())
+    assert learner.catch_up(ledger, limit=7, until=20) == 20
+    assert learner.cursor == 20
+    assert learner.catch_up(ledger, limit=7) == head - 20
+    assert learner.catch_up(ledger) == 0
+    assert learner.cursor == head
+    ledger.append_now(call("call_new"))
+    assert learner.catch_up(ledger) == 1
+
+
+def test_a_rebuild_from_zero_or_from_a_snapshot_is_bitwise_equal():
+    ledger = ledger_of(finite_records(2))
+    live = Learner(new_loop())
+    live.catch_up(ledger, until=50)
+    snapshot = live.state()
+    live.catch_up(ledger)
+    assert rebuild(ledger, new_loop()).digest() == live.digest()
+    assert rebuild(ledger, new_loop(), snapshot=snapshot).digest() == live.digest()
+    assert rebuild(ledger, new_loop(), until=50).state() == snapshot
+    assert rebuild(ledger, new_loop(), until=50).digest() != live.digest()
+
+
+def test_a_state_under_other_settings_is_refused_and_changes_nothing():
+    story = Story().tell(*chaos(4))
+    for other in (
+        Learner(new_loop(options={"alpha": 0.5}), 100),
+        Learner(new_loop(policy="fixed"), 100),
+        Learner(new_loop(), 101),
+    ):
+        before = other.state()
+        with pytest.raises(PolicyError, match="rebuild it from the ledger"):
+            other.restore(story.learner.state())
+        assert other.state() == before
+    same = Learner(new_loop("shadow", randomised_share=0.0), 100)
+    same.restore(story.learner.state())
+    assert same.cursor == story.learner.cursor
+
+
+def test_a_damaged_state_is_refused_and_changes_nothing():
+    story = Story().tell(*chaos(5))
+    before = story.learner.state()
+    fields = msgspec.msgpack.decode(before)
+    fields[3] = [[key, b"damaged"] for key, _ in fields[3]]
+    newer = [99, *msgspec.msgpack.decode(before)[1:]]
+    hostile = [
+        b"",
+        b"\xff\xff",
+        before[:-3],
+        b"\x91\x01",
+        msgspec.msgpack.encode(fields),
+        msgspec.msgpack.encode(newer),
+    ]
+    for state in hostile:
+        with pytest.raises(PolicyError, match="rebuild it from the ledger"):
+            story.learner.restore(state)
+        assert story.learner.state() == before
