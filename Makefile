@@ -37,7 +37,7 @@ scenario: setup  ## the tests with real servers and a real browser, which it ins
 	@tools/scenario.sh
 
 check: setup  ## lint, types, import contracts, unit tests: under a minute
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/python -m pytest tests/unit
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --config tools/importlinter.ini && $(BIN)/python -m pytest tests/unit
 
 house: setup  ## measure the house: cycles, sizes, complexity, duplicates, import cost
 	@$(BIN)/python -m tools.house

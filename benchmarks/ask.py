@@ -82,7 +82,7 @@ async def _asked(home: Path, folder: Path, questions: list[dict[str, str]], embe
     settings = load({"home": home, "memory.embedder": embedder})
     async with Runtime(settings, workflows=True) as runtime:
         began = time.perf_counter()
-        batch = await asyncio.to_thread(runtime.ingest.submit, Scope(), files_of([folder]))
+        batch = await asyncio.to_thread(lambda: runtime.ingest.submit(Scope(), files_of([folder])))
         index_s = 0.0
         while not {"running", "waiting"}.isdisjoint(await asyncio.to_thread(runtime.ingest.status, batch.run)):
             events = runtime.ledger.events(Scope(), batch.run)

@@ -33,7 +33,8 @@ def settings() -> str:
     lines = [
         "# Settings\n",
         "From defaults, then `windlass.toml` (or the file that `WINDLASS_CONFIG` names), then the environment",
-        "(`WINDLASS_SERVER__PORT=8400` is `server.port`), then the command line. `windlass doctor` shows what is in force.\n",
+        "(`WINDLASS_SERVER__PORT=8400` is `server.port`), then the command line. `windlass doctor` shows what is in",
+        "force.\n",
         "| setting | default |",
         "|---|---|",
     ]

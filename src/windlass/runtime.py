@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,10 +24,9 @@ from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import POINT as MODEL_POINT
 from windlass.gateway.gateway import Gateway
 from windlass.gateway.local import Local
-from windlass.gateway.openai_compatible import OpenAICompatible
 from windlass.gateway.provider import Provider, Providers
 from windlass.ledger.db import Database
-from windlass.ledger.ledger import ALL, Snapshot
+from windlass.ledger.ledger import Snapshot
 from windlass.ledger.sql import SqlLedger
 from windlass.memory import embedder as embedders
 from windlass.memory.embedder import Embedder
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 SNAPSHOT_EVERY = 5_000
+# Commits gather for this long before they are folded, so that learning costs a busy server one read per batch.
+LEARN_DELAY_S = 0.02
 LEARNER, SNAPSHOT_VERSION = "policies", 1
 PRUNE_EVERY_S = 3_600.0
 DEFAULT_POINTS = {
@@ -88,6 +90,8 @@ class Runtime:
             clock=clock,
         )
         self.ask = Ask(self.gateway, self.ledger, self.loop, self.memory, self.contents, settings.ask, clock)
+        self._unfinished = settings.home / "runs.unfinished"
+        self._starting = threading.Lock()
         self._durable: Durable | None = None
         self._ingest: Ingest | None = None
         self._background: list[asyncio.Task[None]] = []
@@ -102,8 +106,8 @@ class Runtime:
 
         self.ledger.on_commit(wake)
         self._background = [asyncio.create_task(self._learn(committed)), asyncio.create_task(self._prune())]
-        if self._serve is not None:
-            await asyncio.to_thread(self._start_workflows, self._serve)
+        if self._serve is not None and self._unfinished.exists():
+            await asyncio.to_thread(self._start_workflows)
         return self
 
     async def __aexit__(
@@ -117,10 +121,8 @@ class Runtime:
 
     @property
     def ingest(self) -> Ingest:
-        """Taking content in; only in a process that runs workflows."""
-        if self._ingest is None:
-            raise FolderBusy(f"this process does not run the workflows of {self.settings.home}; use its server")
-        return self._ingest
+        """Taking content in, in a process that runs workflows. The first use starts the engine: call it in a thread."""
+        return self._ingest or self._start_workflows()
 
     async def feedback(self, scope: Scope, said: FeedbackRequest) -> Feedback:
         """Check and keep one feedback; it is committed when this returns."""
@@ -143,6 +145,7 @@ class Runtime:
         """Fold what was committed, as soon as it is. A ledger that cannot be read now is tried again."""
         while True:
             await committed.wait()
+            await asyncio.sleep(LEARN_DELAY_S)
             committed.clear()
             try:
                 await self.caught_up()
@@ -183,17 +186,28 @@ class Runtime:
             )
         )
 
-    def _start_workflows(self, serve: Iterable[str]) -> None:
-        from windlass.workflows.durable import Durable  # costs 2 s and 40 MB: only where workflows run
+    def _start_workflows(self) -> Ingest:
+        """Start the engine: with the first run, or at once where a process died with runs unfinished."""
+        if self._serve is None:
+            raise FolderBusy(f"this process does not run the workflows of {self.settings.home}; use its server")
+        with self._starting:
+            if self._ingest is None:
+                from windlass.workflows.durable import Durable  # 2 s from cold and 20 MB: only where a run needs it
 
-        path = self.settings.home / "runs.db"
-        self._durable = Durable(path, self.ledger, durability=self.settings.storage.durability)
-        self._ingest = Ingest(self.contents, self.memory, self._durable, self.settings.content, self.clock)
-        self._ingest.register()
-        self._durable.start(serve)
+                self._unfinished.touch()
+                path = self.settings.home / "runs.db"
+                self._durable = Durable(path, self.ledger, durability=self.settings.storage.durability)
+                ingest = Ingest(self.contents, self.memory, self._durable, self.settings.content, self.clock)
+                ingest.register()
+                self._durable.start(self._serve)
+                self._ingest = ingest
+            return self._ingest
 
     def _stop(self) -> None:
         if self._durable is not None:
+            self._durable.drain()
+            if not self._durable.unfinished():
+                self._unfinished.unlink(missing_ok=True)
             self._durable.close()
         self.ledger.close()
         self._catch_up()
@@ -223,4 +237,8 @@ def _embedder(settings: Settings) -> Embedder | None:
 
 
 def _upstreams(settings: Settings) -> list[Provider]:
+    if not settings.providers:
+        return []
+    from windlass.gateway.openai_compatible import OpenAICompatible  # brings aiohttp: 8 MB
+
     return [OpenAICompatible(options, settings.secrets.get(options.name, "")) for options in settings.providers]

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 from windlass.content.ingest import Ingest
@@ -16,6 +18,7 @@ from windlass.content.options import ContentOptions
 from windlass.errors import classify
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.provider import EVENT_STREAM, JSON, Provider, ProviderReply, ProviderRequest
+from windlass.ledger.db import Database
 from windlass.records import Scope, StepResult
 from windlass.runtime import Runtime
 from windlass.server.app import Windlass
@@ -45,9 +48,21 @@ def settings(home: Path, **changes: Any) -> Settings:
 async def opened(
     home: Path, providers: Iterable[Provider] = (), clock: Callable[[], float] = lambda: NOW, **changes: Any
 ) -> AsyncIterator[Runtime]:
-    """A runtime without workflows."""
+    """A runtime without workflows, on tables that were made once for all tests."""
+    home.mkdir(exist_ok=True)
+    if not (home / "ledger.db").exists():
+        (home / "ledger.db").write_bytes(_tables())
     async with Runtime(settings(home, **changes), providers=providers, clock=clock) as runtime:
         yield runtime
+
+
+@cache
+def _tables() -> bytes:
+    with TemporaryDirectory() as folder:
+        db = Database(f"sqlite:///{folder}/ledger.db")
+        db.migrate()
+        db.close()
+        return (Path(folder) / "ledger.db").read_bytes()
 
 
 @dataclass
@@ -259,16 +274,22 @@ async def upstream(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) ->
     """Serve every request by `answer(writer)`, bytes by hand; a connection answers once and then waits for its end."""
     found = Upstream("")
 
+    serving: set[asyncio.Task[None]] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        serving.add(cast("asyncio.Task[None]", asyncio.current_task()))
+        try:
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
             found.requests.append(head + await reader.readexactly(length))
             await answer(writer)
             await writer.drain()
             await reader.read()
-        found.hung_up.set()
-        writer.close()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            found.hung_up.set()
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
@@ -276,4 +297,8 @@ async def upstream(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) ->
         yield found
     finally:
         server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving)
         await server.wait_closed()
+        await asyncio.sleep(0)  # the transports close in the next round

@@ -425,7 +425,7 @@ SAID = [
 
 def contracts(root: Path, files: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Checks the project's own contracts on a made-up tree that has every room, each empty but for `files`."""
-    text = (ROOT / ".importlinter").read_text(encoding="utf-8")
+    text = (ROOT / "tools" / "importlinter.ini").read_text(encoding="utf-8")
     (root / ".importlinter").write_text(text, encoding="utf-8")
     options = configparser.ConfigParser()
     options.read_string(text)

@@ -55,7 +55,7 @@ class KeyQuote(msgspec.Struct, frozen=True):
     score: float
 
 
-class _Sentence(msgspec.Struct, frozen=True):
+class _Spoken(msgspec.Struct, frozen=True):
     """A sentence, the turn and the chapter that it stands in."""
 
     text: str
@@ -191,17 +191,17 @@ def _commonest_forms(parts: Sequence[Sequence[Term]]) -> dict[str, str]:
     return {term.stem: term.shown for term in rarest_first}
 
 
-def _sentences(transcript: Transcript, chapters: Sequence[Chapter]) -> Iterator[_Sentence]:
+def _sentences(transcript: Transcript, chapters: Sequence[Chapter]) -> Iterator[_Spoken]:
     """Every sentence of the transcript with the chapter of its turn; 0 where there are no chapters."""
     chapter = 0
     for number, turn in enumerate(transcript.turns):
         while chapter + 1 < len(chapters) and number >= chapters[chapter + 1].first_turn:
             chapter += 1
         for start, end in sentences(turn.text):
-            yield _Sentence(turn.text[start:end], number, chapter)
+            yield _Spoken(turn.text[start:end], number, chapter)
 
 
-def _preferred(spoken: Sequence[_Sentence], scores: NDArray[np.float64], chapters: Sequence[Chapter]) -> Iterator[int]:
+def _preferred(spoken: Sequence[_Spoken], scores: NDArray[np.float64], chapters: Sequence[Chapter]) -> Iterator[int]:
     """The sentences of fitting length in the order in which they may be quoted; some come twice."""
     welcome = [_WELCOME.search(chapter.title) is not None for chapter in chapters] or [False]
     fit = [row for row, sentence in enumerate(spoken) if len(sentence.text.split()) in QUOTE_WORDS]
@@ -219,6 +219,6 @@ def _stands_alone(text: str) -> bool:
     return not text[0].islower() and end.endswith((".", "!", "。", "！")) and not end.endswith("..")
 
 
-def _quote(transcript: Transcript, sentence: _Sentence, score: float) -> KeyQuote:
+def _quote(transcript: Transcript, sentence: _Spoken, score: float) -> KeyQuote:
     turn = transcript.turns[sentence.turn]
     return KeyQuote(sentence.text, turn.speaker, turn.start_s, sentence.turn, score)

@@ -8,8 +8,3 @@ import secrets
 def new(kind: str, at: float) -> str:
     """An id of `kind` for something that happened at `at` (UTC seconds)."""
     return f"{kind}_{int(at * 1000):012x}{secrets.token_hex(10)}"
-
-
-def kind_of(typed_id: str) -> str:
-    """The kind in front of a typed id, '' where there is none."""
-    return typed_id.rpartition("_")[0]

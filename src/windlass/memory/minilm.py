@@ -7,8 +7,8 @@ arXiv 1908.10084, section 3). Mean and scaling are in the graph.
 Quantisation (Jacob et al. 2018, arXiv 1712.05877, eq. 1): weights int8 with one scale a column, activations uint8 with
 a range fixed when the file is made, from random token ids: layer normalisation bounds what a layer sees, and prose
 gives nearly the same ranges. Ranges that follow each batch come no closer to float32, and a text's vector would depend
-on the texts beside it. The feed-forward inputs hold a few channels ten times as large as the rest; those stay in float32
-(Dettmers et al. 2022, arXiv 2208.07339, eq. 8), which takes the mean cosine to float32 from 0.992 to 0.997 for 7 % CPU.
+on the texts beside it. The feed-forward inputs hold a few channels up to ten times as large as the rest; those stay in
+float32 (Dettmers et al. 2022, arXiv 2208.07339, eq. 8): mean cosine to float32 0.997 instead of 0.992, for 7 % CPU.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ async def ingest(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict
     """Start taking files in; `progress` tells how far it is."""
     require(caller, "operator")
     files = files_of([Path(path) for path in _read(arguments, _Ingest).paths])
-    batch = await asyncio.to_thread(runtime.ingest.submit, caller.scope, files)
+    batch = await asyncio.to_thread(lambda: runtime.ingest.submit(caller.scope, files))
     return msgspec.to_builtins(batch)  # type: ignore[no-any-return]
 
 

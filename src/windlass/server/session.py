@@ -112,20 +112,25 @@ async def _main_job(
     answers = [await operate_here("ask", {"question": question}) for question in asked]
     await runtime.caught_up()
     made = await operate_here("decisions", {"limit": 2 * len(answers)})
-    summary = {"ingest": report, "answers": answers, **made, "took_s": round(time.perf_counter() - started, 3)}
+    took_s = round(time.perf_counter() - started, 3)
+    summary = {"ingest": report, "answers": answers, **made, "took_s": took_s}
     if as_json:
         terminal.print_json(summary)
     else:
-        _tell(report)
-        for answer in answers:
-            terminal.show_ask(answer)
-        terminal.console().print("\nDecided on the way:")
-        terminal.show_decisions(made)
-        cost = sum(answer["cost_nusd"] for answer in answers)
-        terminal.console().print(
-            f"\n{len(answers)} answers, cost {terminal.usd(cost)}, {summary['took_s']:.1f} s in all."
-        )
-    return 0 if answers and all(answer["answered"] for answer in answers) and not report["failed"] else 1
+        _tell_all(summary)
+    unanswered = [answer for answer in answers if not answer["answered"]]
+    return 1 if unanswered or report["failed"] else 0
+
+
+def _tell_all(summary: dict[str, Any]) -> None:
+    """The main job's outcome for people: what was taken in, the answers, the decisions, the bill."""
+    _tell(summary["ingest"])
+    for answer in summary["answers"]:
+        terminal.show_ask(answer)
+    terminal.console().print("\nDecided on the way:")
+    terminal.show_decisions(summary)
+    cost = terminal.usd(sum(answer["cost_nusd"] for answer in summary["answers"]))
+    terminal.console().print(f"\n{len(summary['answers'])} answers, cost {cost}, {summary['took_s']:.1f} s in all.")
 
 
 def _own_questions(runtime: Runtime, items: Sequence[str], *, packaged: bool) -> tuple[str, ...]:

@@ -54,8 +54,7 @@ def probabilities(means: NDArray[np.float64], sds: NDArray[np.float64]) -> NDArr
     m, s = means.tolist(), sds.tolist()
     if means.ndim != 1 or means.shape != sds.shape or not m:
         raise ValueError(f"means {means.shape} and sds {sds.shape} must be one number per arm, at least one arm")
-    if not (all(map(math.isfinite, m)) and all(0.0 <= sd < math.inf for sd in s)):
-        raise ValueError(f"means {means} and sds {sds} must be finite, sds at least 0")
+    _require_finite(m, s)
     if len(m) == 1:
         return np.ones(1)
     if len(m) == 2:
@@ -67,6 +66,11 @@ def probabilities(means: NDArray[np.float64], sds: NDArray[np.float64]) -> NDArr
     result[able] = _integrated([m[arm] for arm in able], [s[arm] for arm in able], floor)
     result /= result.sum()
     return result
+
+
+def _require_finite(m: list[float], s: list[float]) -> None:
+    if not (all(map(math.isfinite, m)) and all(0.0 <= sd < math.inf for sd in s)):
+        raise ValueError(f"means {m} and sds {s} must be finite, sds at least 0")
 
 
 def _of_two(m: list[float], s: list[float]) -> NDArray[np.float64]:

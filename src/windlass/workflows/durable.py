@@ -7,6 +7,7 @@ DBOS underneath, with an SQLite engine of our own: its default journal costs abo
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -44,6 +45,10 @@ class Run(Protocol):
     def enqueue(self, workflow: str, *args: Any) -> None: ...
 
 
+class Stopped(BaseException):
+    """Leaves a run pending. Not an Exception, so that neither a workflow nor the engine takes it for a failure."""
+
+
 class Durable:
     """The engine of one process. Register workflows, `start`, then `submit` runs and wait for them.
 
@@ -57,6 +62,9 @@ class Durable:
         self._workflows: dict[str, Workflow] = {}
         self._registered: dict[str, Callable[..., None]] = {}
         self._engine: Any = None
+        self._stopping = threading.Event()
+        self._ended = threading.Condition()
+        self._running = 0
 
     def register(self, name: str, workflow: Workflow) -> None:
         """Make `workflow` known under `name`; before `start`, so that recovery can find it."""
@@ -106,15 +114,27 @@ class Durable:
         found = DBOS.list_workflows(workflow_ids=[run_id], load_input=False, load_output=False)
         return _STATUS.get(str(found[0].status), "broken") if found else "unknown"
 
+    @property
+    def stopping(self) -> bool:
+        """No step may start any more."""
+        return self._stopping.is_set()
+
     def unfinished(self) -> int:
         """How many runs are pending or enqueued."""
         return len(DBOS.list_workflows(status=["PENDING", "ENQUEUED"], load_input=False, load_output=False))
 
-    def close(self, drain_s: int = 5) -> None:
-        """Let running steps end (at most `drain_s`), then stop. What is left is recovered by the next start."""
+    def drain(self, patience_s: float = 5.0) -> None:
+        """Let the steps that run now end, and start no other; the runs stay pending for the next process."""
+        self._stopping.set()
+        with self._ended:
+            self._ended.wait_for(lambda: self._running == 0, patience_s)
+
+    def close(self) -> None:
+        """Stop. What is left is recovered by the next start."""
         if self._engine is None:
             return
-        DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=drain_s)
+        self.drain()
+        DBOS.destroy(destroy_registry=True)
         self._engine.dispose()
         self._engine = None
 
@@ -122,8 +142,14 @@ class Durable:
         """The function that the engine runs: `workflow` with a `Run` in front of its arguments."""
 
         def run(*args: Any) -> None:
-            run_id = str(DBOS.workflow_id)
-            workflow(_Steps(run_id, name, self, self._ledger), *args)
+            with self._ended:
+                self._running += 1
+            try:
+                workflow(_Steps(str(DBOS.workflow_id), name, self, self._ledger), *args)
+            finally:
+                with self._ended:
+                    self._running -= 1
+                    self._ended.notify_all()
 
         run.__qualname__ = name
         return run
@@ -158,6 +184,9 @@ class _Steps:
 
         An exception becomes a failed StepResult with its category; the run goes on and decides.
         """
+
+        if self._durable.stopping:
+            raise Stopped(f"run {self.id} stops before {name}:{item}; the next start goes on there")
 
         def once() -> Any:
             result = _attempt(action, args)

@@ -272,9 +272,9 @@ async def test_more_than_a_hundred_calls_reach_the_upstream_at_once() -> None:
         await release.wait()
         await _whole("200 OK", "application/json", answered)(writer)
 
-    async with _connected(together, connect_timeout_s=1.0) as (provider, server):
+    async with _connected(together, connect_timeout_s=0.3) as (provider, server):
         waiting = [asyncio.create_task(provider.send(_request())) for _ in range(calls)]
-        for _ in range(200):
+        for _ in range(50):
             if len(server.requests) == calls:
                 break
             await asyncio.sleep(0.01)
