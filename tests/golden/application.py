@@ -46,9 +46,14 @@ def settings(home: Path, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def opened(
-    home: Path, providers: Iterable[Provider] = (), clock: Callable[[], float] = lambda: NOW, **changes: Any
+    home: Path,
+    providers: Iterable[Provider] = (),
+    clock: Callable[[], float] = lambda: NOW,
+    upstreams: Sequence[dict[str, Any]] = (),
+    **changes: Any,
 ) -> AsyncIterator[Runtime]:
-    """A runtime without workflows, on tables that were made once for all tests."""
+    """A runtime without workflows, on tables that were made once for all tests. `upstreams`: `[[providers]]`."""
+    changes |= {"providers": upstreams} if upstreams else {}
     home.mkdir(exist_ok=True)
     if not (home / "ledger.db").exists():
         (home / "ledger.db").write_bytes(_tables())

@@ -13,9 +13,9 @@ from windlass.stats.sentences import sentences
 
 TEXTS = st.one_of(
     st.text(max_size=200),
-    st.lists(st.sampled_from(["A word.", "Why? ", "e.g. this", "0.21", "...", "日本。", "and so", "\n", "  "]), max_size=60).map(
-        " ".join
-    ),
+    st.lists(
+        st.sampled_from(["A word.", "Why? ", "e.g. this", "0.21", "...", "日本。", "and so", "\n", "  "]), max_size=60
+    ).map(" ".join),
 )
 TURNS = st.lists(
     st.builds(Turn, st.sampled_from(["", "Host", "Guest"]), st.floats(0, 1e5), st.just(1e5), TEXTS), max_size=12

@@ -77,7 +77,7 @@ def _missing(*modules: str) -> list[str]:
 
 
 class MiniLM:
-    """MiniLM-L6-v2 in int8. Costs about 0.15 ms of one core a token, reads the first 256 tokens of a text."""
+    """MiniLM-L6-v2 in int8. Costs about 0.2 ms of one core a token, reads the first 256 tokens of a text."""
 
     name = minilm.NAME
     dimensions = minilm.DIMENSIONS

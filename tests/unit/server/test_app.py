@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import structlog
-
 from tests.golden.application import HOST, Client, Response, chat, key, opened
+
 from windlass.gateway.echo import Echo
 from windlass.runtime import Runtime
 from windlass.server.app import Windlass
@@ -203,7 +203,12 @@ async def test_an_empty_body_asks_for_the_defaults(client: Client) -> None:
 
 async def test_ingest_reads_files_and_takes_the_folders_token(client: Client, tmp_path: Path) -> None:
     wanted = {"paths": [str(tmp_path)]}
-    for headers in ({}, {"x_windlass_token": "wrong"}, {"x_windlass_token": ""}, {"authorization": "Bearer folder-token"}):
+    for headers in (
+        {},
+        {"x_windlass_token": "wrong"},
+        {"x_windlass_token": ""},
+        {"authorization": "Bearer folder-token"},
+    ):
         response = await client.post("/api/ingest", wanted, **headers)
         assert (response.status, response.code) == (401, "invalid_api_key")
     told = await client.post("/api/ingest", wanted, x_windlass_token="folder-token")

@@ -7,28 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.golden.application import NOW, chat, key
-from tests.unit.server.dashboard.visitor import Page, Visitor, query, visiting
+from tests.golden.application import NOW, key
+from tests.unit.server.dashboard.visitor import Page, Visitor, called, folded, query, visiting
 
 from windlass.errors import LedgerError, UpstreamError
 from windlass.gateway.echo import Echo
-from windlass.gateway.gateway import Request
 from windlass.records import Feedback, Scope
 from windlass.runtime import Runtime
 
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
 FLOOD = "/ask?q=What+happens+when+the+river+floods%3F"
-
-
-async def called(runtime: Runtime, text: str = "hello", model: str = "echo") -> str:
-    """One call through the gateway, folded into the overview; its id."""
-    import msgspec
-
-    answer = await runtime.gateway.complete(Request(msgspec.json.encode(chat(text, model))))
-    async for _ in answer.chunks:
-        pass
-    await runtime.caught_up()
-    return answer.transit.call.id
 
 
 async def answered(visitor: Visitor, address: str = FLOOD) -> Page:
@@ -70,7 +58,7 @@ async def test_errors_stand_out_with_their_cause(tmp_path: Path) -> None:
     async with visiting(tmp_path, providers=(Echo("broken", failing=("broken",)),)) as (visitor, runtime):
         with pytest.raises(UpstreamError):
             await called(runtime, model="broken")
-        await runtime.caught_up()
+        await folded(runtime)
         page = await visitor.get("/")
     assert "Errors 1 100 %" in page.text
     assert [named for named in page.all("span") if named.get("class") == "chip bad"]
@@ -413,10 +401,7 @@ class TestKeys:
 
     async def test_a_key_opens_its_own_workspace(self, tmp_path: Path) -> None:
         async with visiting(tmp_path, keys=self.KEYS, providers=(Echo(),)) as (visitor, runtime):
-            theirs = Request(b'{"model": "echo", "messages": [{"role": "user", "content": "x"}]}', key="secret-bob")
-            async for _ in (await runtime.gateway.complete(theirs)).chunks:
-                pass
-            await runtime.caught_up()
+            await called(runtime, key="secret-bob")
             entered = await self.sign_in(visitor, "secret-ann", "ops", "/?range=7d")
             page = await visitor.get("/")
         assert (entered.status, entered.location) == (303, "/?range=7d")

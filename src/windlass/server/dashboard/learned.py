@@ -82,6 +82,15 @@ def verdict(arms: Sequence[Arm]) -> str:
     return f"Too close to tell: {first.action} and {second.action} are {gap:.2f} apart, within {doubt:.2f} of doubt."
 
 
+def leader(arms: Sequence[Arm]) -> str:
+    """The action whose lead is clearly more than its uncertainty, "" where there is none."""
+    rivals = _rivals(arms)
+    if rivals is None:
+        return ""
+    first, _, gap, doubt = rivals
+    return first.action if gap > CLEAR_SDS * doubt else ""
+
+
 def reason(decision: Decision) -> str:
     """Why a call went where it went, as one line."""
     if decision.fallback:
@@ -104,7 +113,7 @@ def _lesson(runtime: Runtime, scope: Scope, point: str, made: Sequence[Decision]
         arms=arms,
         verdict=verdict(arms),
         why=words.plain(str(typical.extra.get("why", ""))),
-        leader=_leader(arms),
+        leader=leader(arms),
         cases=len(made),
         taken=Counter(decision.action for decision in made),
     )
@@ -117,11 +126,3 @@ def _rivals(arms: Sequence[Arm]) -> tuple[Arm, Arm, float, float] | None:
         return None
     first, second = measured[:2]
     return first, second, (first.mean or 0.0) - (second.mean or 0.0), math.hypot(first.sd or 0.0, second.sd or 0.0)
-
-
-def _leader(arms: Sequence[Arm]) -> str:
-    rivals = _rivals(arms)
-    if rivals is None:
-        return ""
-    first, _, gap, doubt = rivals
-    return first.action if gap > CLEAR_SDS * doubt else ""

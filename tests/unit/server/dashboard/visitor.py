@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from tests.golden.application import HOST, inline_ingest, opened
+from tests.golden.application import HOST, chat, inline_ingest, opened
 
+from windlass.gateway.gateway import Request
 from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server.app import Windlass
@@ -129,3 +132,19 @@ async def visiting(home: Path, *files: Path, **changes: Any) -> AsyncIterator[tu
 def query(address: str) -> dict[str, str]:
     """The query of an address."""
     return dict(parse_qsl(urlsplit(address).query))
+
+
+async def folded(runtime: Runtime) -> None:
+    """Return once the overview has seen all that is committed now."""
+    async with asyncio.timeout(5):
+        while runtime.overview.cursor < runtime.ledger.head():
+            await asyncio.sleep(0.005)
+
+
+async def called(runtime: Runtime, text: str = "hello", model: str = "echo", key: str = "") -> str:
+    """One call through the gateway, folded into the overview; its id."""
+    answer = await runtime.gateway.complete(Request(json.dumps(chat(text, model)).encode(), key=key))
+    async for _ in answer.chunks:
+        pass
+    await folded(runtime)
+    return answer.transit.call.id
