@@ -19,6 +19,7 @@ from windlass.errors import classify
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.provider import EVENT_STREAM, JSON, Provider, ProviderReply, ProviderRequest
 from windlass.ledger.db import Database
+from windlass.memory.store import Memory
 from windlass.records import Scope, StepResult
 from windlass.runtime import Runtime
 from windlass.server.app import Windlass
@@ -256,11 +257,13 @@ class Inline:
         return result
 
 
-def inline_ingest(runtime: Runtime, options: ContentOptions | None = None) -> tuple[Ingest, Inline]:
+def inline_ingest(
+    runtime: Runtime, options: ContentOptions | None = None, memory: Memory | None = None
+) -> tuple[Ingest, Inline]:
     """The runtime's content stages on an engine without durability."""
     engine = Inline()
-    durable = cast("Durable", engine)
-    ingest = Ingest(runtime.contents, runtime.memory, durable, options or ContentOptions(), runtime.clock)
+    parts = (runtime.contents, memory or runtime.memory, cast("Durable", engine))
+    ingest = Ingest(*parts, options or ContentOptions(), runtime.clock)
     ingest.register()
     return ingest, engine
 

@@ -16,12 +16,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from windlass.errors import LedgerError
+from windlass.memory.index import Ids
 
 MAX_TERMS = 64
 MAX_TERM_CHARACTERS = 128
 MAX_QUERY_CHARACTERS = 16_384
 
-Ids: TypeAlias = NDArray[np.int64]
 Scores: TypeAlias = NDArray[np.float64]
 
 _WORD = re.compile(r"\w+")

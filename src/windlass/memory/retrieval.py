@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from windlass.memory.embedder import Embedder
+from windlass.memory.fulltext import Scores
 from windlass.memory.index import Flat, Ids
 from windlass.memory.rows import Stored
 from windlass.memory.store import Memory, View
@@ -16,8 +14,6 @@ from windlass.records import Scope
 
 BM25_WEIGHT = 0.4
 COSINE_WEIGHT = 0.6
-
-Scores: TypeAlias = NDArray[np.float64]
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):

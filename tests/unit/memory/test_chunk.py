@@ -59,9 +59,15 @@ def test_a_break_before_a_silent_segment_takes_effect_at_the_next_words():
     assert [p.first_segment for p in chunk(turns, breaks=[1])] == [0, 2]
 
 
-def test_the_speakers_of_a_passage_stand_before_it():
-    (passage,) = chunk([turn("Why? How?", "Host"), turn("Because.", "Guest"), turn("I see.", "Host"), turn("Hm.", "")])
-    assert passage.text == "Host, Guest: Why? How? Because. I see. Hm."
+def test_who_says_most_of_a_passage_stands_before_it():
+    turns = [turn("Why? How?", "Host"), turn("Because it was cheap.", "Guest"), turn("I see.", "Host"), turn("Hm.", "")]
+    (passage,) = chunk([*turns, turn("And quick.", "Guest")])
+    assert passage.text == "Guest: Why? How? Because it was cheap. I see. Hm. And quick."
+
+
+def test_of_two_who_say_as_much_the_first_is_named():
+    (passage,) = chunk([turn("One two.", "Host"), turn("Three four.", "Guest")])
+    assert passage.text == "Host: One two. Three four."
 
 
 def test_a_speaker_without_a_name_leaves_no_mark():

@@ -10,10 +10,13 @@ import pytest
 from tests.golden.application import NOW, key
 from tests.unit.server.dashboard.visitor import Page, Visitor, called, folded, query, visiting
 
+from windlass.content.ask import Asked
 from windlass.errors import LedgerError, UpstreamError
 from windlass.gateway.echo import Echo
 from windlass.records import Feedback, Scope
 from windlass.runtime import Runtime
+from windlass.server.dashboard import access
+from windlass.server.dashboard.answers import Answered, Answers
 
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
 FLOOD = "/ask?q=What+happens+when+the+river+floods%3F"
@@ -292,6 +295,7 @@ async def test_a_correction_keeps_its_words(tmp_path: Path, transcripts: Path) -
         ({"answer": "../../etc"}, 400, "incomplete"),
         ({"kind": "correction", "comment": "   "}, 400, "empty"),
         ({"kind": "correction", "comment": "x" * 10_001}, 400, "10000"),
+        ({"kind": "correction", "comment": "a\0b"}, 400, "NUL"),
         ({"comment": "x" * 70_000}, 413, "65536"),
     ],
 )
@@ -322,6 +326,27 @@ async def test_forms_of_other_kinds_and_sites_are_refused(tmp_path: Path) -> Non
         wrong = await visitor.get("/feedback")
     assert (multipart.status, foreign.status, nobody.status, wrong.status) == (415, 403, 403, 405)
     assert wrong.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"&".join(b"a=b" for _ in range(100)), b"comment=%ff"])
+async def test_a_broken_form_is_the_visitors_mistake(tmp_path: Path, body: bytes) -> None:
+    async with visiting(tmp_path) as (visitor, _):
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        assert (await visitor.send("POST", "/feedback", body, headers)).status == 400
+
+
+async def test_only_the_newest_answers_are_kept() -> None:
+    kept, asked = Answers(limit=2), [_asked(f"answer_{count}") for count in range(3)]
+    for one in asked:
+        kept.keep(Scope(), one)
+    assert kept.find(Scope(), "answer_0") is None
+    assert [kept.find(Scope(), one.id) == Answered(one) for one in asked] == [False, True, True]
+    assert kept.find(Scope("other"), "answer_2") is None
+
+
+def _asked(ident: str) -> Asked:
+    numbers: dict[str, Any] = {"dropped": 0, "lexical_only": True, "latency_ms": 1.0, "cost_nusd": 0}
+    return Asked(id=ident, answered=False, quotes=(), question="", call="", model="", why="", **numbers)
 
 
 async def test_an_answer_of_an_earlier_process_is_offered_again(tmp_path: Path, transcripts: Path) -> None:
@@ -355,6 +380,14 @@ async def test_a_question_that_fails_keeps_its_words(
     assert page.status == status
     assert says in page.text
     assert page.forms[0]["q"] == "Why?"
+
+
+async def test_a_question_of_any_bytes_is_answered_or_refused(tmp_path: Path, transcripts: Path) -> None:
+    async with visiting(tmp_path, transcripts / "injected.md") as (visitor, _):
+        for question in ("%00", "a%00b", "%ff%fe", "%ED%A0%80", "%F0%9F%98%80", "%22*%20OR%20NEAR(", "%0d%0ax:%20y"):
+            page = await visitor.get(f"/ask?q={question}")
+            assert page.status in (200, 303, 400), (question, page.text)
+            assert "x" not in page.headers
 
 
 async def test_an_overlong_question_is_explained(tmp_path: Path) -> None:
@@ -451,6 +484,15 @@ class TestKeys:
             assert (await visitor.get("/")).status == 200, "use keeps it open"
             now[0] += 13 * 3600
             assert (await visitor.get("/")).status == 303
+
+    async def test_the_oldest_sessions_give_way(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(access, "MAX_VISITS", 2)
+        async with visiting(tmp_path, keys=self.KEYS) as (first, _):
+            visitors = [first, Visitor(first.app), Visitor(first.app)]
+            for visitor in visitors:
+                await self.sign_in(visitor, "secret-ann")
+            assert [(await visitor.get("/")).status for visitor in visitors] == [303, 200, 200]
+            assert (await visitors[1].get("/login")).location == "/"
 
     async def test_an_answer_is_its_owners_alone(self, tmp_path: Path) -> None:
         async with visiting(tmp_path, keys=self.KEYS) as (ann, _):

@@ -155,6 +155,8 @@ def _said(answer: str, kind: str, comment: str, nonce: str) -> FeedbackRequest:
         raise RequestError("the form is incomplete; open the answer again and send it once more")
     if kind == "correction" and not comment:
         raise RequestError("the correction is empty; write what the answer should have said")
+    if "\0" in comment:
+        raise RequestError("the correction holds a NUL character; remove it")
     digest = hashlib.sha256(f"{kind} {nonce} {comment}".encode()).hexdigest()[:24]
     fields = {
         "id": f"feedback_{answer}_{kind}_{digest}",

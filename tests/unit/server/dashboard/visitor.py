@@ -75,13 +75,13 @@ class Visitor:
     cookies: dict[str, str] = field(default_factory=dict)
 
     async def get(self, address: str, method: str = "GET", **headers: str) -> Page:
-        return await self._send(method, address, b"", headers)
+        return await self.send(method, address, b"", headers)
 
     async def post(self, address: str, fields: dict[str, str], **headers: str) -> Page:
         sent = {"content-type": "application/x-www-form-urlencoded", "origin": f"http://{HOST}"} | headers
-        return await self._send("POST", address, urlencode({k: v for k, v in fields.items() if k}).encode(), sent)
+        return await self.send("POST", address, urlencode({k: v for k, v in fields.items() if k}).encode(), sent)
 
-    async def _send(self, method: str, address: str, body: bytes, headers: dict[str, str]) -> Page:
+    async def send(self, method: str, address: str, body: bytes, headers: dict[str, str]) -> Page:
         parts = urlsplit(address)
         named = {"host": HOST} | {name.replace("_", "-"): value for name, value in headers.items()}
         if self.cookies:
@@ -137,7 +137,7 @@ def query(address: str) -> dict[str, str]:
 async def folded(runtime: Runtime) -> None:
     """Return once the overview has seen all that is committed now."""
     async with asyncio.timeout(5):
-        while runtime.overview.cursor < runtime.ledger.head():
+        while runtime.overview.cursor < runtime.ledger.head():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
