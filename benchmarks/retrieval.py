@@ -63,7 +63,7 @@ class Said(msgspec.Struct):
     content: str
 
 
-class Meeting(msgspec.Struct):
+class AnnotatedMeeting(msgspec.Struct):
     """One line of QMSum."""
 
     specific_query_list: list[Span]
@@ -160,7 +160,7 @@ def index_meetings(memory: Memory, options: Options) -> list[Query]:
     chosen = np.random.default_rng(options.seed).permutation(len(lines))
     questions: list[Query] = []
     for place in sorted(chosen[: len(lines) // 2] if options.quick else chosen):
-        meeting, item = msgspec.json.decode(lines[place], type=Meeting), f"meeting-{place}"
+        meeting, item = msgspec.json.decode(lines[place], type=AnnotatedMeeting), f"meeting-{place}"
         said = [
             Turn(turn.speaker, float(number), float(number + 1), _NOTE.sub("", turn.content).strip())
             for number, turn in enumerate(meeting.meeting_transcripts)

@@ -73,7 +73,7 @@ class Client:
 
     def ask(self, question: str, *, model: str = AUTO) -> Asked:
         """Answer from this folder's memory with verified quotes."""
-        return self._do(self._runtime.ask.ask(question, self._scope(), key=self._key, model=model))
+        return self._do(self._runtime.ask.ask(question, self._scope(), model=model))
 
     def feedback(
         self,

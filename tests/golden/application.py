@@ -57,13 +57,14 @@ async def opened(
     changes |= {"providers": upstreams} if upstreams else {}
     home.mkdir(exist_ok=True)
     if not (home / "ledger.db").exists():
-        (home / "ledger.db").write_bytes(_tables())
+        (home / "ledger.db").write_bytes(tables())
     async with Runtime(settings(home, **changes), providers=providers, clock=clock) as runtime:
         yield runtime
 
 
 @cache
-def _tables() -> bytes:
+def tables() -> bytes:
+    """The file of a database with its tables and nothing in them; making one takes longer than a test."""
     with TemporaryDirectory() as folder:
         db = Database(f"sqlite:///{folder}/ledger.db")
         db.migrate()
@@ -299,7 +300,7 @@ async def upstream(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) ->
             found.hung_up.set()
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=512)
     found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield found

@@ -16,7 +16,7 @@ from windlass.content.ingest import COLLECTION
 from windlass.content.options import AskOptions
 from windlass.content.store import Contents, Item, Segment
 from windlass.content.support import support
-from windlass.errors import InputError
+from windlass.errors import ErrorCategory, InputError, UpstreamError
 from windlass.gateway import passages
 from windlass.gateway.gateway import AUTO, Gateway, Request
 from windlass.gateway.passages import Excerpt, Material
@@ -102,7 +102,7 @@ class Ask:
         self._options = options
         self._clock = clock
 
-    async def ask(self, question: str, scope: Scope, *, key: str = "", model: str = AUTO, item: str = "") -> Asked:
+    async def ask(self, question: str, scope: Scope, *, model: str = AUTO, item: str = "") -> Asked:
         """Answer `question` with verified quotes, or say that it is not in memory.
 
         Raises InputError for an empty or overlong question, and what `Gateway.complete` raises.
@@ -116,13 +116,11 @@ class Ask:
             search, self._memory, scope, COLLECTION, asked, k=self._options.passages, item=item or None
         )
         action, decisions = self._worth_answering(answer_id, started, scope, results)
+        await self._ledger.append(*decisions)
         if action == ABSTAIN:
-            await self._ledger.append(*decisions)
             return self._nothing(answer_id, asked, decisions[0], results, started)
         sources = await asyncio.to_thread(self._sources, scope, results.hits)
-        return await self._answer(
-            answer_id, asked, scope, key, model, sources, decisions, results.lexical_only, started
-        )
+        return await self._answer(answer_id, asked, scope, model, sources, results.lexical_only, started)
 
     def _worth_answering(
         self, answer_id: str, at: float, scope: Scope, results: Results
@@ -143,23 +141,24 @@ class Ask:
         answer_id: str,
         question: str,
         scope: Scope,
-        key: str,
         model: str,
         sources: Sequence[Source],
-        decisions: tuple[Decision, ...],
         lexical_only: bool,
         started: float,
     ) -> Asked:
         body = _request(question, [source.excerpt for source in sources], model)
-        request = Request(body, key=key, workspace=scope.workspace, parent=answer_id)
+        request = Request(body, scope=scope, parent=answer_id)
         reply = await self._gateway.complete(request)
         async for _ in reply.chunks:
             pass
         transit = reply.transit
         shown, dropped = verify(passages.quotes(transit.tally.text), sources, self._options.quotes)
         call, outcome = transit.call.id, transit.outcome
+        if outcome is None or outcome.error:
+            cause = ErrorCategory(outcome.error) if outcome else None
+            raise UpstreamError(f"model {transit.model.name} gave no answer: {cause}; see call {call}", category=cause)
         checked = _checked(answer_id, call, scope, self._clock(), len(shown), dropped)
-        await self._ledger.append(*decisions, checked)
+        await self._ledger.append(checked)
         return Asked(
             id=answer_id,
             question=question,
@@ -171,7 +170,7 @@ class Ask:
             why=transit.why,
             lexical_only=lexical_only,
             latency_ms=(self._clock() - started) * 1000,
-            cost_nusd=outcome.cost_nusd if outcome else 0,
+            cost_nusd=outcome.cost_nusd,
         )
 
     def _nothing(self, answer_id: str, question: str, decision: Decision, results: Results, started: float) -> Asked:

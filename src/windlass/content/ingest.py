@@ -8,6 +8,7 @@ bytes, so that the same content is in memory once however often it comes.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,9 +74,9 @@ class Ingest:
         items = [item_id(data) for _, data in read]
         now = self._clock()
         for item, (path, data) in zip(items, read, strict=True):
-            self._contents.put_source(scope, item, path.name, data, now)
+            self._contents.put_source(scope, item, _name(path), data, now)
         run = ids.new("run", now)
-        batch = Batch(run=run, items=tuple(items), names=tuple(path.name for path in files))
+        batch = Batch(run=run, items=tuple(items), names=tuple(map(_name, files)))
         wanted = list(dict.fromkeys(items))
         self._durable.submit(WORKFLOW, run, scope.tenant, scope.workspace, wanted)
         return batch
@@ -130,7 +131,10 @@ class Ingest:
     def _bytes(self, path: Path) -> bytes:
         limit = self._options.max_file_bytes
         try:
-            if path.stat().st_size > limit:
+            about = path.stat()
+            if not stat.S_ISREG(about.st_mode):
+                raise InputError(f"{path} cannot be read: no regular file; name a transcript or a folder")
+            if about.st_size > limit:
                 raise InputError(f"{path} has more than {limit} bytes; raise content.max_file_bytes or split it")
             return path.read_bytes()
         except OSError as exc:
@@ -158,12 +162,19 @@ def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
     return found
 
 
+def _name(path: Path) -> str:
+    """The file's name as text; bytes that are none become `?`."""
+    return path.name.encode(errors="replace").decode()
+
+
 def _walk(path: Path) -> Iterator[Path]:
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.is_file() and file.suffix.lower() in SUFFIXES:
                 yield file
-    elif path.exists():
+    elif path.is_file():
         yield path
+    elif path.exists():
+        raise InputError(f"{path} cannot be read: no regular file; name a transcript or a folder")
     else:
         raise InputError(f"{path} does not exist; name a file or a folder")

@@ -40,7 +40,7 @@ async def _events(head: dict[str, Any], text: str, usage: dict[str, int]) -> Asy
         delta = {"content": line} if number else {"role": "assistant", "content": line}
         yield _event({**kind, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
     yield _event({**kind, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage})
-    yield DONE + b"\n\n"
+    yield b"data: " + DONE + b"\n\n"
 
 
 def _event(part: dict[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ def features(chat: Chat) -> dict[str, ContextValue]:
         "log_question_words": math.log1p(len(asked)) / 6,
         "messages": min(len(chat.messages), 20) / 20,
         "passages": min(len(material.passages), 20) / 20,
-        "mean_word_chars": sum(map(len, asked)) / max(1, len(asked)) / 10,
+        "mean_word_chars": min(sum(map(len, asked)) / max(1, len(asked)), 20) / 10,
         "digits": sum(character.isdigit() for character in question) / max(1, len(question)),
         "stream": float(chat.stream),
     }

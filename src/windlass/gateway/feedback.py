@@ -35,6 +35,9 @@ class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True):
             raise RequestError(f"value is {self.value}; send a number from 0 to 1", param="value")
         if self.kind == "rating" and self.value is None:
             raise RequestError("a rating needs a value from 0 to 1", param="value")
+        for name, text in (("metric", self.metric), ("comment", self.comment)):
+            if "\x00" in text:
+                raise RequestError(f"{name} holds a NUL character; remove it", param=name)
         at = now if self.at is None else self.at
         if not math.isfinite(at) or not EARLIEST_S <= at <= now + AHEAD_S:
             raise RequestError(f"at is {at}; send seconds since 1970 in UTC, not in the future", param="at")

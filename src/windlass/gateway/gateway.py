@@ -7,36 +7,42 @@ its decisions are committed, and its last event leaves after the outcome is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import ROUND_HALF_EVEN, Decimal
+from functools import partial
 from typing import Literal
 
-from windlass.errors import ErrorCategory, UpstreamError, classify
-from windlass.gateway.admission import Admission, Caller
+from windlass.errors import UpstreamError, classify
+from windlass.gateway.admission import Admission
 from windlass.gateway.compose import estimate_tokens
 from windlass.gateway.features import FEATURISER, features
 from windlass.gateway.options import GatewayOptions, ModelOptions
 from windlass.gateway.provider import EVENT_STREAM, Provider, ProviderReply, ProviderRequest, Providers
-from windlass.gateway.wire import DONE, Chat, Tally, parse_chat
+from windlass.gateway.relay import GONE, Incoming, Once, Record, Stream, whole
+from windlass.gateway.wire import Chat, Tally, parse_chat
 from windlass.ledger import ids
 from windlass.ledger.ledger import Body, Ledger
 from windlass.policies.loop import Loop
-from windlass.records import Call, Decision, Outcome
+from windlass.records import Call, Decision, Outcome, Scope
 
 AUTO = "auto"
 POINT = "model"
 DAY_S = 86_400.0
-MAX_REPLY_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Request:
-    """One chat request as it came in. `parent` is the typed id it is made for."""
+    """One chat request as it came in. `parent` is the typed id it is made for.
+
+    `scope` is set by our own rooms, for whom the caller has been admitted already; clients are admitted by `key`.
+    """
 
     body: bytes
     key: str = ""
     workspace: str = ""
     parent: str = ""
+    scope: Scope | None = None
 
 
 @dataclass
@@ -50,8 +56,8 @@ class Transit:
     model: ModelOptions
     started: float
     tally: Tally
-    first_byte_at: float = 0.0
     kept: list[bytes] = field(default_factory=list)
+    first_byte_at: float = 0.0
     outcome: Outcome | None = None
 
     @property
@@ -69,7 +75,7 @@ class Answer:
     status: int
     content_type: str
     headers: dict[str, str]
-    chunks: AsyncGenerator[bytes, None]
+    chunks: Stream | Once
     transit: Transit
 
 
@@ -99,14 +105,19 @@ class Gateway:
         Raises AccessError, RequestError, ModelUnknown before anything is recorded; UpstreamError, recorded, where the
         provider gave no answer.
         """
-        caller = self.admission.admit(request.key, request.workspace, len(request.body))
-        transit = self._decide(request, parse_chat(request.body), caller)
+        scope = request.scope or self.admission.admit(request.key, request.workspace, len(request.body)).scope
+        transit = self._decide(request, parse_chat(request.body), scope)
         reply = await self._send(transit)
-        if transit.chat.stream and reply.content_type == EVENT_STREAM:
-            await self._ledger.append(transit.call, *transit.decisions)
-            chunks = self._stream(transit, reply)
+        streamed = transit.chat.stream and reply.content_type == EVENT_STREAM
+        incoming = Incoming(reply, stream=streamed)
+        transit.tally, transit.kept = incoming.tally, incoming.kept
+        record = partial(self._record, transit)
+        chunks: Stream | Once
+        if streamed:
+            await self._begin(transit, incoming, record)
+            chunks = Stream(incoming, record)
         else:
-            chunks = _once(await self._whole(transit, reply))
+            chunks = Once(await whole(incoming, record))
         headers = {
             **reply.headers,
             "x-windlass-call": transit.call.id,
@@ -115,14 +126,14 @@ class Gateway:
         }
         return Answer(reply.status, reply.content_type, headers, chunks, transit)
 
-    def _decide(self, request: Request, chat: Chat, caller: Caller) -> Transit:
+    def _decide(self, request: Request, chat: Chat, scope: Scope) -> Transit:
         """The point `model`: `auto` leaves the choice to the policy, a named model is the only action."""
         started = self._clock()
         call = Call(
             id=ids.new("call", started),
             at=started,
-            tenant=caller.scope.tenant,
-            workspace=caller.scope.workspace,
+            tenant=scope.tenant,
+            workspace=scope.workspace,
             endpoint="chat",
             model=chat.model[:200],
             stream=chat.stream,
@@ -137,7 +148,7 @@ class Gateway:
             POINT,
             call_id=call.id,
             at=started,
-            scope=caller.scope,
+            scope=scope,
             context=features(chat),
             actions=actions,
             featuriser=FEATURISER,
@@ -151,82 +162,41 @@ class Gateway:
     async def _send(self, transit: Transit) -> ProviderReply:
         upstream = transit.model.upstream or transit.model.name
         body = transit.chat.with_model(upstream)
+        request = ProviderRequest(transit.call.id, transit.model.name, body, transit.chat)
         try:
-            reply = await transit.provider.send(
-                ProviderRequest(transit.call.id, transit.model.name, body, transit.chat)
-            )
+            reply = await transit.provider.send(request)
         except UpstreamError as exc:
             await self._record(transit, 502, classify(exc).value)
             raise
         except asyncio.CancelledError:
-            await asyncio.shield(self._record(transit, 499, ErrorCategory.CLIENT_GONE.value))
+            await asyncio.shield(self._record(transit, *GONE))
             raise
         transit.first_byte_at = self._clock()
         return reply
 
-    async def _whole(self, transit: Transit, reply: ProviderReply) -> bytes:
-        """The whole body, committed before it leaves."""
-        transit.tally = Tally(stream=False)
-        size = 0
+    async def _begin(self, transit: Transit, incoming: Incoming, record: Record) -> None:
+        """Commit a stream's call and decisions before its first byte; a failure or a leaving client ends it here."""
+        begun = asyncio.ensure_future(self._ledger.append(transit.call, *transit.decisions))
         try:
-            async for chunk in reply.chunks:
-                transit.kept.append(chunk)
-                size += len(chunk)
-                if size > MAX_REPLY_BYTES:
-                    raise UpstreamError(f"provider {transit.provider.name} sent more than {MAX_REPLY_BYTES} bytes")
-        except UpstreamError as exc:
-            await self._record(transit, 502, classify(exc).value)
+            await asyncio.shield(begun)
+        except BaseException as exc:
+            await incoming.close()
+            if isinstance(exc, asyncio.CancelledError):
+                await asyncio.shield(record(*GONE))
             raise
-        except asyncio.CancelledError:
-            await asyncio.shield(self._record(transit, 499, ErrorCategory.CLIENT_GONE.value))
-            raise
-        finally:
-            await reply.chunks.aclose()
-        body = b"".join(transit.kept)
-        transit.tally.feed(body)
-        transit.tally.end()
-        await self._record(transit, reply.status, _error_of(reply.status))
-        return body
-
-    async def _stream(self, transit: Transit, reply: ProviderReply) -> AsyncGenerator[bytes, None]:
-        """Events as they come. What follows `[DONE]` waits for the commit; a cut stream ends with an error event."""
-        error, held = ErrorCategory.CLIENT_GONE.value, b""
-        try:
-            async for chunk in reply.chunks:
-                transit.kept.append(chunk)
-                transit.tally.feed(chunk)
-                if held or DONE in chunk:
-                    held += chunk
-                else:
-                    yield chunk
-            transit.tally.end()
-            error = _error_of(reply.status) if transit.tally.complete else ErrorCategory.STREAM_CUT.value
-        except UpstreamError as exc:
-            error = classify(exc).value
-        finally:
-            await reply.chunks.aclose()
-            await asyncio.shield(self._outcome(transit, reply.status, error))
-        if error:
-            held = _error_event(error)
-        if held:
-            yield held
 
     async def _record(self, transit: Transit, status: int, error: str) -> None:
-        """Everything of a call whose reply has not left yet, in one commit."""
-        await self._ledger.append(
-            transit.call, *transit.decisions, self._outcome_of(transit, status, error), *self._bodies(transit)
-        )
-
-    async def _outcome(self, transit: Transit, status: int, error: str) -> None:
-        await self._ledger.append(self._outcome_of(transit, status, error), *self._bodies(transit))
+        """Everything of a call in one commit; what a stream has committed before changes nothing."""
+        outcome = self._outcome_of(transit, status, error)
+        committing = self._ledger.append(transit.call, *transit.decisions, outcome, *self._bodies(transit))
+        await asyncio.shield(committing)
 
     def _outcome_of(self, transit: Transit, status: int, error: str) -> Outcome:
         now, tally, call = self._clock(), transit.tally, transit.call
-        estimated = tally.completion_tokens is None
-        prompt = tally.prompt_tokens
+        prompt, completion = tally.prompt_tokens, tally.completion_tokens
+        estimated = prompt is None or completion is None
         if prompt is None:
             prompt = sum(estimate_tokens(message.text) for message in transit.chat.messages)
-        completion = tally.completion_tokens
         if completion is None:
             completion = estimate_tokens(tally.text)
         transit.outcome = Outcome(
@@ -275,21 +245,6 @@ def _exchanged(transit: Transit) -> tuple[tuple[Literal["request", "reply"], byt
 
 def cost_nusd(model: ModelOptions, prompt_tokens: int, completion_tokens: int) -> int:
     """The price of a call in nano-dollars, rounded half-even once. 1 USD per million tokens is 1,000 nano a token."""
-    exact = prompt_tokens * model.prompt_usd_per_million + completion_tokens * model.completion_usd_per_million
-    return round(exact * 1000)
-
-
-def _error_of(status: int) -> str:
-    return "" if status < 400 else classify(UpstreamError(f"status {status}", status=status)).value
-
-
-def _error_event(category: str) -> bytes:
-    """An error inside a stream that has begun: never a false `[DONE]`."""
-    return b'data: {"error": {"message": "the stream ended early: %s", "type": "upstream_error", "code": "%s"}}\n\n' % (
-        category.encode(),
-        category.encode(),
-    )
-
-
-async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
+    prompt, completion = repr(model.prompt_usd_per_million), repr(model.completion_usd_per_million)
+    exact = (Decimal(prompt) * prompt_tokens + Decimal(completion) * completion_tokens) * 1000
+    return int(exact.to_integral_value(ROUND_HALF_EVEN))

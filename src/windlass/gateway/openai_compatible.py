@@ -33,12 +33,14 @@ class OpenAICompatible:
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar())
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
+            )
         posted = self._session.post(self._url, data=request.body, headers=self._headers, allow_redirects=False)
         try:
             async with asyncio.timeout(self._first_byte_s):
                 response = await posted
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             raise self._failed(exc, ErrorCategory.FIRST_BYTE_TIMEOUT) from exc
         kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
         return ProviderReply(response.status, response.content_type, self._chunks(response), kept)

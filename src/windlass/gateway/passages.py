@@ -14,7 +14,7 @@ import msgspec
 
 from windlass.gateway.wire import Message
 
-_QUOTE = re.compile(r"^>[ \t]*(?P<text>\S.*?)[ \t]*\[(?P<id>p\d{1,4})\][ \t]*$", re.MULTILINE)
+_ID = re.compile(r"p\d{1,4}")
 
 
 class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +66,17 @@ def quote(text: str, passage: Excerpt) -> str:
 
 def quotes(reply: str) -> tuple[Quoted, ...]:
     """Every quote line in a reply, in order."""
-    return tuple(Quoted(match["text"], match["id"]) for match in _QUOTE.finditer(reply))
+    return tuple(quoted for quoted in map(_quoted, reply.split("\n")) if quoted is not None)
+
+
+def _quoted(line: str) -> Quoted | None:
+    """`> words [p1]` as a quote; in time that grows with the line, whatever a model sends."""
+    stripped = line.strip(" \t\r")
+    if not (stripped.startswith(">") and stripped.endswith("]")):
+        return None
+    text, _, name = stripped[1:-1].rpartition("[")
+    words = text.strip(" \t")
+    return Quoted(words, name) if words and _ID.fullmatch(name) else None
 
 
 def _material(text: str) -> Material | None:

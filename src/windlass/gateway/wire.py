@@ -11,7 +11,8 @@ import msgspec
 
 from windlass.errors import RequestError
 
-DONE = b"data: [DONE]"
+DONE = b"[DONE]"
+MOST_TOKENS = 2**40
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -72,6 +73,8 @@ def parse_chat(body: bytes) -> Chat:
         raise RequestError(f"the body is not JSON: {exc}", code="invalid_json") from exc
     except RecursionError as exc:
         raise RequestError("the body is nested too deeply; flatten it", code="invalid_json") from exc
+    if "\x00" in (head.user or ""):
+        raise RequestError("user holds a NUL character; remove it", param="user")
     if not head.messages:
         raise RequestError("messages is empty; send at least one message", param="messages")
     return Chat(body, fields, head.model, bool(head.stream), head.user or "", head.messages)
@@ -87,8 +90,8 @@ def _param(message: str) -> str | None:
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
 
 
 class _Piece(msgspec.Struct):
@@ -116,6 +119,8 @@ class Tally:
         self.completion_tokens: int | None = None
         self.malformed = 0
         self.error = False
+        self.code = ""
+        self._chose = False
         self._done = False
         self._finished = False
         self._texts: list[str] = []
@@ -126,9 +131,14 @@ class Tally:
         return "".join(self._texts)
 
     @property
+    def done(self) -> bool:
+        """Has `[DONE]` come, be it without its line break yet?"""
+        return self._done or self._rest.strip().replace(b" ", b"") == b"data:" + DONE
+
+    @property
     def complete(self) -> bool:
-        """A stream is complete with `[DONE]` or a finish reason; a plain reply once it was read as one."""
-        return (self._done or self._finished) and not self.error
+        """A stream is complete with `[DONE]` or a finish reason; a plain reply once its choices came."""
+        return (self._done or self._finished if self.stream else self._chose) and not self.error
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; event borders may fall anywhere."""
@@ -145,10 +155,13 @@ class Tally:
             self._read(rest)
 
     def _line(self, line: bytes) -> None:
-        if line == DONE:
+        if not line.startswith(b"data:"):
+            return
+        data = line[5:].strip()
+        if data == DONE:
             self._done = True
-        elif line.startswith(b"data:"):
-            self._read(line[5:])
+        else:
+            self._read(data)
 
     def _read(self, data: bytes) -> None:
         try:
@@ -156,12 +169,21 @@ class Tally:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self.malformed += 1
             return
-        self.error = self.error or part.error is not None
+        if part.error is not None:
+            self.error = True
+            code = part.error.get("code") if isinstance(part.error, dict) else None
+            self.code = code if isinstance(code, str) else ""
         if part.usage is not None:
-            self.prompt_tokens = part.usage.prompt_tokens or 0
-            self.completion_tokens = part.usage.completion_tokens or 0
+            self.prompt_tokens = _count(part.usage.prompt_tokens)
+            self.completion_tokens = _count(part.usage.completion_tokens)
+        self._chose = self._chose or part.choices is not None
         for choice in part.choices or ():
             piece = choice.delta or choice.message
             if piece is not None and piece.content:
                 self._texts.append(piece.content)
             self._finished = self._finished or choice.finish_reason is not None
+
+
+def _count(tokens: Any) -> int | None:
+    """A number of tokens as a provider reports it, None where it makes no sense."""
+    return tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else None

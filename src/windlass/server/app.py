@@ -90,7 +90,7 @@ class Windlass:
     def _caller(self, operation: str, scope: Scope) -> Caller:
         """The folder's token speaks for its owner; otherwise a key does. Reading local files takes the token."""
         token = asgi.header(scope, b"x-windlass-token")
-        if token and self._token and hmac.compare_digest(token, self._token):
+        if token and self._token and hmac.compare_digest(token.encode(), self._token.encode()):
             return Caller(Owner(DEFAULT_TENANT, DEFAULT_WORKSPACE), "admin", "")
         if operation in LOCAL_ONLY:
             raise AccessError(f"{API}{operation} reads files of this machine; run `windlass {operation}` on it")
@@ -101,13 +101,24 @@ class Windlass:
         host, origin = asgi.header(scope, b"host"), asgi.header(scope, b"origin")
         if not self._runtime.settings.keys and _name(host) not in (*LOOPBACK, self._runtime.settings.server.host):
             raise RequestError(f"host {host[:100]!r} is not served; use 127.0.0.1", status=403, code="wrong_host")
-        if origin and urlsplit(origin).netloc != host:
+        if origin and _netloc(origin) != host:
             raise RequestError(f"requests from {origin[:100]!r} are not served", status=403, code="wrong_origin")
 
 
 def _name(host: str) -> str:
-    """The host without its port."""
-    return (urlsplit(f"//{host}").hostname or "") if host else ""
+    """The host without its port; '' where there is none, or it cannot be read."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _netloc(origin: str) -> str:
+    """Host and port of an origin; '' where it cannot be read, as for `null`."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 async def _health(_scope: Scope, _receive: Receive, send: Send) -> None:

@@ -31,7 +31,6 @@ class _Ask(msgspec.Struct, forbid_unknown_fields=True):
     question: str
     model: str = AUTO
     item: str = ""
-    key: str = ""
 
 
 class _Ingest(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,7 +54,7 @@ class _Doctor(msgspec.Struct, forbid_unknown_fields=True):
 async def ask(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Answer a question from memory."""
     wanted = _read(arguments, _Ask)
-    asked = await runtime.ask.ask(wanted.question, caller.scope, key=wanted.key, model=wanted.model, item=wanted.item)
+    asked = await runtime.ask.ask(wanted.question, caller.scope, model=wanted.model, item=wanted.item)
     quotes = [{**msgspec.to_builtins(quote), "cited": quote.cited} for quote in asked.quotes]
     return {**msgspec.to_builtins(asked), "quotes": quotes}
 

@@ -116,12 +116,3 @@ def test_items_come_oldest_first(contents: Contents) -> None:
     for number in (3, 1, 2):
         contents.put_item(scope, f"item_{number}", _transcript("x"), AT + number)
     assert list(contents.items(scope)) == ["item_1", "item_2", "item_3"]
-
-
-def test_asking_for_more_items_than_one_statement_holds(contents: Contents) -> None:
-    """SQLite takes at most 32,766 variables in one statement; a large corpus has more items."""
-    names = [f"item_{number}" for number in range(40_000)]
-    contents.put_item(A, names[-1], _transcript("Last."), AT)
-    contents.put_analysis(A, names[-1], [_chapter("Last")], [])
-    assert list(contents.items(A, names[20_000:]))[-1:] == [names[-1]]
-    assert contents.headings(A, names)[-1:] == ("Last",)

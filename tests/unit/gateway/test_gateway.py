@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.golden.application import DONE, LAST, Scripted, chat, event, streaming
 from windlass.errors import AccessError, ErrorCategory, LedgerError, ModelUnknown, RequestError, UpstreamError
-from windlass.gateway import gateway as module
+from windlass.gateway import relay as module
 from windlass.gateway.admission import Admission
 from windlass.gateway.echo import Echo
 from windlass.gateway.gateway import Answer, Gateway, Request, cost_nusd

@@ -105,12 +105,12 @@ def test_vectors_are_one_byte_a_dimension(db, bag):
 def test_text_that_is_replaced_while_it_is_embedded_gets_no_stale_vector(db, bag):
     memory = filled(db, None)
 
-    class Slow(type(bag)):
+    class Replacing(type(bag)):
         def embed(self, texts):
             memory.put_text(US, NAME, "a", passages("white cherry"))
             return super().embed(texts)
 
-    slow = Memory(db, Slow())
+    slow = Memory(db, Replacing())
     assert slow.put_vectors(US, NAME, slow.pending(US, NAME, 100)) == 1
     assert memory.counts(US, NAME) == Counts(items=2, chunks=2, vectors=1)
     assert len(slow.pending(US, NAME, 100)) == 1
@@ -288,9 +288,9 @@ def test_only_so_many_collections_are_held_in_memory(db, bag, monkeypatch):
 
 
 def test_a_database_of_an_unknown_kind_is_refused(bag):
-    class Elsewhere(Database):
+    class OracleDatabase(Database):
         def __init__(self):
             self.dialect = "oracle"
 
     with pytest.raises(LedgerError, match="oracle"):
-        Memory(Elsewhere(), bag)
+        Memory(OracleDatabase(), bag)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.golden.application import NOW, key
 from tests.unit.server.dashboard.visitor import Page, Visitor, called, folded, query, visiting
@@ -13,6 +14,7 @@ from tests.unit.server.dashboard.visitor import Page, Visitor, called, folded, q
 from windlass.content.ask import Asked
 from windlass.errors import LedgerError, UpstreamError
 from windlass.gateway.echo import Echo
+from windlass.gateway.feedback import FeedbackRequest
 from windlass.records import Feedback, Scope
 from windlass.runtime import Runtime
 from windlass.server.dashboard import access
@@ -74,6 +76,20 @@ async def test_odd_queries_are_pages_too(tmp_path: Path, address: str) -> None:
     async with visiting(tmp_path, providers=(Echo(),)) as (visitor, runtime):
         await called(runtime)
         assert (await visitor.get(address)).status == 200
+
+
+async def test_feedback_stands_beside_its_call(tmp_path: Path) -> None:
+    async with visiting(tmp_path, providers=(Echo(),), points={"answer": {"mode": "off"}}) as (visitor, runtime):
+        call = await called(runtime)
+        for said in (
+            {"kind": "rating", "value": 1.0},
+            {"kind": "rating", "value": 0.0, "metric": "tone"},
+            {"kind": "rating", "value": 0.5, "metric": "citation_verified", "source": "qa"},
+            {"kind": "correction"},
+        ):
+            await runtime.feedback(Scope(), msgspec.convert({"target": call, **said}, FeedbackRequest))
+        page = await visitor.get("/")
+    assert "helpful not helpful quotes verified 50 % correction" in page.text
 
 
 async def test_older_calls_are_a_link_away(tmp_path: Path) -> None:
@@ -308,7 +324,7 @@ async def test_a_bent_form_changes_nothing(
         page = await visitor.post("/feedback", fields | change)
         assert runtime.ledger.head() == before
     assert page.status == status
-    assert says in page.text
+    assert says.lower() in page.text.lower()
 
 
 async def test_a_form_out_of_date_gives_the_words_back(tmp_path: Path) -> None:
@@ -364,8 +380,8 @@ async def test_an_answer_of_an_earlier_process_is_offered_again(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("raised", "status", "says"),
     [
-        (UpstreamError("the model is away", status=None), 502, "The model gave no answer the model is away"),
-        (LedgerError("disk is full"), 503, "Asking is not possible now disk is full"),
+        (UpstreamError("the model is away", status=None), 502, "The model gave no answer The model is away."),
+        (LedgerError("disk is full"), 503, "Asking is not possible now Disk is full."),
     ],
 )
 async def test_a_question_that_fails_keeps_its_words(
@@ -394,7 +410,7 @@ async def test_an_overlong_question_is_explained(tmp_path: Path) -> None:
     async with visiting(tmp_path) as (visitor, _):
         page = await visitor.get(f"/ask?q={'x' * 4_001}")
     assert page.status == 400
-    assert "1 to 4000 characters" in page.text
+    assert "A question has 1 to 4000 characters" in page.text
 
 
 @pytest.mark.parametrize(("raised", "status"), [(LedgerError("disk is full"), 503), (ZeroDivisionError("secret"), 500)])
@@ -409,7 +425,7 @@ async def test_failures_are_pages(
         page = await visitor.get("/")
     assert page.status == status
     assert page.headers["content-security-policy"] == CSP
-    assert ("disk is full" in page.text) == (status == 503)
+    assert ("Disk is full" in page.text) == (status == 503)
     assert "secret" not in page.text
 
 

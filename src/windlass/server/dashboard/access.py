@@ -25,10 +25,9 @@ MAX_VISITS = 1_000
 
 @dataclass
 class Visit:
-    """One signed-in browser. The key stays in this process' memory; the browser holds a random id only."""
+    """One signed-in browser: whom it acts for. Its key is kept nowhere; the browser holds a random id."""
 
-    key: str
-    workspace: str
+    caller: Caller
     seen_at: float
 
 
@@ -44,13 +43,8 @@ class Access:
 
     def caller(self, connection: HTTPConnection) -> Caller:
         """Whom this browser acts for. AccessError where it has to sign in first."""
-        key, workspace = self.key(connection)
-        return self._admission.identify(key, workspace)
-
-    def key(self, connection: HTTPConnection) -> tuple[str, str]:
-        """(key, workspace) of the session; empty where no keys are configured."""
         if not self.required:
-            return "", ""
+            return self._admission.identify("", "")
         session = self._id(connection)
         if not self.signed_in(connection):
             self._visits.pop(session, None)
@@ -58,7 +52,7 @@ class Access:
         self._visits.move_to_end(session)
         visit = self._visits[session]
         visit.seen_at = self._clock()
-        return visit.key, visit.workspace
+        return visit.caller
 
     def signed_in(self, connection: HTTPConnection) -> bool:
         """Whether the browser may look; asking this does not keep a session alive."""
@@ -67,10 +61,10 @@ class Access:
 
     def sign_in(self, connection: HTTPConnection, response: Response, key: str, workspace: str) -> None:
         """Open a session and hand its id to the browser. AccessError for a wrong key or workspace."""
-        self._admission.identify(key, workspace)
+        caller = self._admission.identify(key, workspace)
         self._visits.pop(self._id(connection), None)
         fresh = secrets.token_urlsafe(32)
-        self._visits[fresh] = Visit(key, workspace, self._clock())
+        self._visits[fresh] = Visit(caller, self._clock())
         while len(self._visits) > MAX_VISITS:
             self._visits.popitem(last=False)
         secure = connection.url.scheme == "https"

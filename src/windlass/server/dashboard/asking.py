@@ -72,9 +72,8 @@ async def feedback(site: Site, request: Request) -> Response:
 
 
 async def _asked(site: Site, request: Request, scope: Scope, question: str) -> Response:
-    key, _ = site.access.key(request)
     try:
-        asked = await site.runtime.ask.ask(question, scope, key=key)
+        asked = await site.runtime.ask.ask(question, scope)
     except InputError as exc:
         return await asyncio.to_thread(_failed, site, request, scope, question, 400, "That cannot be asked", exc)
     except UpstreamError as exc:

@@ -48,7 +48,7 @@ class Site:
             lstrip_blocks=True,
         )
         self._templates.globals.update(asset=self.assets.url, version=version("windlass"))
-        for name in ("usd", "ms", "count", "plural", "percent", "clock", "day", "stamp", "plain"):
+        for name in ("usd", "ms", "count", "plural", "percent", "clock", "day", "stamp", "plain", "sentence"):
             self._templates.filters[name] = getattr(words, name)
 
     def page(self, request: Request, template: str, view: Mapping[str, Any], status: int = 200) -> Response:

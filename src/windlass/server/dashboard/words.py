@@ -89,3 +89,13 @@ def plain(why: str) -> str:
     'support 0.949 against 0.5, a 0.70 ± 0.05'
     """
     return _LONG_DECIMAL.sub(lambda number: f"{float(number[0]):.3f}", why).replace("+-", "±")
+
+
+def sentence(message: str) -> str:
+    """An error message as a sentence.
+
+    >>> sentence("the disk is full")
+    'The disk is full.'
+    """
+    ended = message if message.endswith((".", "!", "?")) else f"{message}."
+    return ended[:1].upper() + ended[1:]

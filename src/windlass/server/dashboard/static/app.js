@@ -25,9 +25,10 @@
     return !selection.isCollapsed && live(document).some((part) => part.contains(selection.anchorNode));
   };
 
-  // What a person did to the page stays: focus, open details, sideways scrolling.
-  const keeping = (change) => {
+  // What a person did to the page stays: focus, open details, sideways scrolling, words not sent yet.
+  const keeping = (change, sent) => {
     const focused = document.activeElement?.id;
+    const written = [...document.querySelectorAll("main textarea[id]")].filter((one) => one.form !== sent).map((one) => [one.id, one.value]);
     const open = [...document.querySelectorAll("main details[id]")].map((one) => [one.id, one.open]);
     const scrolled = [...document.querySelectorAll("main .scroll[id]")].map((one) => [one.id, one.scrollLeft, one.scrollTop]);
     change();
@@ -35,11 +36,15 @@
       const details = document.getElementById(id);
       if (details) details.open = was;
     }
+    for (const [id, words] of written) {
+      const field = document.getElementById(id);
+      if (field) field.value = words;
+    }
     for (const [id, left, top] of scrolled) document.getElementById(id)?.scrollTo({ left, top, behavior: "instant" });
     if (focused && document.activeElement?.id !== focused) document.getElementById(focused)?.focus({ preventScroll: true });
   };
 
-  const swap = (text) => {
+  const swap = (text, sent) => {
     const fresh = new DOMParser().parseFromString(text, "text/html");
     const parts = live(fresh);
     const here = live(document).map((part) => part.id).join();
@@ -54,7 +59,7 @@
         drawn.set(part.id, html);
         if (!part.isConnected || part.ownerDocument !== document) document.getElementById(part.id).replaceWith(part);
       }
-    });
+    }, sent);
     if (fresh.title) document.title = fresh.title;
     announce(document.querySelector("[data-says]")?.dataset.says, false);
   };
@@ -135,7 +140,7 @@
       const body = new URLSearchParams(new FormData(form));
       const answer = await fetch(form.action, { method: "POST", body, headers: { "x-partial": "1" } });
       if (!answer.ok || !answer.headers.get("x-partial")) throw new Error(answer.statusText);
-      swap(await answer.text());
+      swap(await answer.text(), form);
       announce(document.getElementById("confirmed")?.textContent, true);
       history.replaceState(null, "", answer.url);
     } catch {

@@ -1,0 +1,360 @@
+"""The dashboard in a real browser, over the real program: with script and without, in both themes, on a phone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.scenario import browser as real
+from tests.scenario.program import free_port, post, server, start, url_of, windlass
+
+pytestmark = pytest.mark.scenario
+QUESTION = "Why does a windlass turn only one way?"
+FLOOD = "What happens when the river floods?"
+BOARD = "What is a tide board on the wall?"
+FIRST_LOAD_BYTES, FIRST_LOAD_REQUESTS = 60_000, 8
+CHAT = {"model": "auto", "messages": [{"role": "user", "content": "Hello from outside"}]}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder after the main job, with a hostile transcript beside the samples."""
+    folder = tmp_path_factory.mktemp("home")
+    assert windlass(folder, "run", "--exit").returncode == 0
+    hostile = Path(__file__).parents[1] / "data" / "transcripts" / "injected.md"
+    assert windlass(folder, "ingest", str(hostile)).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def origin(home: Path) -> Iterator[str]:
+    with server(home) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with real.chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the pictures go, to be looked at."""
+    return tmp_path_factory.mktemp("shots")
+
+
+def ask(page: Page, question: str) -> None:
+    page.goto("/ask")
+    page.get_by_label("Question").fill(question)
+    page.get_by_role("button", name="Ask").click()
+    page.wait_for_url("**/ask?a=answer_*")
+
+
+def calls(home: Path) -> list[dict[str, Any]]:
+    """What the command line tells of the ledger."""
+    listed = windlass(home, "calls", "--json", "--limit", "50")
+    assert listed.returncode == 0, listed.stderr
+    found: list[dict[str, Any]] = json.loads(listed.stdout)["calls"]
+    return found
+
+
+def said(home: Path) -> list[tuple[str, float | None, str]]:
+    """(kind, value, comment) of what the newest call's visitors said."""
+    return [
+        (one["kind"], one["value"], one["comment"]) for one in calls(home)[0]["feedback"] if one["source"] == "user"
+    ]
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_both_pages_work_with_script_and_without(browser: Browser, origin: str, script: bool) -> None:
+    with real.window(browser, origin, script=script) as (page, _):
+        page.goto("/")
+        expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+        expect(page.get_by_role("heading", name="Which model answers?")).to_be_visible()
+        page.get_by_role("link", name="7 d").click()
+        page.wait_for_url("**/?range=7d")
+        page.get_by_text("Show as table").click()
+        expect(page.locator("#hours-table table")).to_be_visible()
+        page.get_by_role("navigation", name="Pages").get_by_role("link", name="Ask").click()
+        expect(page.get_by_role("heading", name="In memory")).to_be_visible()
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_question_its_thumbs_and_a_correction(browser: Browser, origin: str, home: Path, script: bool) -> None:
+    with real.window(browser, origin, script=script) as (page, _):
+        ask(page, QUESTION)
+        quote = page.locator("figure.quote").first
+        expect(quote.locator("blockquote")).to_contain_text("windlass")
+        expect(quote.get_by_role("link")).to_have_text(re.compile(r"\[How a windlass holds an anchor 00:07:\d\d\]"))
+        asked = calls(home)[0]["call"]["id"]
+        page.get_by_role("button", name="Helpful", exact=True).click()
+        expect(page.locator("#confirmed")).to_contain_text("Thank you")
+        expect(page.get_by_role("button", name="Helpful", exact=True)).to_have_attribute("aria-pressed", "true")
+        page.locator("#correct-summary").click()
+        page.get_by_label("What should the answer have been?").fill("Because of the <b>pawl</b> & its spring.")
+        page.get_by_role("button", name="Send correction").click()
+        expect(page.locator("#confirmed")).to_contain_text("Your correction")
+        page.reload()
+        expect(page.locator("figure.quote").first).to_be_visible()
+    assert calls(home)[0]["call"]["id"] == asked, "neither feedback nor a reload asks again"
+    assert said(home) == [("rating", 1.0, ""), ("correction", None, "Because of the <b>pawl</b> & its spring.")]
+
+
+def test_two_quick_clicks_are_one_thumb(browser: Browser, origin: str, home: Path) -> None:
+    with real.window(browser, origin, script=False) as (page, _):
+        ask(page, QUESTION)
+        form = page.locator("form:has(#thumb-down)")
+        fields: dict[str, str | float | bool] = {
+            one.get_attribute("name") or "": one.get_attribute("value") or "" for one in form.locator("input").all()
+        }
+        for _ in range(2):
+            assert page.request.post("/feedback", form=fields, headers={"origin": origin}).ok
+    assert said(home) == [("rating", 0.0, "")]
+
+
+def test_a_call_shows_up_by_itself(browser: Browser, origin: str) -> None:
+    with real.window(browser, origin) as (page, _):
+        page.goto("/")
+        expect(page.locator("#pulse")).to_have_text("Live")
+        before = page.locator("tr details").first.get_attribute("id")
+        page.locator("#hours-summary").click()
+        page.locator("#range-24h").focus()
+        page.locator(f"#s-{before}").focus()
+        started = time.monotonic()
+        status, _ = post(f"{origin}/v1/chat/completions", CHAT)
+        assert status == 200
+        page.wait_for_function("before => document.querySelector('tr details').id !== before", arg=before, timeout=5000)
+        assert time.monotonic() - started < 2.0
+        assert page.evaluate("document.activeElement.id") == f"s-{before}", "the focus stays on its call"
+        expect(page.locator("#hours-table table")).to_be_visible()
+        expect(page.locator("#announced")).to_contain_text("calls in the last 24 hours")
+
+
+def test_an_empty_overview_fills_by_itself(browser: Browser, tmp_path: Path, shots: Path) -> None:
+    with server(tmp_path / "fresh") as url, real.window(browser, url) as (page, _):
+        page.goto("/")
+        expect(page.get_by_role("heading", name="Nothing has turned yet")).to_be_visible()
+        expect(page.locator("#pulse")).to_have_text("Live")
+        page.screenshot(path=shots / "empty-overview.png")
+        post(f"{url}/v1/chat/completions", CHAT)
+        expect(page.get_by_role("heading", name="Newest calls")).to_be_visible()
+        post(f"{url}/v1/chat/completions", CHAT)
+        expect(page.locator("#calls tbody tr")).to_have_count(2)
+        page.goto("/ask")
+        expect(page.get_by_role("heading", name="Memory is empty")).to_be_visible()
+        page.screenshot(path=shots / "empty-ask.png")
+
+
+def test_tabs_share_one_stream(browser: Browser, origin: str) -> None:
+    with real.window(browser, origin) as (page, seen), ExitStack() as stack:
+        pages = [page, *(stack.enter_context(page.context.new_page()) for _ in range(7))]
+        for tab in pages:
+            tab.goto("/")
+            expect(tab.locator("#pulse")).to_have_text("Live")
+        before = page.locator("tr details").first.get_attribute("id")
+        post(f"{origin}/v1/chat/completions", CHAT)
+        for tab in pages:
+            tab.bring_to_front()
+            tab.wait_for_function("before => document.querySelector('tr details').id !== before", arg=before)
+        assert not [url for url in seen.requests if url.endswith("/events")], (
+            "the worker holds the stream, no page does"
+        )
+
+
+def test_without_a_shared_worker_the_page_listens_itself(browser: Browser, origin: str) -> None:
+    with real.window(browser, origin) as (page, seen):
+        page.add_init_script("delete window.SharedWorker")
+        page.goto("/")
+        expect(page.locator("#pulse")).to_have_text("Live")
+        before = page.locator("tr details").first.get_attribute("id")
+        post(f"{origin}/v1/chat/completions", CHAT)
+        page.wait_for_function("before => document.querySelector('tr details').id !== before", arg=before)
+        assert len([url for url in seen.requests if url.endswith("/events")]) == 1
+
+
+def test_text_from_a_transcript_is_inert(browser: Browser, origin: str) -> None:
+    for script in (True, False):
+        with real.window(browser, origin, script=script) as (page, _):
+            for question in (BOARD, FLOOD):
+                ask(page, question)
+                expect(page.locator("blockquote").first).to_be_visible()
+                assert page.locator("main img, main script, main iframe, blockquote a, blockquote b").count() == 0
+                assert page.get_by_role("link", name="click here").count() == 0
+                links = [link.get_attribute("href") or "" for link in page.locator("figcaption a").all()]
+                assert all(link.startswith("https://example.org/episodes/") for link in links)
+            page.goto("/ask?q=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
+            assert page.locator("main img").count() == 0
+            page.goto("/")
+            assert page.locator("main img, main script").count() == 0
+
+
+def test_the_first_load_is_small(browser: Browser, origin: str, record_property: Callable[[str, object], None]) -> None:
+    with real.window(browser, origin) as (page, seen):
+        page.goto("/", wait_until="load")
+        expect(page.locator("#pulse")).to_have_text("Live")
+        load_ms = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+        # Neither the worker's own script nor its stream show up in the page's requests: counted by hand.
+        worker = page.request.get(page.locator("script[data-shared]").get_attribute("data-shared") or "").body()
+        count, size = len(seen.sizes) + 2, sum(seen.sizes.values()) + len(worker)
+        for name, value in (("bytes", size), ("requests", count), ("load_ms", load_ms)):
+            record_property(name, value)
+        assert size <= FIRST_LOAD_BYTES
+        assert count <= FIRST_LOAD_REQUESTS
+        page.reload()
+        assert len([url for url in seen.requests if "style.css" in url]) <= 2
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return real.axe(tmp_path_factory.mktemp("axe"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [real.DESKTOP, real.PHONE], ids=["desktop", "phone"])
+def test_every_page_is_accessible_and_fits(
+    browser: Browser, origin: str, axe: str, shots: Path, scheme: real.Scheme, size: tuple[int, int]
+) -> None:
+    with real.window(browser, origin, size=size, scheme=scheme) as (page, _):
+        for name in ("overview", "open", "ask", "answer", "corrected", "nothing", "lost", "refused", "missing"):
+            visit(page, name)
+            page.screenshot(path=shots / f"{name}-{size[0]}-{scheme}.png", full_page=True)
+            assert real.overflow(page) <= 0, name
+            assert real.findings(page, axe) == [], name
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, background.strip("rgb()").split(","))) < 200) == (scheme == "dark")
+
+
+def visit(page: Page, name: str) -> None:
+    """Bring the page into one of its states."""
+    match name:
+        case "overview":
+            page.goto("/")
+        case "open":
+            page.goto("/?range=7d")
+            page.locator("#hours-summary").click()
+            page.locator("#calls summary").first.click()
+        case "ask":
+            page.goto("/ask")
+            page.locator("#titles-summary").click()
+        case "answer":
+            ask(page, QUESTION)
+        case "corrected":
+            page.locator("#correct-summary").click()
+            page.get_by_label("What should the answer have been?").fill("x" * 300)
+            page.get_by_role("button", name="Not helpful").click()
+            expect(page.locator("#confirmed")).to_contain_text("Not helpful")
+            expect(page.locator("#comment")).to_have_value("x" * 300)  # what was not sent stays
+        case "nothing":
+            ask(page, "What is the capital of Mongolia?")
+            expect(page.get_by_text("Not in memory.")).to_be_visible()
+        case "lost":
+            page.goto(f"/ask?a=answer_00&q={'Why+' * 60}")
+        case "refused":
+            page.goto(f"/ask?q={'Why+' * 1100}")
+            expect(page.get_by_role("alert")).to_be_visible()
+        case _:
+            page.goto(f"/{'no-such-page' * 12}")
+
+
+def test_the_keyboard_is_enough(browser: Browser, origin: str) -> None:
+    with real.window(browser, origin) as (page, _):
+        page.goto("/")
+        page.keyboard.press("Tab")
+        expect(page.locator(":focus")).to_have_text("Skip to content")
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main"
+        page.goto("/ask")
+        page.keyboard.type(QUESTION)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/ask?a=answer_*")
+        page.locator("#thumb-up").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#confirmed")).to_contain_text("Thank you")
+        assert page.evaluate("document.activeElement.id") == "thumb-up"
+        expect(page.locator("#announced")).to_contain_text("Thank you")
+
+
+def test_the_way_back_leads_to_the_question_not_to_a_second_call(browser: Browser, origin: str, home: Path) -> None:
+    with real.window(browser, origin) as (page, _):
+        ask(page, QUESTION)
+        newest = calls(home)[0]["call"]["id"]
+        page.get_by_role("link", name="Overview").click()
+        page.go_back()
+        page.go_back()
+        page.go_forward()
+        expect(page.locator("figure.quote").first).to_be_visible()
+        assert calls(home)[0]["call"]["id"] == newest
+
+
+def test_keys_ask_for_a_login(browser: Browser, tmp_path: Path, axe: str, shots: Path) -> None:
+    config = tmp_path / "windlass.toml"
+    digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # sha256 of "secret"
+    config.write_text(f'[[keys]]\nname = "ann"\nsha256 = "{digest}"\ntenant = "acme"\nworkspaces = ["design"]\n')
+    with (
+        server(tmp_path / "home", WINDLASS_CONFIG=str(config)) as url,
+        real.window(browser, url, size=real.PHONE) as (page, _),
+    ):
+        page.goto("/ask")
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        page.get_by_label("API key").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("not known")
+        assert real.findings(page, axe) == []
+        page.screenshot(path=shots / "login.png", full_page=True)
+        page.get_by_label("API key").fill("secret")
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/ask")
+        page.get_by_role("link", name="Overview").click()
+        expect(page.locator("#pulse")).to_have_text("Live")
+        expect(page.get_by_text("acme / design")).to_be_visible()
+        assert real.overflow(page) <= 0
+        page.screenshot(path=shots / "signed-in.png", full_page=True)
+        page.get_by_role("button", name="Sign out").click()
+        page.goto("/")
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_the_server_stops_while_pages_listen_and_they_come_back(
+    browser: Browser, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    home, port = tmp_path / "home", str(free_port())
+    process = start(home, "up", "--port", port)
+    url = url_of(home, process)
+    idle_s = stopped(process)
+    process = start(home, "up", "--port", port)
+    assert url_of(home, process) == url
+    with real.window(browser, url) as (page, seen):
+        page.goto("/")
+        expect(page.locator("#pulse")).to_have_text("Live")
+        listening_s = stopped(process)
+        record_property("stop_idle_s", idle_s)
+        record_property("stop_listening_s", listening_s)
+        assert listening_s < idle_s + 1.0
+        expect(page.locator("#pulse")).to_have_text("Reconnecting…")
+        process = start(home, "up", "--port", port)
+        assert url_of(home, process) == url
+        expect(page.locator("#pulse")).to_have_text("Live", timeout=15_000)
+        post(f"{url}/v1/chat/completions", CHAT)
+        expect(page.locator("#calls tbody tr")).to_have_count(1)
+        seen.complaints = [one for one in seen.complaints if "ERR_CONNECTION_REFUSED" not in one]
+        seen.complaints = [one for one in seen.complaints if "ERR_INCOMPLETE_CHUNKED_ENCODING" not in one]
+    stopped(process)
+
+
+def stopped(process: Any) -> float:
+    """Interrupt the server; seconds until it has ended well."""
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) == 0
+    return time.monotonic() - started
