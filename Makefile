@@ -31,13 +31,13 @@ run: setup  ## the main job: ingest, two answers, dashboard; INPUT=folder Q="que
 	@$(BIN)/windlass run $(INPUT) $(if $(Q),-q "$(Q)") $(if $(EXIT),--exit)
 
 test: setup  ## every test that needs no server
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/property tests/conformance tests/docs --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 scenario: setup  ## the tests with real servers and a real browser, which it installs
 	@tools/scenario.sh
 
 check: setup  ## lint, types, import contracts, unit tests: under a minute
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --config tools/importlinter.ini && $(BIN)/python -m pytest tests/unit
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --config tools/importlinter.ini && $(BIN)/python -m pytest -n auto --dist worksteal tests/unit
 
 house: setup  ## measure the house: cycles, sizes, complexity, duplicates, import cost
 	@$(BIN)/python -m tools.house

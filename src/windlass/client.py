@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from windlass.content.ask import Asked
+from windlass.errors import ErrorCategory, LedgerError
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import AUTO, Request
 from windlass.records import DEFAULT_TENANT, DEFAULT_WORKSPACE, Feedback, FeedbackKind, FeedbackSource, Reply, Scope
@@ -46,6 +47,7 @@ class Client:
     ):
         overrides = dict(settings or {}) | ({"home": Path(home)} if home is not None else {})
         self._key = key
+        self._closing = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="windlass-client", daemon=True)
         self._thread.start()
@@ -86,7 +88,8 @@ class Client:
         comment: str = "",
     ) -> Feedback:
         """Say what you think of `target`, the id of a call or an answer. `value` is in [0, 1]."""
-        said = FeedbackRequest(target=target, kind=kind, source=source, metric=metric, value=value, comment=comment)
+        fields = {"target": target, "kind": kind, "source": source, "metric": metric, "value": value}
+        said = FeedbackRequest.read({**fields, "comment": comment})
         return self._do(self._runtime.feedback(self._scope(), said))
 
     def models(self) -> tuple[str, ...]:
@@ -95,12 +98,13 @@ class Client:
 
     def close(self) -> None:
         """Commit what waits and release the folder. A second call does nothing."""
-        if self._loop.is_closed():
-            return
-        try:
-            self._do(self._runtime.__aexit__(None, None, None))
-        finally:
-            self._stop_loop()
+        with self._closing:
+            if self._loop.is_closed():
+                return
+            try:
+                self._do(self._runtime.__aexit__(None, None, None))
+            finally:
+                self._stop_loop()
 
     def _scope(self) -> Scope:
         if not self._key:
@@ -126,9 +130,13 @@ class Client:
         )
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise LedgerError("this client is closed; open a new one", category=ErrorCategory.LEDGER_CLOSED)
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop_loop(self) -> None:
+        self._do(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

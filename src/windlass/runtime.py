@@ -18,14 +18,14 @@ from windlass.content.ask import POINT as ANSWER_POINT
 from windlass.content.ask import Ask
 from windlass.content.ingest import VECTORS, Ingest
 from windlass.content.store import Contents
-from windlass.errors import FolderBusy, LedgerError, PolicyError
+from windlass.errors import FolderBusy, LedgerError, PolicyError, WindlassError
 from windlass.gateway.admission import Admission
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import POINT as MODEL_POINT
 from windlass.gateway.gateway import Gateway
 from windlass.gateway.local import Local
 from windlass.gateway.provider import Provider, Providers
-from windlass.ledger.db import Database
+from windlass.ledger.db import Database, make_folder
 from windlass.ledger.ledger import Snapshot
 from windlass.ledger.sql import SqlLedger
 from windlass.memory import embedder as embedders
@@ -72,8 +72,12 @@ class Runtime:
         self.clock = clock
         self._serve = tuple(serve) if workflows else None
         self._lock = _own(settings.home) if workflows else None
-        self.db = Database(settings.database_url, durability=settings.storage.durability)
-        self.db.migrate()
+        try:
+            self.db = Database(settings.database_url, durability=settings.storage.durability)
+            self.db.migrate()
+        except BaseException:
+            self._let_go()
+            raise
         self.ledger = SqlLedger(self.db)
         self.loop = Loop(DEFAULT_POINTS | settings.points, settings.reward)
         self.learner = Learner(self.loop)
@@ -107,7 +111,11 @@ class Runtime:
         self.ledger.on_commit(wake)
         self._background = [asyncio.create_task(self._learn(committed)), asyncio.create_task(self._prune())]
         if self._serve is not None and self._unfinished.exists():
-            await asyncio.to_thread(self._start_workflows)
+            try:
+                await asyncio.to_thread(self._start_workflows)
+            except WindlassError:
+                await self.__aexit__(None, None, None)
+                raise
         return self
 
     async def __aexit__(
@@ -156,7 +164,10 @@ class Runtime:
 
     async def _prune(self) -> None:
         while True:
-            await asyncio.to_thread(self.ledger.prune, self.clock())
+            try:
+                await asyncio.to_thread(self.ledger.prune, self.clock())
+            except LedgerError as exc:
+                log.error("pruning_waits", reason=str(exc))
             await asyncio.sleep(PRUNE_EVERY_S)
 
     def _catch_up(self) -> None:
@@ -196,11 +207,11 @@ class Runtime:
 
                 self._unfinished.touch()
                 path = self.settings.home / "runs.db"
-                self._durable = Durable(path, self.ledger, durability=self.settings.storage.durability)
-                ingest = Ingest(self.contents, self.memory, self._durable, self.settings.content, self.clock)
+                durable = Durable(path, self.ledger, durability=self.settings.storage.durability)
+                ingest = Ingest(self.contents, self.memory, durable, self.settings.content, self.clock)
                 ingest.register()
-                self._durable.start(self._serve)
-                self._ingest = ingest
+                durable.start(self._serve)
+                self._durable, self._ingest = durable, ingest
             return self._ingest
 
     def _stop(self) -> None:
@@ -213,14 +224,22 @@ class Runtime:
         self._catch_up()
         self._snapshot()
         self.db.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Free the folder for another process."""
         if self._lock is not None:
             os.close(self._lock)
+            self._lock = None
 
 
 def _own(home: Path) -> int:
     """The lock of the state folder; FolderBusy where another process holds it. The kernel frees it on any death."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(home / "owner.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    make_folder(home)
+    try:
+        lock = os.open(home / "owner.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as exc:
+        raise LedgerError(f"{home} cannot be written: {exc}; set WINDLASS_HOME to a folder of yours") from exc
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.golden.application import tables
+
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import ALL
 from windlass.ledger.memory import MemoryLedger

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
-
 from tests.golden.application import NOW, chat, key, opened, settings
 from tests.golden.application import Client as Wire
+
 from windlass import runtime as module
 from windlass.errors import FolderBusy, LedgerError, WindlassError, WorkflowError
 from windlass.gateway.feedback import FeedbackRequest
@@ -207,22 +206,30 @@ async def test_a_half_written_ledger_is_said(tmp_path: Path) -> None:
 
 async def test_only_one_process_runs_the_workflows_of_a_folder(tmp_path: Path) -> None:
     async with Runtime(settings(tmp_path), workflows=True) as first:
-        assert first.ingest.status("run_unknown") == ("unknown", "unknown")
+        assert not (tmp_path / "runs.db").exists(), "an idle process carries no engine"
+        engine = await asyncio.gather(*(asyncio.to_thread(lambda: first.ingest) for _ in range(4)))
+        assert len(set(map(id, engine))) == 1
+        stands = await asyncio.to_thread(lambda: first.ingest.status("run_unknown"))
+        assert stands == ("unknown", "unknown")
         with pytest.raises(FolderBusy, match="another windlass process works on"):
             Runtime(settings(tmp_path), workflows=True)
         async with Runtime(settings(tmp_path)):
             """Without workflows anyone may look."""
-    logging.getLogger("dbos").setLevel(logging.NOTSET)
-    again = Runtime(settings(tmp_path), workflows=True)
-    again._stop()
+        assert (tmp_path / "runs.unfinished").exists()
+    assert not (tmp_path / "runs.unfinished").exists()
+    async with Runtime(settings(tmp_path), workflows=True):
+        """The folder is free again."""
 
 
-async def test_an_engine_that_does_not_start_lets_the_folder_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recovering", [False, True])
+async def test_an_engine_that_does_not_start_lets_the_folder_go(tmp_path: Path, recovering: bool) -> None:
     (tmp_path / "runs.db").write_bytes(b"this is no database " * 100)
+    if recovering:
+        (tmp_path / "runs.unfinished").touch()
     for _ in range(2):
         with pytest.raises(WorkflowError, match=r"runs\.db did not start"):
-            async with Runtime(settings(tmp_path), workflows=True):
-                pass
+            async with Runtime(settings(tmp_path), workflows=True) as runtime:
+                await asyncio.to_thread(lambda: runtime.ingest)
 
 
 async def test_keys_of_the_settings_guard_the_gateway(tmp_path: Path) -> None:

@@ -251,6 +251,8 @@ _BY_MODULE: dict[str, dict[str, C]] = {
         "WindlassError": C.BUG,
         "WorkflowError": C.WORKFLOW_FAILED,
     },
+    "windlass.server.asgi": {"ClientGone": C.CLIENT_GONE},
+    "windlass.workflows.durable": {"Stopped": C.SHUTDOWN},
     "yaml.error": {"YAMLError": C.YAML_INVALID},
 }
 

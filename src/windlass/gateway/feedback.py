@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -28,6 +28,14 @@ class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True):
     comment: Annotated[str, Meta(max_length=10_000)] = ""
     id: Id | None = None
     at: float | None = None
+
+    @classmethod
+    def read(cls, said: bytes | dict[str, Any]) -> FeedbackRequest:
+        """From JSON bytes or plain fields. RequestError where they are no feedback."""
+        try:
+            return msgspec.json.decode(said, type=cls) if isinstance(said, bytes) else msgspec.convert(said, cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+            raise RequestError(f"not a feedback: {exc}", code="invalid_feedback") from exc
 
     def record(self, scope: Scope, now: float) -> Feedback:
         """The record of it. RequestError where value or time make no sense, or a rating has no value."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from windlass.errors import LedgerError
+from windlass.errors import LedgerError, SettingsError
 
 Durability = Literal["normal", "full"]
 BUSY_TIMEOUT_MS = 30_000
@@ -22,6 +22,14 @@ BUSY_TIMEOUT_MS = 30_000
 DatabaseError = sa.exc.SQLAlchemyError
 
 metadata = sa.MetaData()
+
+
+def make_folder(path: Path) -> None:
+    """The folder for state, readable by its owner only. LedgerError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as exc:
+        raise LedgerError(f"{path} cannot be used as a folder: {exc}; set WINDLASS_HOME to another place") from exc
 
 
 def sqlite_pragmas(engine: sa.Engine, durability: Durability) -> None:
@@ -42,14 +50,17 @@ class Database:
     """One engine and its two kinds of transaction.
 
     url: an SQLAlchemy URL, `sqlite:///path/ledger.db` or `postgresql+psycopg://...`.
-    Raises LedgerError where the file or server cannot be opened.
+    Raises SettingsError for a URL that names no database we can reach, LedgerError where it cannot be opened.
     """
 
     def __init__(self, url: str, *, durability: Durability = "normal"):
-        self.url = sa.make_url(url)
+        try:
+            self.url = sa.make_url(url)
+            self.engine = sa.create_engine(self.url)
+        except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
+            raise SettingsError(f"storage.database_url is {url!r}: {exc}; leave it empty for SQLite") from exc
         if self.url.get_backend_name() == "sqlite" and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
-        self.engine = sa.create_engine(self.url)
+            make_folder(Path(self.url.database).parent)
         self.dialect = self.engine.dialect.name
         if self.dialect == "sqlite":
             sqlite_pragmas(self.engine, durability)

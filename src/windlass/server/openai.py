@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
-from windlass.errors import RequestError
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import AUTO, Answer, Request
 from windlass.runtime import Runtime
@@ -53,11 +50,7 @@ class OpenAI:
         admission = self._runtime.gateway.admission
         caller = admission.identify(asgi.bearer(scope), asgi.header(scope, b"x-windlass-workspace"))
         body = await asgi.read_body(receive, admission.max_body_bytes)
-        try:
-            said = msgspec.json.decode(body, type=FeedbackRequest)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-            raise RequestError(f"not a feedback: {exc}", code="invalid_feedback") from exc
-        kept = await self._runtime.feedback(caller.scope, said)
+        kept = await self._runtime.feedback(caller.scope, FeedbackRequest.read(body))
         await asgi.respond_json(send, {"id": kept.id, "object": "feedback", "target": kept.target})
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import msgspec
 
 from windlass.ledger.ledger import ALL, Entry, Ledger
-from windlass.records import Decision, Feedback, Outcome, Scope
+from windlass.records import Call, Decision, Feedback, Outcome, RunEvent, Scope
 from windlass.watch.sketch import Sketch
 
 HOUR_S = 3600
@@ -46,22 +48,28 @@ class Overview:
 
     def __init__(self) -> None:
         self.cursor = 0
+        self._lock = threading.RLock()
         self._hours: dict[Scope, dict[tuple[int, str], Hour]] = defaultdict(dict)
         self._decisions: dict[Scope, int] = defaultdict(int)
         self._feedback: dict[Scope, int] = defaultdict(int)
 
     def fold(self, entry: Entry) -> None:
-        """Take in one entry; entries come in ledger order."""
-        self.cursor = entry.seq
-        match entry.record:
-            case Outcome() as outcome:
-                self._count(outcome)
-            case Decision() as decision:
-                self._decisions[decision.scope] += 1
-            case Feedback() as feedback:
-                self._feedback[feedback.scope] += 1
-            case _:
-                pass
+        """Take in one entry; entries come in ledger order, and one that came already changes nothing."""
+        with self._lock:
+            if entry.seq <= self.cursor:
+                return
+            self.cursor = entry.seq
+            match entry.record:
+                case Outcome() as outcome:
+                    self._count(outcome)
+                case Decision() as decision:
+                    self._decisions[decision.scope] += 1
+                case Feedback() as feedback:
+                    self._feedback[feedback.scope] += 1
+                case Call() | RunEvent():
+                    pass
+                case _ as other:
+                    assert_never(other)
 
     def catch_up(self, ledger: Ledger) -> int:
         """Fold all that was committed since; returns how many entries."""
@@ -74,24 +82,29 @@ class Overview:
 
     def totals(self, scope: Scope, since: float = 0.0) -> Totals:
         """All models together, from the hour that holds `since` (UTC seconds)."""
-        return _sum(hour for (at, _), hour in self._hours.get(scope, {}).items() if at >= _hour(since))
+        with self._lock:
+            return _sum(hour for _, _, hour in self._since(scope, since))
 
     def by_model(self, scope: Scope, since: float = 0.0) -> dict[str, Totals]:
         """Each model by itself, busiest first."""
         split: dict[str, list[Hour]] = defaultdict(list)
-        for (at, model), hour in self._hours.get(scope, {}).items():
-            if at >= _hour(since):
+        with self._lock:
+            for _, model, hour in self._since(scope, since):
                 split[model].append(hour)
-        found = {model: _sum(hours) for model, hours in split.items()}
+            found = {model: _sum(hours) for model, hours in split.items()}
         return dict(sorted(found.items(), key=lambda pair: (-pair[1].calls, pair[0])))
 
     def by_hour(self, scope: Scope, since: float = 0.0) -> list[tuple[int, Totals]]:
         """(start of the hour in UTC seconds, its totals), oldest first; hours without calls are left out."""
         split: dict[int, list[Hour]] = defaultdict(list)
-        for (at, _), hour in self._hours.get(scope, {}).items():
-            if at >= _hour(since):
+        with self._lock:
+            for at, _, hour in self._since(scope, since):
                 split[at].append(hour)
-        return [(at, _sum(hours)) for at, hours in sorted(split.items())]
+            return [(at, _sum(hours)) for at, hours in sorted(split.items())]
+
+    def _since(self, scope: Scope, since: float) -> Iterator[tuple[int, str, Hour]]:
+        """(start, model, hour) of a scope's hours; the lock is the caller's."""
+        return ((at, model, hour) for (at, model), hour in self._hours.get(scope, {}).items() if at >= _hour(since))
 
     def counted(self, scope: Scope) -> tuple[int, int]:
         """(decisions, feedback) so far."""

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-
 from tests.golden.application import Client, Scripted, inline_ingest, key, opened
+
 from windlass.content.ask import INSTRUCTION, MAX_QUESTION_CHARS, Ask, Source, verify
 from windlass.content.options import AskOptions
 from windlass.content.store import Item, Segment

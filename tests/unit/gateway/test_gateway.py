@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
 from tests.golden.application import DONE, LAST, Scripted, chat, event, streaming
+
 from windlass.errors import AccessError, ErrorCategory, LedgerError, ModelUnknown, RequestError, UpstreamError
 from windlass.gateway import relay as module
 from windlass.gateway.admission import Admission

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-
 from tests.golden.application import DONE, LAST, Upstream, event, upstream
+
 from windlass.errors import ErrorCategory, UpstreamError, classify
 from windlass.gateway.openai_compatible import OpenAICompatible
 from windlass.gateway.options import ModelOptions, ProviderOptions

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windlass.gateway import passages
-from windlass.gateway.passages import Material, Excerpt, Quoted
+from windlass.gateway.passages import Excerpt, Material, Quoted
 from windlass.gateway.wire import Message
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

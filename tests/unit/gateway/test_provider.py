@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.golden.application import Scripted
+
 from windlass.errors import ModelUnknown
 from windlass.gateway.echo import Echo
 from windlass.gateway.local import FAST, Local

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,25 +38,21 @@ class Access:
         self._admission = admission
         self._clock = clock
         self._secret = secrets.token_bytes(32)
-        self._visits: OrderedDict[str, Visit] = OrderedDict()
+        self._visits: dict[str, Visit] = {}
 
     def caller(self, connection: HTTPConnection) -> Caller:
         """Whom this browser acts for. AccessError where it has to sign in first."""
         if not self.required:
             return self._admission.identify("", "")
-        session = self._id(connection)
-        if not self.signed_in(connection):
-            self._visits.pop(session, None)
+        visit = self._visit(connection)
+        if visit is None:
             raise AccessError("sign in with an API key first")
-        self._visits.move_to_end(session)
-        visit = self._visits[session]
         visit.seen_at = self._clock()
         return visit.caller
 
     def signed_in(self, connection: HTTPConnection) -> bool:
         """Whether the browser may look; asking this does not keep a session alive."""
-        visit = self._visits.get(self._id(connection))
-        return not self.required or (visit is not None and self._clock() - visit.seen_at <= IDLE_S)
+        return not self.required or self._visit(connection) is not None
 
     def sign_in(self, connection: HTTPConnection, response: Response, key: str, workspace: str) -> None:
         """Open a session and hand its id to the browser. AccessError for a wrong key or workspace."""
@@ -65,8 +60,8 @@ class Access:
         self._visits.pop(self._id(connection), None)
         fresh = secrets.token_urlsafe(32)
         self._visits[fresh] = Visit(caller, self._clock())
-        while len(self._visits) > MAX_VISITS:
-            self._visits.popitem(last=False)
+        if len(self._visits) > MAX_VISITS:
+            del self._visits[min(self._visits, key=lambda known: self._visits[known].seen_at)]
         secure = connection.url.scheme == "https"
         response.set_cookie(_cookie(connection), fresh, httponly=True, samesite="strict", secure=secure)
 
@@ -77,13 +72,17 @@ class Access:
 
     def token(self, connection: HTTPConnection) -> str:
         """What a form of this session has to send back."""
-        session = self._id(connection)
-        known = session if session in self._visits else ""
+        known = self._id(connection) if self._visit(connection) is not None else ""
         return hmac.new(self._secret, known.encode(), hashlib.sha256).hexdigest()
 
     def vouches(self, connection: HTTPConnection, token: str) -> bool:
         """Whether `token` came from a page of this session."""
         return hmac.compare_digest(self.token(connection).encode(), token.encode(errors="replace"))
+
+    def _visit(self, connection: HTTPConnection) -> Visit | None:
+        """The session behind this browser's cookie, while it lasts."""
+        visit = self._visits.get(self._id(connection))
+        return visit if visit is not None and self._clock() - visit.seen_at <= IDLE_S else None
 
     def _id(self, connection: HTTPConnection) -> str:
         return connection.cookies.get(_cookie(connection), "")

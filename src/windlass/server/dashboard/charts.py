@@ -28,6 +28,14 @@ class Slot(NamedTuple):
     inside: bool
 
 
+class _Hour(NamedTuple):
+    """A slot where something happened, with its place on the axis."""
+
+    place: int
+    slot: Slot
+    totals: Totals
+
+
 def slots(hours: Sequence[tuple[int, Totals]], *, first: float, last: float, since: float) -> list[Slot]:
     """Every hour from the one that holds `first` to the one that holds `last` (UTC seconds), gaps included."""
     known = dict(hours)
@@ -37,37 +45,20 @@ def slots(hours: Sequence[tuple[int, Totals]], *, first: float, last: float, sin
 
 def calls_by_hour(axis: Sequence[Slot]) -> Markup:
     """Bars of calls, the failed ones at their foot."""
-    ceiling = nice(max((slot.totals.calls for slot in axis if slot.totals), default=1))
-    bars = [bar for place, slot in enumerate(axis) for bar in _bars(slot, place, len(axis), ceiling)]
-    busy = [slot for slot in axis if slot.totals]
-    total = sum(slot.totals.calls for slot in busy if slot.totals)
-    summary = f"{words.plural(total, 'call')} in {words.plural(len(busy), 'hour')} of the {len(axis)} shown."
-    if busy:
-        top = max(busy, key=lambda slot: slot.totals.calls if slot.totals else 0)
-        most = top.totals.calls if top.totals else 0
-        summary += f" The busiest began on {_hour_of_day(top.at)} with {most:,}."
+    busy = _busy(axis)
+    ceiling = nice(max((hour.totals.calls for hour in busy), default=1))
+    bars = [bar for hour in busy for bar in _bars(hour, len(axis), ceiling)]
     grid = _grid(ceiling, [words.count(round(mark)) for mark in _marks(ceiling)])
-    return _chart("calls", "Calls per hour", summary, grid, bars, axis)
+    return _chart("calls", "Calls per hour", _calls_told(busy, len(axis)), grid, bars, axis)
 
 
 def latency_by_hour(axis: Sequence[Slot]) -> Markup:
     """For each hour a band from the median to the 95th percentile, and a dot at the 99th; ms."""
-    seen = [slot.totals for slot in axis if slot.totals]
-    ceiling = nice(max((totals.p99_ms or 0.0 for totals in seen), default=0.0) or 1.0)
-    bands = [
-        band
-        for place, slot in enumerate(axis)
-        if slot.totals
-        for band in _band(slot, slot.totals, place, len(axis), ceiling)
-    ]
-    medians = sorted(totals.p50_ms or 0.0 for totals in seen)
-    summary = "No calls, so no latency."
-    if medians:
-        slowest = max(totals.p95_ms or 0.0 for totals in seen)
-        summary = f"Hourly medians from {words.ms(medians[0])} to {words.ms(medians[-1])}; "
-        summary += f"the highest hourly 95th percentile is {words.ms(slowest)}."
+    busy = _busy(axis)
+    ceiling = nice(max((hour.totals.p99_ms or 0.0 for hour in busy), default=0.0) or 1.0)
+    bands = [band for hour in busy for band in _band(hour, len(axis), ceiling)]
     grid = _grid(ceiling, [_round_ms(mark) for mark in _marks(ceiling)])
-    return _chart("latency", "Latency by hour", summary, grid, bands, axis)
+    return _chart("latency", "Latency by hour", _latency_told(busy), grid, bands, axis)
 
 
 def interval(ident: str, name: str, mean: float, sd: float, *, low: float, high: float) -> Markup:
@@ -117,36 +108,55 @@ def nice(value: float) -> float:
     )
 
 
-def _bars(slot: Slot, place: int, places: int, ceiling: float) -> list[Markup]:
-    totals = slot.totals
-    if totals is None:
-        return []
-    width = _width(places)
+def _busy(axis: Sequence[Slot]) -> list[_Hour]:
+    return [_Hour(place, slot, slot.totals) for place, slot in enumerate(axis) if slot.totals is not None]
+
+
+def _calls_told(busy: Sequence[_Hour], shown: int) -> str:
+    total = sum(hour.totals.calls for hour in busy)
+    told = f"{words.plural(total, 'call')} in {words.plural(len(busy), 'hour')} of the {shown} shown."
+    if busy:
+        top = max(busy, key=lambda hour: hour.totals.calls)
+        told += f" The busiest began on {_hour_of_day(top.slot.at)} with {top.totals.calls:,}."
+    return told
+
+
+def _latency_told(busy: Sequence[_Hour]) -> str:
+    if not busy:
+        return "No calls, so no latency."
+    medians = sorted(hour.totals.p50_ms or 0.0 for hour in busy)
+    slowest = max(hour.totals.p95_ms or 0.0 for hour in busy)
+    told = f"Hourly medians from {words.ms(medians[0])} to {words.ms(medians[-1])}; "
+    return told + f"the highest hourly 95th percentile is {words.ms(slowest)}."
+
+
+def _bars(hour: _Hour, places: int, ceiling: float) -> list[Markup]:
+    totals, width = hour.totals, _width(places)
     height = max(2.0, PLOT_PX * totals.calls / ceiling)
     failed = height * totals.errors / totals.calls if totals.calls else 0.0
     failures = f", {words.plural(totals.errors, 'error')}" if totals.errors else ""
-    tip = _tip(slot, places, f"{words.plural(totals.calls, 'call')}{failures}")
-    left = percent((place + 0.5) / places - width / 2)
-    across = percent(width)
-    tone = "bar" if slot.inside else "bar outside"
+    tip = _tip(hour, places, f"{words.plural(totals.calls, 'call')}{failures}")
+    left, across = percent((hour.place + 0.5) / places - width / 2), percent(width)
+    tone = "bar" if hour.slot.inside else "bar outside"
     drawn = [element("rect", *tip, x=left, y=PLOT_PX - height, width=across, height=height, rx=2, class_=tone)]
     if failed:
         drawn.append(element("rect", x=left, y=PLOT_PX - failed, width=across, height=failed, rx=2, class_="failed"))
     return drawn
 
 
-def _band(slot: Slot, totals: Totals, place: int, places: int, ceiling: float) -> list[Markup]:
-    p50, p95, p99 = (value or 0.0 for value in (totals.p50_ms, totals.p95_ms, totals.p99_ms))
+def _band(hour: _Hour, places: int, ceiling: float) -> list[Markup]:
+    p50, p95, p99 = (value or 0.0 for value in (hour.totals.p50_ms, hour.totals.p95_ms, hour.totals.p99_ms))
     y50, y95, y99 = (PLOT_PX * (1 - value / ceiling) for value in (p50, p95, p99))
-    width, middle = _width(places), (place + 0.5) / places
+    width, middle = _width(places), (hour.place + 0.5) / places
     left, right = percent(middle - width / 2), percent(middle + width / 2)
-    shade = "" if slot.inside else " outside"
-    tip = _tip(slot, places, f"p50 {words.ms(p50)}, p95 {words.ms(p95)}, p99 {words.ms(p99)}")
+    shade = "" if hour.slot.inside else " outside"
+    tip = _tip(hour, places, f"p50 {words.ms(p50)}, p95 {words.ms(p95)}, p99 {words.ms(p99)}")
     height = max(2.0, y50 - y95)
+    tail = 2.0 if places <= TIPS_MAX else 1.25
     return [
         element("rect", *tip, x=left, y=y95, width=percent(width), height=height, rx=2, class_=f"band{shade}"),
         element("line", x1=left, x2=right, y1=y50, y2=y50, class_=f"median{shade}"),
-        element("circle", cx=percent(middle), cy=y99, r=2 if places <= TIPS_MAX else 1.25, class_=f"tail{shade}"),
+        element("circle", cx=percent(middle), cy=y99, r=tail, class_=f"tail{shade}"),
     ]
 
 
@@ -159,9 +169,9 @@ def _marks(ceiling: float) -> tuple[float, float, float]:
     return 0.0, ceiling / 2, ceiling
 
 
-def _tip(slot: Slot, places: int, said: str) -> tuple[Markup, ...]:
+def _tip(hour: _Hour, places: int, said: str) -> tuple[Markup, ...]:
     """What a mark says under the pointer; many narrow marks leave that to the table."""
-    return (element("title", f"{_hour_of_day(slot.at)}: {said}"),) if places <= TIPS_MAX else ()
+    return (element("title", f"{_hour_of_day(hour.slot.at)}: {said}"),) if places <= TIPS_MAX else ()
 
 
 def _round_ms(mark: float) -> str:

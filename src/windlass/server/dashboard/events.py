@@ -30,7 +30,7 @@ HEARTBEAT = b": still here\n\n"
 
 
 @dataclass
-class Audience:
+class Listeners:
     """The open streams of one scope: the head they were told last, how far the ledger was searched, a bell for each."""
 
     head: int
@@ -44,7 +44,7 @@ class Streams:
     def __init__(self, runtime: Runtime, stopping: Callable[[], bool]):
         self._runtime = runtime
         self._stopping = stopping
-        self._audiences: dict[Scope, Audience] = {}
+        self._audiences: dict[Scope, Listeners] = {}
         self._committed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._follower: asyncio.Task[None] | None = None
@@ -81,10 +81,10 @@ class Streams:
             await _write(send, HEARTBEAT)
 
     @contextlib.contextmanager
-    def _listening(self, owner: Scope) -> Iterator[tuple[Audience, asyncio.Event]]:
+    def _listening(self, owner: Scope) -> Iterator[tuple[Listeners, asyncio.Event]]:
         """A place in the scope's audience; the first listener starts the follower, the last one ends it."""
         bell, cursor = asyncio.Event(), self._runtime.overview.cursor
-        audience = self._audiences.setdefault(owner, Audience(cursor, cursor))
+        audience = self._audiences.setdefault(owner, Listeners(cursor, cursor))
         audience.bells.add(bell)
         if self._follower is None or self._follower.done():
             self._loop = asyncio.get_running_loop()
@@ -148,7 +148,7 @@ class Streams:
                 self._loop.call_soon_threadsafe(self._committed.set)
 
 
-def _ring(audience: Audience) -> None:
+def _ring(audience: Listeners) -> None:
     for bell in audience.bells:
         bell.set()
 

@@ -1,0 +1,102 @@
+"""What is in force, what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from tests.golden.application import Client, chat, key, opened, settings
+
+from windlass.memory import embedder
+from windlass.records import Scope
+from windlass.server import doctor
+from windlass.server.app import Windlass
+from windlass.settings import load
+from windlass.testing import Echo
+
+Usage = namedtuple("Usage", "total used free")
+PROVIDER = {
+    "name": "up",
+    "base_url": "http://127.0.0.1:1/v1",
+    "models": [{"name": "m"}],
+    "api_key_env": "UP_KEY",
+}
+
+
+async def test_it_tells_every_setting_with_its_source(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo()]) as runtime:
+        report = await doctor.examine(runtime, replay=False)
+    shown = report["settings"]
+    assert shown["home"] == {"value": str(tmp_path), "source": "command line"}
+    assert shown["server.port"] == {"value": 8321, "source": "default"}
+    assert shown["memory.embedder"] == {"value": "off", "source": "command line"}
+    assert report["findings"] == []
+    assert (report["ledger"], "replay" in report) == ({"head": 0, "database": "sqlite"}, False)
+    assert json.loads(json.dumps(report))["settings"]["gateway.auto"] == {"value": [], "source": "default"}
+
+
+async def test_replay_compares_the_live_policies_with_a_rebuild(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        client = Client(Windlass(runtime))
+        for _ in range(3):
+            call = (await client.post("/v1/chat/completions", chat(model="auto"))).headers["x-windlass-call"]
+            await client.post("/v1/feedback", {"target": call, "kind": "rating", "value": 1.0})
+        await runtime.caught_up()
+        report = await doctor.examine(runtime, replay=True)
+        assert report["replay"]["equal"] is True
+        assert report["replay"]["live"] == report["replay"]["rebuilt"]
+        assert report["replay"]["cursor"] == report["ledger"]["head"]
+        assert report["findings"] == []
+
+
+async def test_policies_that_differ_from_the_ledger_are_a_finding(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        await Client(Windlass(runtime)).post("/v1/chat/completions", chat(model="auto"))
+        await runtime.caught_up()
+        (decision,) = runtime.ledger.decisions(Scope())
+        assert runtime.loop.learn(decision, 1.0, None), "a reward that no record holds"
+        report = await doctor.examine(runtime, replay=True)
+    assert report["replay"]["equal"] is False
+    assert "differ from a rebuild" in report["findings"][0]
+
+
+def test_a_key_that_is_not_set_is_a_finding(tmp_path: Path) -> None:
+    found = doctor.findings(settings(tmp_path, providers=[PROVIDER]))
+    assert found == ["provider up: the variable UP_KEY is not set; export it or clear api_key_env"]
+
+
+def test_without_an_embedder_it_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedder, "available", lambda: False)
+    (found,) = doctor.findings(settings(tmp_path, memory__embedder="auto"))
+    assert "pip install windlass[embeddings]" in found
+    assert doctor.findings(settings(tmp_path, memory__embedder="off")) == []
+
+
+def test_a_disk_that_fills_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: Usage(0, 0, 5 * 1024 * 1024))
+    (found,) = doctor.findings(settings(tmp_path))
+    assert found == f"only 5 MB are free under {tmp_path}; make room before it fills"
+    assert doctor.findings(settings(tmp_path / "not-yet")) == []
+
+
+def test_a_model_that_auto_names_and_nobody_offers_is_a_finding(tmp_path: Path) -> None:
+    """Otherwise every call to `auto` fails, and nothing told the operator."""
+    found = doctor.findings(settings(tmp_path, gateway__auto=["gpt-nope"]))
+    assert any("gpt-nope" in one for one in found)
+
+
+async def test_no_secret_is_told(tmp_path: Path) -> None:
+    named = {"home": tmp_path, "memory.embedder": "off", "providers": [PROVIDER], "keys": [key("k", "acme")]}
+    loaded = load(named, environ={"UP_KEY": "sk-hunter2"})
+    assert "sk-hunter2" not in str(doctor.findings(loaded))
+    async with opened(tmp_path, upstreams=[PROVIDER], keys=[key("k", "acme")]) as runtime:
+        report = json.dumps(await doctor.examine(runtime, replay=False))
+    assert key("k", "acme")["sha256"] not in report
+
+
+async def test_a_password_in_an_url_is_not_told(tmp_path: Path) -> None:
+    secret = {**PROVIDER, "base_url": "http://user:hunter2@127.0.0.1:1/v1", "api_key_env": ""}
+    async with opened(tmp_path, upstreams=[secret]) as runtime:
+        assert "hunter2" not in json.dumps(await doctor.examine(runtime, replay=False))

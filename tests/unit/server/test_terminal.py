@@ -1,0 +1,185 @@
+"""What is printed: for people without control characters, for programs as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from windlass.errors import InputError
+from windlass.server import terminal
+
+QUOTE = {"text": "A pawl holds.", "speaker": "Guest", "cited": "[T 00:00:05]", "link": "https://x.example/a?t=5"}
+ASKED: dict[str, Any] = {
+    "question": "Why?",
+    "answered": True,
+    "quotes": [QUOTE],
+    "model": "local/quotes-fast",
+    "why": "fixed@1 p=1.000",
+    "lexical_only": True,
+    "latency_ms": 12.4,
+    "cost_nusd": 0,
+}
+EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e[bold red]x[/bold red] [/] \\[link=file:///etc]y[/link]"
+
+
+class Tty(io.StringIO):
+    """A terminal that remembers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("nusd", "text"), [(0, "0 USD"), (1_000_000_000, "1.000000 USD"), (1_234_567, "0.001235 USD"), (7, "0.000000 USD")]
+)
+def test_money_is_shown_in_dollars(nusd: int, text: str) -> None:
+    assert terminal.usd(nusd) == text
+
+
+def test_time_is_shown_in_utc() -> None:
+    assert terminal.when(1_700_000_000.9) == "2023-11-14 22:13:20"
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    cleaned = terminal.clean(EVIL + "\n⚓ é")
+    assert all(character.isprintable() or character == "\n" for character in cleaned)
+    assert cleaned.endswith("\n⚓ é")
+
+
+def test_an_answer_is_printed_with_quote_citation_link_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert terminal.show("ask", ASKED, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert "Q: Why?" in said
+    assert "Guest: “A pawl holds.” [T 00:00:05]" in said
+    assert "https://x.example/a?t=5" in said
+    assert "decided: local/quotes-fast (fixed@1 p=1.000); took 12 ms, 0 USD, lexical only" in said
+
+
+def test_nothing_in_memory_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = {**ASKED, "answered": False, "quotes": [], "model": "", "lexical_only": False}
+    terminal.show("ask", nothing, as_json=False)
+    said = capsys.readouterr().out
+    assert "Not in memory." in said
+    assert "decided: fixed@1 p=1.000; took" in said
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_no_text_steers_the_terminal_or_the_markup(monkeypatch: pytest.MonkeyPatch, tty: bool) -> None:
+    out = Tty() if tty else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    quote = {"text": EVIL, "speaker": EVIL, "cited": EVIL, "link": EVIL}
+    terminal.show_ask({**ASKED, "question": EVIL, "quotes": [quote], "model": EVIL, "why": EVIL})
+    said = out.getvalue()
+    assert "[bold red]x[/bold red]" in said, "markup of others is shown, not obeyed"
+    for control in ("\x1b[2J", "\x1b]", "\x07", "\x9b", "\u202e"):
+        assert control not in said
+
+
+def _trace(**outcome: Any) -> dict[str, Any]:
+    call = {"id": "call_1", "at": 1_700_000_000.0, "model": "auto"}
+    feedback = [
+        {"metric": "quality", "value": 0.5, "kind": "rating"},
+        {"metric": "quality", "value": None, "kind": "praise"},
+    ]
+    return {"call": call, "decisions": [], "outcome": outcome or None, "feedback": feedback}
+
+
+def test_calls_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = _trace(model="m", latency_ms=12.34, prompt_tokens=3, completion_tokens=4, cost_nusd=5_000_000, error=EVIL)
+    terminal.show("calls", {"calls": [whole, _trace()]}, as_json=False)
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert "answered by" in head
+    for cell in ("2023-11-14 22:13:20", "call_1", "auto", "12.3", "3+4", "0.005000 USD", "quality 0.5, praise"):
+        assert cell in first
+    assert "\x1b" not in first
+    assert "no outcome" in second
+
+
+def test_decisions_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    made = {
+        "at": 1_700_000_000.0, "point": "model", "action": "a", "propensity": 0.98765, "actions": ["a", "b"],
+        "policy": "p@1", "live": True, "fallback": "ValueError: boom",
+    }  # fmt: skip
+    terminal.show("decisions", {"decisions": [made, {**made, "live": False}]}, as_json=False)
+    _, first, second = capsys.readouterr().out.splitlines()
+    for cell in ("model", "0.988", "a, b", "p@1", "live", "ValueError: boom"):
+        assert cell in first
+    assert "shadow" in second
+
+
+@pytest.mark.parametrize(
+    ("operation", "said"), [("calls", "No calls yet; `windlass ask`"), ("decisions", "No decisions yet; every call")]
+)
+def test_empty_lists_say_what_makes_them_fuller(operation: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert terminal.show(operation, {operation: []}, as_json=False) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_the_doctor_tells_settings_findings_and_the_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    report: dict[str, Any] = {"settings": {"server.port": {"value": 8321, "source": "default"}}, "findings": []}
+    assert terminal.show("doctor", report, as_json=False) == 0
+    assert "All is well." in capsys.readouterr().out
+    equal = {"cursor": 7, "live": "a" * 64, "rebuilt": "b" * 64, "equal": True}
+    terminal.show("doctor", {**report, "replay": equal}, as_json=False)
+    assert "replay of 7 records: equal, bit for bit (bbbbbbbbbbbbbbbb)" in capsys.readouterr().out
+    broken = {**report, "findings": [f"broken {EVIL}"], "replay": {**equal, "equal": False}}
+    assert terminal.show("doctor", broken, as_json=False) == 1
+    said = capsys.readouterr().out
+    assert "DIFFERENT" in said
+    assert "finding: broken" in said
+    assert "\x1b" not in said
+
+
+def test_programs_get_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
+    assert terminal.show("doctor", {"findings": ["f"], "é": "⚓"}, as_json=True) == 1
+    assert json.loads(capsys.readouterr().out) == {"findings": ["f"], "é": "⚓"}
+
+
+def test_an_error_goes_to_stderr_or_becomes_json(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.fail(InputError("no [such] file\x1b[2J"), as_json=False)
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert "error: no [such] file" in written.err
+    assert "\x1b" not in written.err
+    terminal.fail(InputError("no file"), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"error": {"message": "no file", "category": "input_invalid"}}
+
+
+def test_half_a_surrogate_pair_is_still_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file name that is no UTF-8 comes with one; stdout cannot encode it as it is."""
+    terminal.fail(InputError("caf\udce9.md does not exist"), as_json=True)
+    assert "does not exist" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+def test_without_a_terminal_a_stage_is_a_line_once_it_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = terminal.Steps(quiet=False)
+    for stage, done, total in (("text", 0, 2), ("text", 1, 2), ("text", 2, 2), ("text", 2, 2), ("empty", 0, 0)):
+        steps.at(stage, done, total)
+    steps.at("vectors", 5, 4)
+    steps.close()
+    assert capsys.readouterr().err.splitlines() == ["text: 2 of 2", "vectors: 5 of 4"]
+
+
+def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = terminal.Steps(quiet=True)
+    steps.at("text", 2, 2)
+    steps.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_there_is_a_bar_that_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    err = Tty()
+    monkeypatch.setattr(sys, "stderr", err)
+    steps = terminal.Steps(quiet=False)
+    for done in range(3):
+        steps.at("text index", done, 2)
+    steps.at("vectors", 0, 4)
+    steps.close()
+    assert "text index" in err.getvalue()
+    assert steps._bar is not None
+    assert steps._bar.finished is False
+    assert not steps._bar.live.is_started
