@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -105,10 +106,7 @@ class Runtime:
         committed = asyncio.Event()
         running = asyncio.get_running_loop()
 
-        def wake(_head: int) -> None:
-            running.call_soon_threadsafe(committed.set)
-
-        self.ledger.on_commit(wake)
+        self.ledger.on_commit(partial(running.call_soon_threadsafe, committed.set))
         self._background = [asyncio.create_task(self._learn(committed)), asyncio.create_task(self._prune())]
         if self._serve is not None and self._unfinished.exists():
             try:

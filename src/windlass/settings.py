@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from windlass.policies.reward import RewardOptions
 
 FILE = "windlass.toml"
 PREFIX = "WINDLASS_"
+_PASSWORD = re.compile(r"://[^/@\s]*@")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -215,9 +217,22 @@ def flat(settings: Settings) -> dict[str, tuple[Any, str]]:
     found: dict[str, tuple[Any, str]] = {}
     for path, value in _leaves({k: v for k, v in tree.items() if k not in _OURS}, []):
         name = ".".join(path)
-        shown = [{**key, "sha256": key["sha256"][:8] + "..."} for key in value] if name == "keys" else value
+        shown = [{**key, "sha256": key["sha256"][:8] + "..."} for key in value] if name == "keys" else _veiled(value)
         found[name] = (shown, settings.sources.get(name, "default"))
     return found
+
+
+def _veiled(value: Any) -> Any:
+    """`value` without the passwords that URLs carry."""
+    match value:
+        case str():
+            return _PASSWORD.sub("://***@", value)
+        case list() | tuple():
+            return [_veiled(part) for part in value]
+        case dict():
+            return {name: _veiled(part) for name, part in value.items()}
+        case _:
+            return value
 
 
 def missing_secrets(settings: Settings) -> list[str]:

@@ -73,6 +73,7 @@ def _append_in_parts(ledger: MemoryLedger | SqlLedger, history: list[LedgerRecor
         ledger.append_now(*history[start:end])
 
 
+@settings(max_examples=60)
 @given(interleaved(), st.lists(st.integers(0, 60), max_size=6))
 def test_replay_gives_the_very_state_that_learning_as_it_came_gave(
     history: list[LedgerRecord], cuts: list[int]
@@ -87,6 +88,7 @@ def test_replay_gives_the_very_state_that_learning_as_it_came_gave(
     assert rebuild(ledger, _loop(), until=live.cursor).digest() == live.digest()
 
 
+@settings(max_examples=60)
 @given(interleaved(), st.integers(0, 60))
 def test_a_restart_is_the_same_as_going_on(history: list[LedgerRecord], cut: int) -> None:
     ledger, steady = MemoryLedger(), Learner(_loop())
@@ -100,6 +102,7 @@ def test_a_restart_is_the_same_as_going_on(history: list[LedgerRecord], cut: int
     assert (restarted.digest(), restarted.cursor) == (steady.digest(), steady.cursor)
 
 
+@settings(max_examples=60)
 @given(interleaved(), st.lists(st.integers(0, 60), max_size=6))
 def test_duplicates_change_nothing(history: list[LedgerRecord], cuts: list[int]) -> None:
     """A ledger that got every record twice holds, and teaches, what one holds that got it once."""
@@ -111,7 +114,7 @@ def test_duplicates_change_nothing(history: list[LedgerRecord], cuts: list[int])
     assert rebuild(once, _loop()).digest() == rebuild(twice, _loop()).digest()
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(interleaved(), st.lists(st.integers(0, 60), max_size=6))
 def test_sqlite_keeps_what_memory_keeps_and_replays_it(history: list[LedgerRecord], cuts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as folder:

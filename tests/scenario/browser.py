@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.resources import files
 from typing import Any, Literal
 
 from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Response, sync_playwright
@@ -23,7 +22,6 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-AXE = "axe-core@4.11.0"
 DESKTOP, PHONE = (1280, 900), (375, 812)
 Scheme = Literal["light", "dark"]
 
@@ -98,15 +96,9 @@ def window(
     assert seen.complaints == []
 
 
-def axe(folder: Path) -> str:
-    """The source of axe-core, fetched into `folder` by npm."""
-    subprocess.run(
-        ["npm", "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder), AXE],
-        check=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-    )
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
+def axe() -> str:
+    """The source of axe-core, as a package of the `scenario` group carries it."""
+    return (files("axe_playwright_python") / "axe.min.js").read_text()
 
 
 def findings(page: Page, source: str) -> list[str]:

@@ -216,8 +216,8 @@ def test_the_first_load_is_small(browser: Browser, origin: str, record_property:
 
 
 @pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return real.axe(tmp_path_factory.mktemp("axe"))
+def axe() -> str:
+    return real.axe()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -107,7 +107,7 @@ class Ask:
 
         Raises InputError for an empty or overlong question, and what `Gateway.complete` raises.
         """
-        asked = " ".join(question.split())
+        asked = " ".join(question.encode(errors="replace").decode().split())
         if not asked or len(asked) > MAX_QUESTION_CHARS:
             raise InputError(f"a question has 1 to {MAX_QUESTION_CHARS} characters; this one has {len(asked)}")
         started = self._clock()

@@ -170,18 +170,25 @@ class Tally:
             self.malformed += 1
             return
         if part.error is not None:
-            self.error = True
-            code = part.error.get("code") if isinstance(part.error, dict) else None
-            self.code = code if isinstance(code, str) else ""
+            self.error, self.code = True, _code(part.error)
         if part.usage is not None:
             self.prompt_tokens = _count(part.usage.prompt_tokens)
             self.completion_tokens = _count(part.usage.completion_tokens)
         self._chose = self._chose or part.choices is not None
         for choice in part.choices or ():
-            piece = choice.delta or choice.message
-            if piece is not None and piece.content:
-                self._texts.append(piece.content)
-            self._finished = self._finished or choice.finish_reason is not None
+            self._choice(choice)
+
+    def _choice(self, choice: _ChoicePart) -> None:
+        piece = choice.delta or choice.message
+        if piece is not None and piece.content:
+            self._texts.append(piece.content)
+        self._finished = self._finished or choice.finish_reason is not None
+
+
+def _code(error: Any) -> str:
+    """The provider's own name for an error, '' where it gives none."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else ""
 
 
 def _count(tokens: Any) -> int | None:

@@ -88,7 +88,7 @@ def rating(name: str, target: str, scope: Scope = A, value: float = 1.0) -> Feed
 
 async def _order(ledger: Ledger) -> None:
     heads: list[int] = []
-    ledger.on_commit(heads.append)
+    ledger.on_commit(lambda: heads.append(ledger.head()))
     assert ledger.head() == 0, "an empty ledger has head 0"
     first = await ledger.append(call("call_1"), decision("decision_1", "call_1"))
     second = await ledger.append(outcome("call_1"))

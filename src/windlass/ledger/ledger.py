@@ -78,8 +78,8 @@ class Ledger(Protocol):
         """`append` for a plain thread, such as a workflow step: block until committed."""
         ...
 
-    def on_commit(self, listener: Callable[[int], None]) -> None:
-        """Call `listener(head)` after every commit of this process, from the committing thread; it must be quick."""
+    def on_commit(self, listener: Callable[[], object]) -> None:
+        """Call `listener()` after every commit of this process, from the committing thread; it must be quick."""
         ...
 
     def head(self) -> int:

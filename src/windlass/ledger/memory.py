@@ -25,7 +25,7 @@ class MemoryLedger:
         self._bodies: dict[tuple[Scope, str], Body] = {}
         self._known: set[tuple[type, Scope, str]] = set()
         self._snapshots: dict[tuple[str, int], Snapshot] = {}
-        self._listeners: list[Callable[[int], None]] = []
+        self._listeners: list[Callable[[], object]] = []
         self._sequence = itertools.count(1)
         self._closed = False
         self._lock = threading.RLock()
@@ -49,10 +49,10 @@ class MemoryLedger:
                 self._keep(item)
             head = self.head()
         for listener in self._listeners:
-            listener(head)
+            listener()
         return head
 
-    def on_commit(self, listener: Callable[[int], None]) -> None:
+    def on_commit(self, listener: Callable[[], object]) -> None:
         self._listeners.append(listener)
 
     def head(self) -> int:

@@ -25,7 +25,7 @@ class SqlLedger:
 
     def __init__(self, db: Database):
         self._db = db
-        self._listeners: list[Callable[[int], None]] = []
+        self._listeners: list[Callable[[], object]] = []
         self._inserts: dict[sa.Table, Any] = {t: db.insert_new(t, "tenant", "workspace", "id") for t in _APPENDED}
         self._inserts[schema.contexts] = db.insert_new(schema.contexts, "tenant", "workspace", "decision")
         self._group = GroupCommit[_Pending](self._commit)
@@ -40,7 +40,7 @@ class SqlLedger:
         """`append` for a plain thread, such as a workflow step: block until committed."""
         return self._group.submit(_pending(items), durable=True).result()
 
-    def on_commit(self, listener: Callable[[int], None]) -> None:
+    def on_commit(self, listener: Callable[[], object]) -> None:
         self._listeners = [*self._listeners, listener]
 
     def head(self) -> int:
@@ -155,7 +155,7 @@ class SqlLedger:
             for table, values in grouped.items():
                 connection.execute(self._inserts[table], values)
         for listener in self._listeners:
-            listener(head)
+            listener()
         return head
 
 

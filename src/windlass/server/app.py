@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 import structlog
 
-from windlass.errors import AccessError, RequestError, classify
+from windlass.errors import AccessError, RequestError, WindlassError, classify
 from windlass.gateway.admission import Caller
 from windlass.records import DEFAULT_TENANT, DEFAULT_WORKSPACE
 from windlass.records import Scope as Owner
@@ -22,6 +22,7 @@ from windlass.server.asgi import App, Receive, Scope, Send
 from windlass.server.envelope import envelope
 from windlass.server.openai import OpenAI
 from windlass.server.operations import OPERATIONS
+from windlass.server.peer import instance
 from windlass.settings import LOOPBACK
 
 log = structlog.get_logger(__name__)
@@ -36,7 +37,7 @@ class Windlass:
         self._runtime = runtime
         self._token = token
         self._dashboard = dashboard
-        self._routes = OpenAI(runtime).routes | {("GET", "/healthz"): _health}
+        self._routes = OpenAI(runtime).routes | {("GET", "/healthz"): self._health}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -56,7 +57,10 @@ class Windlass:
         except Exception as exc:
             status, body = envelope(exc)
             if status >= 500:
-                log.error("request_failed", path=scope.get("path"), error=classify(exc).value, exc_info=exc)
+                unexpected = None if isinstance(exc, WindlassError) else exc
+                reason = str(exc) if unexpected is None else type(exc).__name__
+                error = classify(exc).value
+                log.error("request_failed", path=scope.get("path"), error=error, reason=reason, exc_info=unexpected)
             if not started:
                 await asgi.respond(send, status, body)
 
@@ -86,6 +90,9 @@ class Windlass:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise RequestError(f"the body is not a JSON object: {exc}", code="invalid_json") from exc
         await asgi.respond_json(send, await operation(self._runtime, caller, arguments))
+
+    async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await asgi.respond_json(send, {"status": "ok", "instance": instance(self._token) if self._token else ""})
 
     def _caller(self, operation: str, scope: Scope) -> Caller:
         """The folder's token speaks for its owner; otherwise a key does. Reading local files takes the token."""
@@ -119,10 +126,6 @@ def _netloc(origin: str) -> str:
         return urlsplit(origin).netloc
     except ValueError:
         return ""
-
-
-async def _health(_scope: Scope, _receive: Receive, send: Send) -> None:
-    await asgi.respond_json(send, {"status": "ok"})
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -109,7 +109,7 @@ async def decisions(runtime: Runtime, caller: Caller, arguments: Arguments) -> d
 async def examine(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """What `windlass doctor` tells."""
     require(caller, "operator")
-    return await doctor.examine(runtime, replay=_read(arguments, _Doctor).replay)
+    return await doctor.examine(runtime, caller.scope.tenant, replay=_read(arguments, _Doctor).replay)
 
 
 OPERATIONS: dict[str, Operation] = {

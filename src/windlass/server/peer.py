@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 from pathlib import Path
@@ -26,22 +27,27 @@ class Peer:
         status, answer = self._post(f"/api/{name}", arguments)
         if status < 400:
             return answer
-        message = str(answer.get("error", {}).get("message", answer))
+        error = answer.get("error")
+        message = str(error.get("message", error) if isinstance(error, dict) else answer)
         raise {400: InputError, 401: AccessError}.get(status, WorkflowError)(message)
 
     def alive(self) -> bool:
-        """Does it still answer?"""
+        """Does it still answer, and is it the very server that left its address, not another one on the same port?"""
         try:
-            return self._request("GET", "/healthz", None)[0] == 200
+            status, answer = self._request("GET", "/healthz", None)
         except WindlassError:
             return False
+        return status == 200 and answer.get("instance") == instance(self._token)
 
     def _post(self, path: str, arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         return self._request("POST", path, json.dumps(arguments))
 
     def _request(self, method: str, path: str, body: str | None) -> tuple[int, dict[str, Any]]:
-        parts = urlsplit(self.url)
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+        try:
+            parts = urlsplit(self.url)
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+        except (ValueError, http.client.HTTPException) as exc:
+            raise WorkflowError(f"{self.url!r} is no address of a server: {exc}; remove {FILE}") from exc
         try:
             headers = {"x-windlass-token": self._token} if method == "POST" else {}
             connection.request(method, path, body, headers)
@@ -52,6 +58,11 @@ class Peer:
             raise WorkflowError(f"the server at {self.url} does not answer: {exc}; is it still running?") from exc
         finally:
             connection.close()
+
+
+def instance(token: str) -> str:
+    """What a server shows of its token so that those who hold it can recognise it."""
+    return hashlib.sha256(b"windlass instance " + token.encode()).hexdigest()[:16]
 
 
 def find(home: Path) -> Peer | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from importlib.resources import as_file, files
@@ -28,6 +29,7 @@ OWNER = Caller(Scope(), "admin", "")
 POLL_S = 0.1
 SAMPLES, SAMPLE_QUESTIONS = "samples", "sample_questions.txt"
 T = TypeVar("T")
+_SERVING = threading.Event()
 Operate = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -72,7 +74,7 @@ def up(settings: Settings, *, dashboard: bool, as_json: bool) -> int:
             await serve(runtime, dashboard=dashboard, ready=lambda url: _ready(url, dashboard, as_json))
         return 0
 
-    return _until_interrupted(settings, serving())
+    return _served(settings, serving())
 
 
 def run(
@@ -98,7 +100,7 @@ def run(
                 return 0
             return code
 
-    return _until_interrupted(settings, doing())
+    return _served(settings, doing()) if stay else _alone(settings, doing())
 
 
 async def _main_job(
@@ -201,6 +203,7 @@ def _tell(report: dict[str, Any]) -> None:
 
 
 def _ready(url: str, dashboard: bool, as_json: bool) -> None:
+    _SERVING.set()
     if as_json:
         terminal.print_json({"url": url, "openai_base_url": f"{url}/v1", "dashboard": dashboard})
     else:
@@ -208,23 +211,36 @@ def _ready(url: str, dashboard: bool, as_json: bool) -> None:
         terminal.console().print(f"\nWindlass is up: {pages}OpenAI base_url {url}/v1  (Ctrl-C stops it)")
 
 
-def _until_interrupted(settings: Settings, work: Coroutine[Any, Any, int]) -> int:
-    """Run to the end; an interrupt while serving is the ordinary end of a server."""
+def _served(settings: Settings, work: Coroutine[Any, Any, int]) -> int:
+    """Run a server to its end; an interrupt is the ordinary one, once it is up."""
+    try:
+        return _alone(settings, work)
+    except KeyboardInterrupt:
+        if not _SERVING.is_set():
+            raise
+        terminal.note("stopped")
+        return 0
+
+
+def _alone(settings: Settings, work: Coroutine[Any, Any, int]) -> int:
+    """Run `work` on a folder that no server runs on."""
     running = peer.find(settings.home)
     if running is not None:
         work.close()
         raise FolderBusy(
             f"a server already runs on {settings.home}: {running.url}; stop it or use another WINDLASS_HOME"
         )
-    try:
-        return _in_loop(work)
-    except KeyboardInterrupt:
-        terminal.note("stopped")
-        return 0
+    return _in_loop(work)
 
 
 def _in_loop(work: Coroutine[Any, Any, T]) -> T:
     structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # Plain tracebacks: those with local variables would print keys and prompts.
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )

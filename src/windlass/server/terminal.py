@@ -41,8 +41,13 @@ def fail(exc: WindlassError, *, as_json: bool) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """One JSON document; characters that the terminal cannot take are escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def clean(text: str) -> str:

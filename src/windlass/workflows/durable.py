@@ -166,7 +166,7 @@ class Handle:
         """Block until the run ended; WorkflowError where it broke (its steps only report)."""
         try:
             self._handle.get_result()
-        except dbos_error.DBOSException as exc:
+        except Exception as exc:
             raise WorkflowError(f"run {self.run} broke: {exc}; its steps are in the ledger") from exc
 
 

@@ -56,7 +56,15 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fake], Fake]:
 
 
 def _progress(**state: Any) -> dict[str, Any]:
-    done = {"status": "done", "vectors_status": "done", "text": 1, "analysis": 1, "failed": [], "chunks": 4, "vectors": 4}
+    done = {
+        "status": "done",
+        "vectors_status": "done",
+        "text": 1,
+        "analysis": 1,
+        "failed": [],
+        "chunks": 4,
+        "vectors": 4,
+    }
     return done | state
 
 
@@ -81,7 +89,10 @@ def test_files_are_handed_over_by_their_full_names(
     tmp_path: Path, serving: Callable[[Fake], Fake], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(DATA)
-    states = [_progress(status="running", text=0, vectors_status="unknown"), _progress(vectors=2, vectors_status="running")]
+    states = [
+        _progress(status="running", text=0, analysis=0, vectors_status="unknown"),
+        _progress(vectors=2, vectors_status="running"),
+    ]
 
     def answers(name: str, _arguments: dict[str, Any]) -> dict[str, Any]:
         if name == "ingest":
@@ -129,9 +140,7 @@ def test_what_was_not_taken_in_is_named_and_fails_the_command(
 
 
 @pytest.mark.parametrize("broken", [{"status": "broken"}, {"vectors_status": "broken"}])
-def test_a_run_that_broke_is_an_error(
-    tmp_path: Path, serving: Callable[[Fake], Fake], broken: dict[str, str]
-) -> None:
+def test_a_run_that_broke_is_an_error(tmp_path: Path, serving: Callable[[Fake], Fake], broken: dict[str, str]) -> None:
     def answers(name: str, _arguments: dict[str, Any]) -> dict[str, Any]:
         return {"run": "run_1", "items": ["i"], "names": ["n"]} if name == "ingest" else _progress(**broken)
 
@@ -154,9 +163,7 @@ def test_a_folder_has_one_server(tmp_path: Path, serving: Callable[[Fake], Fake]
     serving(Fake(lambda _name, _arguments: {}))
     for command in (
         lambda: session.up(settings(tmp_path), dashboard=True, as_json=False),
-        lambda: session.run(
-            settings(tmp_path), paths=(), questions=(), stay=False, dashboard=False, as_json=True
-        ),
+        lambda: session.run(settings(tmp_path), paths=(), questions=(), stay=False, dashboard=False, as_json=True),
     ):
         with pytest.raises(FolderBusy, match=r"already runs on .*: http://127\.0\.0\.1:8321"):
             command()

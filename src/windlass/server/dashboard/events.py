@@ -141,7 +141,7 @@ class Streams:
     def _moved(self, owner: Scope, after: int) -> bool:
         return bool(self._runtime.ledger.read(owner, after=after, limit=1))
 
-    def _on_commit(self, _head: int) -> None:
+    def _on_commit(self) -> None:
         """Called from the committing thread."""
         if self._loop is not None and self._audiences:
             with contextlib.suppress(RuntimeError):  # the loop has closed since: nobody listens any more
