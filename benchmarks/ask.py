@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.common import Figures, Options, run
 from windlass.content.ask import Asked, Quote
 from windlass.content.ingest import COLLECTION, files_of

@@ -252,7 +252,7 @@ class Inline:
         try:
             value = action(*args)
             result = value if isinstance(value, StepResult) else StepResult(status="ok", value=value)
-        except Exception as exc:  # noqa: BLE001 (as the engine: what a step raised is its result)
+        except Exception as exc:
             result = StepResult(status="failed", error=classify(exc).value, message=str(exc))
         self.events[name, item] = result
         return result

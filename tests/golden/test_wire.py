@@ -31,7 +31,7 @@ PASSAGES = (
 )
 ASKING = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PASSAGES}]}
 CHAT = "/v1/chat/completions"
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "gateway__auto": ["local/quotes-fast"],
     "gateway__max_body_bytes": 4096,
     # What a learner says of its choice changes with every call.

@@ -43,15 +43,12 @@ def outcomes(draw: st.DrawFn) -> Outcome:
 @st.composite
 def others(draw: st.DrawFn) -> LedgerRecord:
     scope, number = draw(st.sampled_from(SCOPES)), draw(st.integers(0, 10**9))
-    return draw(
-        st.sampled_from(
-            [
-                call(f"call_{number}", scope),
-                decision(f"decision_{number}", f"call_{number}", scope),
-                rating(f"feedback_{number}", f"call_{number}", scope),
-            ]
-        )
-    )
+    made: list[LedgerRecord] = [
+        call(f"call_{number}", scope),
+        decision(f"decision_{number}", f"call_{number}", scope),
+        rating(f"feedback_{number}", f"call_{number}", scope),
+    ]
+    return draw(st.sampled_from(made))
 
 
 HISTORY = st.lists(st.one_of(outcomes(), others()), max_size=40)

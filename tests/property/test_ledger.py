@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from windlass.ledger.memory import MemoryLedger
 from windlass.ledger.sql import SqlLedger
 from windlass.policies.loop import Loop, PointOptions
 from windlass.policies.replay import Learner, rebuild
-from windlass.records import Call, Decision, Feedback, LedgerRecord, Outcome, Scope
+from windlass.records import Call, ContextValue, Decision, Feedback, LedgerRecord, Outcome, Scope
 
 SCOPES = (Scope("a", "one"), Scope("a", "two"), Scope("b", "one"))
 AT = 1_800_000_000.0
@@ -30,14 +31,14 @@ def _loop() -> Loop:
 @st.composite
 def records(draw: st.DrawFn) -> LedgerRecord:
     scope, call = draw(st.sampled_from(SCOPES)), draw(CALLS)
-    owner = {"at": AT, "tenant": scope.tenant, "workspace": scope.workspace}
+    owner: dict[str, Any] = {"at": AT, "tenant": scope.tenant, "workspace": scope.workspace}
     match draw(st.sampled_from(["call", "decision", "decision", "outcome", "feedback", "feedback"])):
         case "call":
             parent = draw(st.sampled_from(["", "answer_1", "call_0", "call_1"]))
             return Call(id=call, endpoint="chat", model="auto", parent=parent, user="u", **owner)
         case "decision":
             action, live = draw(st.sampled_from(["x", "y"])), draw(st.booleans())
-            context = {"one": draw(st.floats(-2, 2)), "two": draw(st.floats(0, 1))}
+            context: dict[str, ContextValue] = {"one": draw(st.floats(-2, 2)), "two": draw(st.floats(0, 1))}
             return Decision(
                 id=f"decision_{call}{'' if live else '-shadow'}", call=call, point="model", actions=("x", "y"),
                 policy=_loop().policy_id("model"), action=action, propensity=0.5, live=live, context=context, **owner,
@@ -51,8 +52,9 @@ def records(draw: st.DrawFn) -> LedgerRecord:
         case _:
             target = draw(st.one_of(CALLS, st.just("answer_1"), st.just("item_unknown")))
             return Feedback(
-                id=f"feedback_{draw(st.integers(0, 12))}", target=target, kind=draw(st.sampled_from(["rating", "praise"])),
-                source=draw(st.sampled_from(["user", "qa"])), value=draw(st.floats(0, 1)), **owner,
+                id=f"feedback_{draw(st.integers(0, 12))}", target=target,
+                kind=draw(st.sampled_from(["rating", "praise"])), source=draw(st.sampled_from(["user", "qa"])),
+                value=draw(st.floats(0, 1)), **owner,
             )  # fmt: skip
 
 

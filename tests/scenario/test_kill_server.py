@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import random
 import threading
@@ -59,5 +60,5 @@ def _load(url: str, stop: threading.Event, received: list[str], acknowledged: li
                 status, reply = post(f"{url}/v1/feedback", said, timeout_s=5)
                 assert status == 200, reply
             acknowledged.append(said["id"])
-        except (OSError, json.JSONDecodeError):
+        except (OSError, http.client.HTTPException, json.JSONDecodeError):
             return

@@ -104,6 +104,8 @@ def test_the_program_has_help_and_a_version(capsys: pytest.CaptureFixture[str]) 
         ("calls", "--limit", "many"),
         ("calls", "--nope"),
         ("ingest", "/does/not/exist"),
+        ("ingest", "x" * 5_000),
+        ("ingest", "/dev/zero"),
         ("up", "--port", "0"),
         ("up", "--port", "99999"),
         ("up", "--port", "http"),
@@ -129,7 +131,13 @@ def test_with_json_an_error_is_json(arguments: tuple[str, ...], capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("[server]\nport = 'x'", "server.port"), ("[nope]\nx = 1", "nope"), ("[", "not valid TOML")]
+    ("text", "said"),
+    [
+        ("[server]\nport = 'x'", "server.port"),
+        ("[nope]\nx = 1", "nope"),
+        ("[", "not valid TOML"),
+        ("[points.model]\npolicy = 'nope'", "unknown policy"),
+    ],
 )
 def test_a_mistake_in_the_settings_is_two(
     tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
@@ -200,7 +208,8 @@ def test_the_doctor_replays(filled: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_the_doctor_fails_on_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "windlass.toml").write_text(
-        '[[providers]]\nname = "up"\nbase_url = "http://127.0.0.1:1/v1"\napi_key_env = "UP_KEY"\nmodels = [{name = "m"}]\n'
+        '[[providers]]\nname = "up"\nbase_url = "http://127.0.0.1:1/v1"\napi_key_env = "UP_KEY"\n'
+        'models = [{name = "m"}]\n'
     )
     assert _code("doctor") == 1
     assert "UP_KEY is not set" in capsys.readouterr().out

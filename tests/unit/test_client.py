@@ -83,8 +83,11 @@ def test_models_begin_with_auto(client: Client) -> None:
         (lambda c: c.feedback("call_1", "rating"), RequestError),
         (lambda c: c.feedback("call_1", "rating", value=2.0), RequestError),
         (lambda c: c.feedback("call_1", "rating", value=float("nan")), RequestError),
+        (lambda c: c.feedback("call_1", "praise", comment="half a pair \ud800"), RequestError),
+        (lambda c: c.chat([{"role": "user", "content": "half a pair \ud800"}], model="echo"), RequestError),
+        (lambda c: c.chat([{"role": "user", "content": object()}], model="echo"), RequestError),
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_what_goes_wrong_is_raised_in_the_callers_thread(client: Client, call: Any, raised: type[Exception]) -> None:
     with pytest.raises(raised):

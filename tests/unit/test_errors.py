@@ -238,7 +238,7 @@ def test_classify_what_sqlite_raises(tmp_path: Path, statement: str, category: C
     with engine.connect() as other, engine.connect() as db:
         if category is C.DATABASE_LOCKED:
             other.exec_driver_sql("begin exclusive")
-        with pytest.raises(sa.exc.SQLAlchemyError) as failure:  # noqa: PT012 (the limit belongs to the same connection)
+        with pytest.raises(sa.exc.SQLAlchemyError) as failure:
             db.exec_driver_sql("pragma max_page_count = 4")
             db.exec_driver_sql(statement)
     engine.dispose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from windlass.runtime import LEARNER, SNAPSHOT_VERSION, Runtime
 from windlass.server.app import Windlass
 from windlass.testing import Echo
 
+PROVIDER = {"name": "up", "base_url": "http://127.0.0.1:1/v1", "models": [{"name": "m"}]}
 BODY = b'{"model":"auto","messages":[{"role":"user","content":"hi"}]}'
 
 
@@ -238,3 +240,28 @@ async def test_keys_of_the_settings_guard_the_gateway(tmp_path: Path) -> None:
         assert response.status == 200
         (outcome,) = [e.record for e in runtime.ledger.read(ALL) if isinstance(e.record, Outcome)]
         assert outcome.scope == Scope("acme", "one")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"points": {"model": {"policy": "nope"}}}, {"providers": [PROVIDER, {**PROVIDER, "name": "twin"}]}]
+)
+async def test_settings_that_cannot_work_let_the_folder_go(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    threads = threading.active_count()
+    with pytest.raises(WindlassError):
+        Runtime(settings(tmp_path, **wrong), workflows=True)
+    assert threading.active_count() == threads
+    async with Runtime(settings(tmp_path), workflows=True):
+        """The folder is free."""
+
+
+async def test_a_disk_that_is_full_at_the_end_still_lets_the_folder_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_snapshot: Snapshot) -> None:
+        raise LedgerError("database or disk is full")
+
+    with pytest.raises(LedgerError, match="full"):
+        async with Runtime(settings(tmp_path), workflows=True) as runtime:
+            monkeypatch.setattr(runtime.ledger, "save_snapshot", full)
+    async with Runtime(settings(tmp_path), workflows=True):
+        """The folder is free."""

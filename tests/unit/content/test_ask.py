@@ -1,4 +1,4 @@
-"""Questions to memory: every quote that is shown stands in the stored segment, whatever a model or a transcript says."""
+"""Questions to memory: every quote that is shown stands in the stored segment, whatever a model or transcript says."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ TAMPERING = Tampering()
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def runtime(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runtime]:
     """The sample in the default scope and in another tenant's, a transcript full of instructions in the default one."""
-    options = {"gateway__auto": [FAST]}
-    async with opened(tmp_path_factory.mktemp("home"), [TAMPERING], clock=time.time, **options) as runtime:
+    home = tmp_path_factory.mktemp("home")
+    async with opened(home, [TAMPERING], clock=time.time, gateway__auto=[FAST]) as runtime:
         ingest, engine = inline_ingest(runtime)
         await asyncio.to_thread(ingest.submit, Scope(), [DATA / "sample.md", DATA / "injected.md"])
         await asyncio.to_thread(ingest.submit, OTHER, [DATA / "sample.vtt"])

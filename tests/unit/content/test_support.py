@@ -40,11 +40,10 @@ def test_support_is_a_probability(cosine: float, coverage: float, lexical_only: 
 @given(SHARE, SHARE, SHARE, st.booleans())
 def test_more_evidence_never_supports_less(low: float, high: float, other: float, lexical_only: bool) -> None:
     low, high = sorted((low, high))
-    for less, more in (
-        ({"cosine": low, "coverage": other}, {"cosine": high, "coverage": other}),
-        ({"cosine": other, "coverage": low}, {"cosine": other, "coverage": high}),
-    ):
-        assert _support(**less, lexical_only=lexical_only) <= _support(**more, lexical_only=lexical_only)
+    for less, more in (((low, other), (high, other)), ((other, low), (other, high))):
+        assert _support(cosine=less[0], coverage=less[1], lexical_only=lexical_only) <= _support(
+            cosine=more[0], coverage=more[1], lexical_only=lexical_only
+        )
 
 
 def test_without_vectors_the_words_decide_alone() -> None:

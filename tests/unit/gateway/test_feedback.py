@@ -77,6 +77,8 @@ def test_every_time_since_2000_and_every_value_is_kept_as_it_is(at: float, value
         b'{"kind": "rating", "value": 1}',
         b'{"target": "", "kind": "rating", "value": 1}',
         b'{"target": "call 1", "kind": "rating", "value": 1}',
+        b'{"target": "call_1\\n", "kind": "rating", "value": 1}',
+        b'{"target": "call_1", "kind": "rating", "value": 1, "id": "x\\n"}',
         b'{"target": "call_\\u0000", "kind": "rating", "value": 1}',
         b'{"target": "\\u2693", "kind": "rating", "value": 1}',
         b'{"target": 5, "kind": "rating", "value": 1}',

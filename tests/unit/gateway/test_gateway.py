@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -33,7 +34,10 @@ KEY = KeyOptions(
     tenant="acme",
     workspaces=("one", "two"),
 )
-PLAIN = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+PLAIN = (
+    b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+)
 GONE = ErrorCategory.CLIENT_GONE.value
 CUT = ErrorCategory.STREAM_CUT.value
 
@@ -614,3 +618,55 @@ async def test_a_call_is_recorded_for_the_tenant_of_its_key() -> None:
     gateway.admission = Admission([KEY], 1024)
     await gateway.complete(Request(json.dumps(chat()).encode(), key="secret-ops", workspace="two"))
     assert {entry.record.scope for entry in ledger.read(ALL)} == {Scope("acme", "two")}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"content": null, "tool_calls": [{"id": "t", "function": {"name": "f", "arguments": "{}"}}]}',
+        b'{"content": [{"type": "text", "text": "parts"}]}',
+        b'{"content": "x", "reasoning": {"steps": []}}',
+        b'{"refusal": "no"}',
+        b"{}",
+    ],
+)
+async def test_a_completion_in_another_dialect_is_still_one(message: bytes) -> None:
+    """Calls of tools, contents in parts: what we do not read is no failure of the provider."""
+    ledger = MemoryLedger()
+    body = b'{"choices": [{"message": ' + message + b', "finish_reason": "tool_calls"}], "usage": null}'
+    answer = await _gateway(ledger, Scripted(body)).complete(_request(model="m"))
+    assert await _read(answer) == body
+    assert _outcome(ledger).error == ""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_provider_with_a_bug_is_recorded_as_that(stream: bool) -> None:
+    """The client did not leave; who reads `client_gone` would look in the wrong place."""
+    ledger = MemoryLedger()
+    provider = (streaming if stream else Scripted)(event("a"), ValueError("a bug in a provider"))
+    with pytest.raises(ValueError, match="a bug"):
+        await _read(await _gateway(ledger, provider).complete(_request(model="m", stream=stream)))
+    await asyncio.sleep(0.01)
+    assert provider.closed.is_set()
+    assert _outcome(ledger).error not in ("", GONE)
+
+
+async def test_a_provider_whose_send_has_a_bug_leaves_a_record() -> None:
+    class Buggy(Echo):
+        async def send(self, request: Any) -> Any:
+            raise ValueError("a bug in a provider")
+
+    ledger = MemoryLedger()
+    with pytest.raises(ValueError, match="a bug"):
+        await _gateway(ledger, Buggy()).complete(_request())
+    assert _outcome(ledger).error != ""
+
+
+async def test_one_very_long_event_does_not_hold_the_loop() -> None:
+    """An image in a stream is one line of megabytes; joining it anew with every chunk takes the square of that."""
+    line = b'data: {"choices": [{"delta": {"content": "' + b"x" * 8_000_000 + b'"}}]}\n\n'
+    chunks = [line[start : start + 4_096] for start in range(0, len(line), 4_096)]
+    answer = await _gateway(MemoryLedger(), streaming(*chunks, DONE)).complete(_request(model="m", stream=True))
+    started = time.process_time()
+    assert len(await _read(answer)) == len(line) + len(DONE)
+    assert time.process_time() - started < 2.0

@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from tests.golden.application import DONE, LAST, Upstream, event, upstream
@@ -22,7 +23,7 @@ BODY = b'{"model": "m",  "messages": [{"role": "user", "content": "h\\u00e9"}], 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
-def _options(url: str, **more: float) -> ProviderOptions:
+def _options(url: str, **more: Any) -> ProviderOptions:
     return ProviderOptions(name="up", base_url=url, models=(ModelOptions(name="m"),), **more)
 
 
@@ -272,22 +273,45 @@ async def test_more_than_a_hundred_calls_reach_the_upstream_at_once() -> None:
         await release.wait()
         await _whole("200 OK", "application/json", answered)(writer)
 
-    async with _connected(together, connect_timeout_s=0.3) as (provider, server):
+    async with _connected(together, connect_timeout_s=10.0) as (provider, server):
         waiting = [asyncio.create_task(provider.send(_request())) for _ in range(calls)]
-        for _ in range(50):
+        for _ in range(500):
             if len(server.requests) == calls:
                 break
             await asyncio.sleep(0.01)
+        together_there = len(server.requests)
         release.set()
         replies = await asyncio.gather(*waiting, return_exceptions=True)
         failed = [str(reply) for reply in replies if isinstance(reply, BaseException)]
         for reply in replies:
             if isinstance(reply, ProviderReply):
                 await _read(reply)
-        assert (len(server.requests), failed) == (calls, [])
+        assert (together_there, failed) == (calls, [])
 
 
 async def test_closing_twice_and_without_a_call_is_fine() -> None:
     provider = OpenAICompatible(_options("http://127.0.0.1:1/v1"))
     await provider.close()
     await provider.close()
+
+
+async def test_a_reply_that_is_given_back_unread_hangs_up() -> None:
+    """The client may leave before the first chunk is asked for; a generator that never began closes nothing."""
+
+    async def endless(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"\r\n" + event("a"))
+
+    async with _connected(endless) as (provider, server):
+        reply = await provider.send(_request())
+        await reply.chunks.aclose()
+        async with asyncio.timeout(2):
+            await server.hung_up.wait()
+
+
+@pytest.mark.parametrize("content_type", ["text/\u2693", "nonsense", "", "text/html; charset=\xff", "a/b\tc"])
+async def test_a_content_type_of_any_bytes_can_be_passed_on(content_type: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: 2\r\n\r\n{{}}".encode()
+    async with _connected(_says(head)) as (provider, _):
+        reply = await provider.send(_request())
+        assert reply.content_type.encode("latin-1")
+        assert await _read(reply) == b"{}"

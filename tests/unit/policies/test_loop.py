@@ -287,7 +287,7 @@ def test_threads_may_decide_while_another_learns():
                     asked.learn(decision, step / 40, None)
                 else:
                     ask(asked, f"call_{number}_{step}")
-        except Exception as exc:  # noqa: BLE001  # handed to the assertion below
+        except Exception as exc:  # handed to the assertion below
             errors.append(exc)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_without_an_embedder_it_says_how_to_get_one(tmp_path: Path, monkeypatch:
 
 
 def test_a_disk_that_fills_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: Usage(0, 0, 5 * 1024 * 1024))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(0, 0, 5 * 1024 * 1024))
     (found,) = doctor.findings(settings(tmp_path))
     assert found == f"only 5 MB are free under {tmp_path}; make room before it fills"
     assert doctor.findings(settings(tmp_path / "not-yet")) == []

@@ -265,6 +265,15 @@ async def test_headers_of_an_upstream_cannot_add_headers_of_ours(tmp_path: Path)
         assert response.headers["x-windlass-model"] == "m  x-evil: 1?"
 
 
+@pytest.mark.parametrize("status", [101, 600, 999])
+async def test_a_status_that_no_server_can_send_becomes_one_that_it_can(tmp_path: Path, status: int) -> None:
+    """uvicorn knows the statuses from 100 to 599, and would answer 500 by itself."""
+    async with opened(tmp_path, [Scripted(b"{}", status=status)]) as runtime:
+        response = await Client(Windlass(runtime)).post(CHAT, chat(model="m"))
+        assert 200 <= response.status < 600
+        assert _outcome(runtime, [r.record.id for r in runtime.ledger.read(ALL) if isinstance(r.record, Call)][0]).error
+
+
 # --- keys, tenants, workspaces
 
 

@@ -48,7 +48,7 @@ class Answers(BaseHTTPRequestHandler):
 
 @contextmanager
 def _answering(status: int, body: Any) -> Iterator[tuple[str, list[tuple[str, str, str, Any]]]]:
-    answers = type("Answers", (Answers,), {"status": status, "body": body, "asked": []})
+    answers: Any = type("Answers", (Answers,), {"status": status, "body": body, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), answers)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -155,3 +155,16 @@ def test_another_folders_server_on_the_old_port_counts_as_none(tmp_path: Path) -
     with _answering(200, {"status": "ok"}) as (url, _):
         _left(tmp_path, url, token="of the killed one", pid=_dead_pid())
         assert find(tmp_path) is None
+
+
+def test_a_port_where_nobody_answers_does_not_hold_the_command_up(tmp_path: Path) -> None:
+    """A server that was stopped with Ctrl-Z, or a stranger that only listens."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        _left(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        found: list[Peer | None] = []
+        looking = threading.Thread(target=lambda: found.append(find(tmp_path)), daemon=True)
+        looking.start()
+        looking.join(6)
+        assert found == [None]

@@ -161,10 +161,11 @@ def test_a_missing_file_is_said_before_any_server_is_asked(tmp_path: Path, servi
 
 def test_a_folder_has_one_server(tmp_path: Path, serving: Callable[[Fake], Fake]) -> None:
     serving(Fake(lambda _name, _arguments: {}))
-    for command in (
+    commands: list[Callable[[], int]] = [
         lambda: session.up(settings(tmp_path), dashboard=True, as_json=False),
         lambda: session.run(settings(tmp_path), paths=(), questions=(), stay=False, dashboard=False, as_json=True),
-    ):
+    ]
+    for command in commands:
         with pytest.raises(FolderBusy, match=r"already runs on .*: http://127\.0\.0\.1:8321"):
             command()
 
@@ -218,7 +219,7 @@ def test_an_interrupt_before_the_answers_is_no_success(tmp_path: Path, monkeypat
 
 def test_the_main_job_takes_in_answers_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two starts of the real engine: the packaged corpus as JSON, a folder with a bad file as text."""
-    asked = {"paths": (), "questions": (), "stay": False, "dashboard": False}
+    asked: dict[str, Any] = {"paths": (), "questions": (), "stay": False, "dashboard": False}
     assert session.run(settings(tmp_path / "one"), **asked, as_json=True) == 0
     summary = json.loads(capsys.readouterr().out)
     assert len(summary["ingest"]["items"]) == 4

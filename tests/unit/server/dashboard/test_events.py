@@ -35,7 +35,7 @@ class Listener:
 
     async def heard(self, count: int) -> list[int]:
         async with asyncio.timeout(5):
-            while len(self.heads) < count:  # noqa: ASYNC110
+            while len(self.heads) < count:
                 await asyncio.sleep(0.005)
         return self.heads
 
@@ -136,7 +136,7 @@ async def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
         await second.heard(1)
         stopping.set()
         async with asyncio.timeout(3 * events.TICK_S):
-            while not (first.ended and second.ended):  # noqa: ASYNC110
+            while not (first.ended and second.ended):
                 await asyncio.sleep(0.01)
         async with listening(app) as late:
             await asyncio.sleep(0.05)

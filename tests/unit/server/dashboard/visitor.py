@@ -137,7 +137,7 @@ def query(address: str) -> dict[str, str]:
 async def folded(runtime: Runtime) -> None:
     """Return once the overview has seen all that is committed now."""
     async with asyncio.timeout(5):
-        while runtime.overview.cursor < runtime.ledger.head():  # noqa: ASYNC110
+        while runtime.overview.cursor < runtime.ledger.head():
             await asyncio.sleep(0.005)
 
 
