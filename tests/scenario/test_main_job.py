@@ -25,7 +25,7 @@ def test_the_main_job_prints_cited_answers_and_what_was_decided(tmp_path: Path) 
     done = windlass(tmp_path, "run", "--exit", timeout_s=60)
     assert done.returncode == 0, done.stderr
     assert CITED.search(done.stdout), done.stdout
-    for word in ("Decided on the way", "propensity", "linear_thompson@1", "cost 0 USD", "4 items in memory"):
+    for word in ("Decided on the way", "propensity", "linear_thompson@1", "cost 0 USD", "4 taken in"):
         assert word in done.stdout, done.stdout
     assert "text index: 4 of 4" in done.stderr, "without a terminal, progress comes as plain lines"
     assert "Traceback" not in done.stdout + done.stderr

@@ -25,7 +25,7 @@ QUOTE_WORDS = range(8, 41)
 SAME_THING_COSINE = 0.5
 _TITLE_TERMS = 3
 _LINK_CHARACTERS = 2_000
-_WELCOME = re.compile(
+WELCOME = re.compile(
     r"intro|outro|preamble|opening|sponsor|farewell|closing|welcome|credits|housekeeping", re.IGNORECASE
 )
 _UNSAFE_IN_LINK = re.compile(r"[\s\x00-\x20\x7f\"<>\\^`{|}]")
@@ -203,7 +203,7 @@ def _sentences(transcript: Transcript, chapters: Sequence[Chapter]) -> Iterator[
 
 def _preferred(spoken: Sequence[_Spoken], scores: NDArray[np.float64], chapters: Sequence[Chapter]) -> Iterator[int]:
     """The sentences of fitting length in the order in which they may be quoted; some come twice."""
-    welcome = [_WELCOME.search(chapter.title) is not None for chapter in chapters] or [False]
+    welcome = [WELCOME.search(chapter.title) is not None for chapter in chapters] or [False]
     fit = [row for row, sentence in enumerate(spoken) if len(sentence.text.split()) in QUOTE_WORDS]
     fit.sort(key=lambda row: (-scores[row], row))
     whole = [row for row in fit if _stands_alone(spoken[row].text) and not welcome[spoken[row].chapter]]

@@ -154,7 +154,7 @@ def item_id(data: bytes) -> str:
 def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
     """The transcript files that `paths` name, folders searched through, in order and once each.
 
-    A file named outright is taken whatever its ending; InputError for a missing path or when nothing is found.
+    InputError for a missing path, a file of another kind that is named outright, or when nothing is found.
     """
     found = tuple(dict.fromkeys(file for path in paths for file in _walk(path)))
     if not found:
@@ -172,6 +172,8 @@ def _walk(path: Path) -> Iterator[Path]:
         for file in sorted(path.rglob("*")):
             if file.is_file() and file.suffix.lower() in SUFFIXES:
                 yield file
+    elif path.is_file() and path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path} is no transcript that we know; known endings: {', '.join(SUFFIXES)}")
     elif path.is_file():
         yield path
     elif path.exists():

@@ -12,7 +12,7 @@ from windlass.errors import RequestError
 from windlass.ledger import ids
 from windlass.records import Feedback, FeedbackKind, FeedbackSource, Scope
 
-Id = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:-]+$")]
+Id = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_.:-]+\Z")]
 EARLIEST_S = 946_684_800.0  # 2000-01-01: an older time is a unit mistake
 AHEAD_S = 86_400.0
 

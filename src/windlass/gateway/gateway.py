@@ -13,13 +13,12 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
 from typing import Literal
 
-from windlass.errors import UpstreamError, classify
 from windlass.gateway.admission import Admission
 from windlass.gateway.compose import estimate_tokens
 from windlass.gateway.features import FEATURISER, features
 from windlass.gateway.options import GatewayOptions, ModelOptions
 from windlass.gateway.provider import EVENT_STREAM, Provider, ProviderReply, ProviderRequest, Providers
-from windlass.gateway.relay import GONE, Incoming, Once, Record, Stream, whole
+from windlass.gateway.relay import GONE, Incoming, Once, Record, Stream, ending, whole
 from windlass.gateway.wire import Chat, Tally, parse_chat
 from windlass.ledger import ids
 from windlass.ledger.ledger import Body, Ledger
@@ -124,7 +123,8 @@ class Gateway:
             "x-windlass-model": transit.model.name,
             "x-windlass-why": transit.why,
         }
-        return Answer(reply.status, reply.content_type, headers, chunks, transit)
+        status = reply.status if 200 <= reply.status <= 599 else 502
+        return Answer(status, reply.content_type, headers, chunks, transit)
 
     def _decide(self, request: Request, chat: Chat, scope: Scope) -> Transit:
         """The point `model`: `auto` leaves the choice to the policy, a named model is the only action."""
@@ -165,11 +165,8 @@ class Gateway:
         request = ProviderRequest(transit.call.id, transit.model.name, body, transit.chat)
         try:
             reply = await transit.provider.send(request)
-        except UpstreamError as exc:
-            await self._record(transit, 502, classify(exc).value)
-            raise
-        except asyncio.CancelledError:
-            await asyncio.shield(self._record(transit, *GONE))
+        except BaseException as exc:
+            await asyncio.shield(self._record(transit, *ending(exc)))
             raise
         transit.first_byte_at = self._clock()
         return reply
@@ -194,11 +191,13 @@ class Gateway:
     def _outcome_of(self, transit: Transit, status: int, error: str) -> Outcome:
         now, tally, call = self._clock(), transit.tally, transit.call
         prompt, completion = tally.prompt_tokens, tally.completion_tokens
-        estimated = prompt is None or completion is None
+        # Usage that a provider reports counts, whatever else went wrong; guesses only bill what was answered.
+        answered = transit.first_byte_at > 0 and (status < 400 or status == 499)
+        estimated = answered and (prompt is None or completion is None)
         if prompt is None:
-            prompt = sum(estimate_tokens(message.text) for message in transit.chat.messages)
+            prompt = sum(estimate_tokens(message.text) for message in transit.chat.messages) if answered else 0
         if completion is None:
-            completion = estimate_tokens(tally.text)
+            completion = estimate_tokens(tally.text) if answered else 0
         transit.outcome = Outcome(
             id=ids.new("outcome", now),
             at=now,

@@ -33,7 +33,8 @@ MIN_WORDS = 5
 MAX_SENTENCES = 600
 K1, B = 1.2, 0.75
 PASSAGE_WEIGHT = 0.15
-ASKING_PENALTY = 0.5
+PENALTY = 2.0
+KEPT_SHARE = 0.5
 EMBEDDED = 32
 _WORD = re.compile(r"\w+")
 
@@ -79,8 +80,11 @@ def answer(material: Material, rank: Ranker, model: str) -> str:
     if not candidates:
         return f"Extractive answer by {model}: the messages hold no passage to quote from."
     scores = rank(material.question, [candidate.text for candidate in candidates])
-    order = np.argsort(-(scores + [candidate.prior for candidate in candidates]), kind="stable")
-    lines = [passages.quote(candidates[i].text, candidates[i].excerpt) for i in order[:QUOTES]]
+    worth = scores + [candidate.prior for candidate in candidates]
+    order = np.argsort(-worth, kind="stable")[:QUOTES]
+    best = worth[order[0]]
+    kept = [candidates[place] for place in order if worth[place] >= best * KEPT_SHARE or place == order[0]]
+    lines = [passages.quote(candidate.text, candidate.excerpt) for candidate in kept]
     return "\n".join((f"Extractive answer by {model}: sentences quoted word for word, nothing rephrased.", *lines))
 
 
@@ -118,6 +122,11 @@ def _cosine(embedder: Embedder) -> Ranker:
     return rank
 
 
+def _says_little(text: str) -> bool:
+    """A question does not answer, and neither do a few words."""
+    return text.rstrip("\"'”’)").endswith("?") or len(text.split()) < MIN_WORDS
+
+
 def _candidates(material: Material) -> list[Candidate]:
     """Sentences worth quoting, each once; a passage of short ones only gives its whole text.
 
@@ -129,7 +138,7 @@ def _candidates(material: Material) -> list[Candidate]:
         long = [span for span in spans if len(excerpt.text[span[0] : span[1]].split()) >= MIN_WORDS]
         for start, end in long or spans:
             text = excerpt.text[start:end]
-            prior = PASSAGE_WEIGHT / (1 + place) - (ASKING_PENALTY if text.rstrip("\"'”’)").endswith("?") else 0.0)
+            prior = PASSAGE_WEIGHT / (1 + place) - (PENALTY if _says_little(text) else 0.0)
             if "\n" not in text:
                 candidates.setdefault(text, Candidate(text, excerpt, prior))
     return list(candidates.values())[:MAX_SENTENCES]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 
 import aiohttp
 
@@ -43,28 +43,50 @@ class OpenAICompatible:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             raise self._failed(exc, ErrorCategory.FIRST_BYTE_TIMEOUT) from exc
         kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-        return ProviderReply(response.status, response.content_type, self._chunks(response), kept)
+        return ProviderReply(
+            response.status, response.content_type, _Chunks(response, self._idle_s, self._failed), kept
+        )
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """The body as it arrives. Left early, the connection is closed, so that the upstream stops working."""
-        try:
-            while True:
-                async with asyncio.timeout(self._idle_s):
-                    chunk = await response.content.readany()
-                if not chunk:
-                    return
-                yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise self._failed(exc, ErrorCategory.STREAM_IDLE) from exc
-        finally:
-            response.close()
-
     def _failed(self, exc: BaseException, late: ErrorCategory) -> UpstreamError:
         """What a failure stands for; a plain time-out is the one that was being waited for: `late`."""
         category = late if type(exc) is TimeoutError else classify(exc)
-        return UpstreamError(f"provider {self.name} failed: {category.value} ({exc!s:.200})", category=category)
+        remedy = f"is it up, and is base_url of {self.name} right in windlass.toml?"
+        return UpstreamError(
+            f"provider {self.name} failed: {category.value} ({exc!s:.200}); {remedy}", category=category
+        )
+
+
+class _Chunks:
+    """The body as it arrives. Closed early, begun or not, the connection is broken off, so that the upstream stops."""
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        idle_s: float,
+        failed: Callable[[BaseException, ErrorCategory], UpstreamError],
+    ):
+        self._response = response
+        self._idle_s = idle_s
+        self._failed = failed
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._idle_s):
+                chunk = await self._response.content.readany()
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            self._response.close()
+            raise self._failed(exc, ErrorCategory.STREAM_IDLE) from exc
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        self._response.close()

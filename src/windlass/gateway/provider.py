@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,13 +24,21 @@ class ProviderRequest:
     chat: Chat
 
 
+class Chunks(Protocol):
+    """Bytes that arrive; an async generator is one. Closing it early lets the upstream stop."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class ProviderReply:
     """What came back. `chunks` must be read to the end or closed; closing it early cancels the upstream."""
 
     status: int
     content_type: str
-    chunks: AsyncGenerator[bytes, None]
+    chunks: Chunks
     headers: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -18,6 +18,11 @@ Record = Callable[[int, str], Awaitable[None]]
 GONE = (499, ErrorCategory.CLIENT_GONE.value)
 
 
+def ending(exc: BaseException) -> tuple[int, str]:
+    """What a call that ended in `exc` is recorded as."""
+    return GONE if isinstance(exc, asyncio.CancelledError) else (502, classify(exc).value)
+
+
 class Incoming:
     """The bytes of a reply as they pass: counted, tallied, and kept for the ledger."""
 
@@ -52,17 +57,16 @@ class Incoming:
 
 async def whole(incoming: Incoming, record: Record) -> bytes:
     """The whole reply, after its commit. Whatever happens is recorded first and the upstream closed."""
-    ended = GONE
     try:
         async for _ in incoming.chunks():
             pass
         ended = incoming.reply.status, incoming.error()
-    except UpstreamError as exc:
-        ended = 502, classify(exc).value
-        raise
-    finally:
+    except BaseException as exc:
         await incoming.close()
-        await asyncio.shield(record(*ended))
+        await asyncio.shield(record(*ending(exc)))
+        raise
+    await incoming.close()
+    await record(*ended)
     return b"".join(incoming.kept)
 
 
@@ -101,8 +105,10 @@ class Stream:
             error = self._incoming.error()
         except UpstreamError as exc:
             error = classify(exc).value
-        except asyncio.CancelledError:
-            await self._end(GONE[1])
+        except GeneratorExit:
+            raise  # `aclose` records it: a generator that is closed may not wait
+        except BaseException as exc:
+            await self._end(ending(exc)[1])
             raise
         await self._end(error)
         if error:

@@ -15,6 +15,18 @@ DONE = b"[DONE]"
 MOST_TOKENS = 2**40
 
 
+def text_of(content: Any) -> str:
+    """The text of a message's content, parts joined by line breaks; anything else counts as no text."""
+    match content:
+        case str(text):
+            return text
+        case list(parts):
+            texts = (part.get("text") for part in parts if isinstance(part, dict))
+            return "\n".join(text for text in texts if isinstance(text, str))
+        case _:
+            return ""
+
+
 class Message(msgspec.Struct, frozen=True):
     """One chat message; `content` may be text, a list of parts, or absent."""
 
@@ -23,15 +35,8 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """All text of the message, parts joined by line breaks; anything else counts as no text."""
-        match self.content:
-            case str(text):
-                return text
-            case list(parts):
-                texts = (part.get("text") for part in parts if isinstance(part, dict))
-                return "\n".join(text for text in texts if isinstance(text, str))
-            case _:
-                return ""
+        """All text of the message."""
+        return text_of(self.content)
 
 
 class Chat(msgspec.Struct, frozen=True):
@@ -95,7 +100,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Piece(msgspec.Struct):
-    content: str | None = None
+    content: Any = None
 
 
 class _ChoicePart(msgspec.Struct):
@@ -124,7 +129,7 @@ class Tally:
         self._done = False
         self._finished = False
         self._texts: list[str] = []
-        self._rest = b""
+        self._rest: list[bytes] = []
 
     @property
     def text(self) -> str:
@@ -133,7 +138,8 @@ class Tally:
     @property
     def done(self) -> bool:
         """Has `[DONE]` come, be it without its line break yet?"""
-        return self._done or self._rest.strip().replace(b" ", b"") == b"data:" + DONE
+        waiting = b"".join(self._rest) if sum(map(len, self._rest)) < 64 else b""
+        return self._done or waiting.strip().replace(b" ", b"") == b"data:" + DONE
 
     @property
     def complete(self) -> bool:
@@ -142,13 +148,17 @@ class Tally:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes; event borders may fall anywhere."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n") if self.stream else (self._rest + chunk,)
+        if not self.stream or b"\n" not in chunk:
+            self._rest.append(chunk)
+            return
+        *lines, rest = b"".join((*self._rest, chunk)).split(b"\n")
+        self._rest = [rest]
         for line in lines:
             self._line(line.strip())
 
     def end(self) -> None:
         """No more bytes will come."""
-        rest, self._rest = self._rest.strip(), b""
+        rest, self._rest = b"".join(self._rest).strip(), []
         if self.stream:
             self._line(rest)
         elif rest:
@@ -181,7 +191,7 @@ class Tally:
     def _choice(self, choice: _ChoicePart) -> None:
         piece = choice.delta or choice.message
         if piece is not None and piece.content:
-            self._texts.append(piece.content)
+            self._texts.append(text_of(piece.content))
         self._finished = self._finished or choice.finish_reason is not None
 
 

@@ -56,7 +56,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 async def start(send: Send, status: int, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> None:
     """Send status and headers."""
-    pairs = [(b"content-type", content_type.encode("latin-1"))]
+    pairs = [(b"content-type", _clean(content_type))]
     pairs += [(name.encode("latin-1"), _clean(value)) for name, value in headers]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
 

@@ -87,6 +87,7 @@ def _progress(runtime: Runtime, caller: Caller, run: str) -> dict[str, Any]:
             for event in events
             if event.result.status == "failed"
         ],
+        "items": counts.items,
         "chunks": counts.chunks,
         "vectors": counts.vectors,
     }

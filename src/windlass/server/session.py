@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 import uvloop
 
+from windlass.content.analysis import WELCOME
 from windlass.content.ingest import VECTORS, files_of
 from windlass.errors import FolderBusy, InputError, WorkflowError
 from windlass.gateway.admission import Caller
@@ -139,7 +140,7 @@ def _own_questions(runtime: Runtime, items: Sequence[str], *, packaged: bool) ->
     """Two questions: the package's own for its samples, else made from the corpus' section headings."""
     if packaged:
         return tuple((files("windlass.content") / SAMPLE_QUESTIONS).read_text().splitlines())[:2]
-    headings = runtime.contents.headings(OWNER.scope, items)
+    headings = [title for title in runtime.contents.headings(OWNER.scope, items) if not WELCOME.search(title)]
     if not headings:
         raise InputError("the corpus has no section headings to make questions from; ask your own with -q")
     picked = (headings[len(headings) // 3], headings[2 * len(headings) // 3])
@@ -184,6 +185,7 @@ async def _take_in(operate_on: Operate, named: list[str], *, wait: bool, quiet: 
         "run": batch["run"],
         "items": items,
         "failed": failed,
+        "items_in_memory": state["items"],
         "chunks": state["chunks"],
         "vectors": state["vectors"],
         "text_s": round(text_s, 3),
@@ -195,11 +197,11 @@ def _tell(report: dict[str, Any]) -> None:
     good = len(report["items"]) - len(report["failed"])
     vectors = f"{report['vectors']} vectors" if report["vectors"] else "no vectors"
     terminal.console().print(
-        f"{good} items in memory ({report['chunks']} passages, {vectors}); "
+        f"{good} taken in; memory holds {report['items_in_memory']} items ({report['chunks']} passages, {vectors}); "
         f"text index {report['text_s']:.1f} s, all {report['took_s']:.1f} s."
     )
     for failure in report["failed"]:
-        terminal.note(f"not taken in: {failure['name']}: {failure['message']}")
+        terminal.note(f"not taken in: {failure['name']}: {failure['message'].removeprefix(failure['name'] + ': ')}")
 
 
 def _ready(url: str, dashboard: bool, as_json: bool) -> None:

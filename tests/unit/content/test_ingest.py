@@ -40,7 +40,8 @@ def test_folders_are_searched_and_files_taken_as_they_are(tmp_path: Path) -> Non
         (tmp_path / name).write_text("x")
     found = files_of([tmp_path])
     assert [file.relative_to(tmp_path).as_posix() for file in found] == ["a.TXT", "b.md", "deep/er/c.vtt"]
-    assert files_of([tmp_path / "d.pdf"]) == (tmp_path / "d.pdf",), "a file named outright is taken"
+    with pytest.raises(InputError, match="known endings"):
+        files_of([tmp_path / "d.pdf"])
     assert files_of([tmp_path, tmp_path / "b.md", tmp_path]) == found, "once each"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,8 @@ from windlass.gateway.wire import Tally, parse_chat
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-def _request(*, stream: bool = False) -> ProviderRequest:
-    said = {"model": "m", "messages": [{"role": "user", "content": "12345678"}], "stream": stream}
+def _request(*, stream: bool = False, **fields: Any) -> ProviderRequest:
+    said = {"model": "m", "messages": [{"role": "user", "content": "12345678"}], "stream": stream, **fields}
     body = json.dumps(said).encode()
     return ProviderRequest("call_1", "m", body, parse_chat(body))
 
@@ -50,3 +51,16 @@ async def test_a_stream_adds_up_to_the_text_and_ends(text: str) -> None:
     assert chunks[-1] == b"data: [DONE]\n\n"
     first = json.loads(chunks[0].removeprefix(b"data: "))
     assert first["choices"][0]["delta"]["role"] == "assistant"
+
+
+@pytest.mark.parametrize(
+    ("options", "apart"),
+    [({"include_usage": True}, True), ({"include_usage": False}, False), ({}, False), (None, False), ([], False)],
+)
+async def test_usage_comes_in_a_chunk_of_its_own_where_it_was_asked_for(options: Any, apart: bool) -> None:
+    reply = completion(_request(stream=True, stream_options=options), "text", 7)
+    *_, before, last, _ = [chunk async for chunk in reply.chunks]
+    end = json.loads(last.removeprefix(b"data: "))
+    assert end["usage"]["prompt_tokens"] == 2
+    assert (end["choices"] == []) is apart
+    assert ("usage" in json.loads(before.removeprefix(b"data: "))) is False

@@ -61,7 +61,9 @@ def _progress(**state: Any) -> dict[str, Any]:
         "vectors_status": "done",
         "text": 1,
         "analysis": 1,
+        "items": 1,
         "failed": [],
+        "items": 1,
         "chunks": 4,
         "vectors": 4,
     }
@@ -104,7 +106,7 @@ def test_files_are_handed_over_by_their_full_names(
     assert fake.asked[0] == ("ingest", {"paths": [str(DATA / "sample.md")]})
     assert fake.asked[-1] == ("progress", {"run": "run_1"})
     written = capsys.readouterr()
-    assert "1 items in memory (4 passages, 4 vectors)" in written.out
+    assert "memory holds 1 items (4 passages, 4 vectors)" in written.out
     assert written.err.splitlines() == ["text index: 1 of 1", "chapters and key quotes: 1 of 1", "vectors: 4 of 4"]
 
 
@@ -127,12 +129,12 @@ def test_what_was_not_taken_in_is_named_and_fails_the_command(
     def answers(name: str, _arguments: dict[str, Any]) -> dict[str, Any]:
         if name == "ingest":
             return {"run": "run_1", "items": ["item_1"], "names": ["bad.md"]}
-        return _progress(failed=failed, chunks=0, vectors=0, analysis=0, vectors_status="unknown")
+        return _progress(failed=failed, items=0, chunks=0, vectors=0, analysis=0, vectors_status="unknown")
 
     serving(Fake(answers))
     assert session.ingest(settings(tmp_path), [str(DATA)], wait=True, as_json=False) == 1
     written = capsys.readouterr()
-    assert "0 items in memory (0 passages, no vectors)" in written.out
+    assert "0 taken in" in written.out
     assert "not taken in: bad.md: no words" in written.err
     assert session.ingest(settings(tmp_path), [str(DATA)], wait=True, as_json=True) == 1
     report = json.loads(capsys.readouterr().out)
