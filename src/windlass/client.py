@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from windlass.content.ask import Asked
-from windlass.errors import ErrorCategory, LedgerError
+from windlass.errors import ErrorCategory, LedgerError, RequestError
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import AUTO, Request
 from windlass.records import DEFAULT_TENANT, DEFAULT_WORKSPACE, Feedback, FeedbackKind, FeedbackSource, Reply, Scope
@@ -70,7 +70,10 @@ class Client:
 
         Raises AccessError, RequestError, ModelUnknown or UpstreamError.
         """
-        body = msgspec.json.encode({"model": model, "messages": messages, **fields})
+        try:
+            body = msgspec.json.encode({"model": model, "messages": messages, **fields})
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise RequestError(f"the request cannot be JSON: {exc}", code="invalid_json") from exc
         return self._do(self._chat(Request(body, key=self._key, parent=parent)))
 
     def ask(self, question: str, *, model: str = AUTO) -> Asked:

@@ -19,7 +19,7 @@ from windlass.content.ask import POINT as ANSWER_POINT
 from windlass.content.ask import Ask
 from windlass.content.ingest import VECTORS, Ingest
 from windlass.content.store import Contents
-from windlass.errors import FolderBusy, LedgerError, PolicyError, WindlassError
+from windlass.errors import FolderBusy, LedgerError, PolicyError, SettingsError, WindlassError
 from windlass.gateway.admission import Admission
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import POINT as MODEL_POINT
@@ -72,23 +72,27 @@ class Runtime:
         self.settings = settings
         self.clock = clock
         self._serve = tuple(serve) if workflows else None
+        try:
+            self.loop = Loop(DEFAULT_POINTS | settings.points, settings.reward)
+        except PolicyError as exc:
+            raise SettingsError(f"points: {exc}") from exc
+        self.learner = Learner(self.loop)
+        self.overview = Overview()
+        self.embedder = _embedder(settings)
+        every = Providers([*providers, *_upstreams(settings), Local(self.embedder, clock)])
         self._lock = _own(settings.home) if workflows else None
         try:
             self.db = Database(settings.database_url, durability=settings.storage.durability)
             self.db.migrate()
+            self.ledger = SqlLedger(self.db)
         except BaseException:
             self._let_go()
             raise
-        self.ledger = SqlLedger(self.db)
-        self.loop = Loop(DEFAULT_POINTS | settings.points, settings.reward)
-        self.learner = Learner(self.loop)
-        self.overview = Overview()
-        self.embedder = _embedder(settings)
         self.memory = Memory(self.db, self.embedder)
         self.contents = Contents(self.db)
         self.gateway = Gateway(
             admission=Admission(settings.keys, settings.gateway.max_body_bytes),
-            providers=Providers([*providers, *_upstreams(settings), Local(self.embedder, clock)]),
+            providers=every,
             loop=self.loop,
             ledger=self.ledger,
             options=settings.gateway,
@@ -213,16 +217,18 @@ class Runtime:
             return self._ingest
 
     def _stop(self) -> None:
-        if self._durable is not None:
-            self._durable.drain()
-            if not self._durable.unfinished():
-                self._unfinished.unlink(missing_ok=True)
-            self._durable.close()
-        self.ledger.close()
-        self._catch_up()
-        self._snapshot()
-        self.db.close()
-        self._let_go()
+        try:
+            if self._durable is not None:
+                self._durable.drain()
+                if not self._durable.unfinished():
+                    self._unfinished.unlink(missing_ok=True)
+                self._durable.close()
+            self.ledger.close()
+            self._catch_up()
+            self._snapshot()
+        finally:
+            self.db.close()
+            self._let_go()
 
     def _let_go(self) -> None:
         """Free the folder for another process."""

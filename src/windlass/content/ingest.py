@@ -156,7 +156,10 @@ def files_of(paths: Sequence[Path]) -> tuple[Path, ...]:
 
     InputError for a missing path, a file of another kind that is named outright, or when nothing is found.
     """
-    found = tuple(dict.fromkeys(file for path in paths for file in _walk(path)))
+    try:
+        found = tuple(dict.fromkeys(file for path in paths for file in _walk(path)))
+    except OSError as exc:
+        raise InputError(f"{str(exc.filename)[:200]} cannot be read: {exc.strerror}; name a file or a folder") from exc
     if not found:
         raise InputError(f"no transcripts in {', '.join(map(str, paths))}; looked for {', '.join(SUFFIXES)}")
     return found

@@ -44,8 +44,8 @@ class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind == "rating" and self.value is None:
             raise RequestError("a rating needs a value from 0 to 1", param="value")
         for name, text in (("metric", self.metric), ("comment", self.comment)):
-            if "\x00" in text:
-                raise RequestError(f"{name} holds a NUL character; remove it", param=name)
+            if "\x00" in text or text != text.encode(errors="replace").decode():
+                raise RequestError(f"{name} holds a character that cannot be stored; remove it", param=name)
         at = now if self.at is None else self.at
         if not math.isfinite(at) or not EARLIEST_S <= at <= now + AHEAD_S:
             raise RequestError(f"at is {at}; send seconds since 1970 in UTC, not in the future", param="at")

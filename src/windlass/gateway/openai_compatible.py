@@ -43,9 +43,8 @@ class OpenAICompatible:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             raise self._failed(exc, ErrorCategory.FIRST_BYTE_TIMEOUT) from exc
         kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-        return ProviderReply(
-            response.status, response.content_type, _Chunks(response, self._idle_s, self._failed), kept
-        )
+        content_type = response.content_type.encode("latin-1", "replace").decode("latin-1")
+        return ProviderReply(response.status, content_type, _Chunks(response, self._idle_s, self._failed), kept)
 
     async def close(self) -> None:
         if self._session is not None:

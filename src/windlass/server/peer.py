@@ -13,6 +13,7 @@ from windlass.errors import AccessError, InputError, WindlassError, WorkflowErro
 
 FILE = "server.json"
 TIMEOUT_S = 120.0
+ALIVE_S = 2.0
 
 
 class Peer:
@@ -45,7 +46,8 @@ class Peer:
     def _request(self, method: str, path: str, body: str | None) -> tuple[int, dict[str, Any]]:
         try:
             parts = urlsplit(self.url)
-            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+            patience_s = TIMEOUT_S if method == "POST" else ALIVE_S
+            connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=patience_s)
         except (ValueError, http.client.HTTPException) as exc:
             raise WorkflowError(f"{self.url!r} is no address of a server: {exc}; remove {FILE}") from exc
         try:

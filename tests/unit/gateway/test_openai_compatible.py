@@ -142,9 +142,9 @@ async def test_a_stream_that_stops_talking_is_idle() -> None:
 
     async with _connected(stops, idle_timeout_s=0.05) as (provider, _):
         reply = await provider.send(_request())
-        assert await anext(reply.chunks) == event("a")
+        assert await anext(aiter(reply.chunks)) == event("a")
         with pytest.raises(UpstreamError) as failed:
-            await anext(reply.chunks)
+            await anext(aiter(reply.chunks))
         assert classify(failed.value) is ErrorCategory.STREAM_IDLE
 
 
@@ -191,7 +191,7 @@ async def test_leaving_early_hangs_up_so_that_the_upstream_stops() -> None:
 
     async with _connected(endless) as (provider, server):
         reply = await provider.send(_request())
-        assert await anext(reply.chunks) == event("a")
+        assert await anext(aiter(reply.chunks)) == event("a")
         await reply.chunks.aclose()
         async with asyncio.timeout(2):
             await server.hung_up.wait()
@@ -223,7 +223,7 @@ async def test_a_stream_comes_as_it_is_sent() -> None:
 
     async with _connected(slowly) as (provider, _):
         reply = await provider.send(_request())
-        assert await anext(reply.chunks) == event("a")
+        assert await anext(aiter(reply.chunks)) == event("a")
         release.set()
         assert await _read(reply) == event("b") + LAST + DONE
 

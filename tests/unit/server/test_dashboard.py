@@ -182,7 +182,7 @@ async def test_an_answer_shows_its_quotes_with_speaker_and_time(tmp_path: Path, 
     assert "The outer pair of gates is shut" in page.text
     assert "Guest [How a tidal lock works 00:01:36]" in page.text
     link = next(named for named in page.all("a") if named.get("id", "").startswith("quote-"))
-    assert link["href"] == "https://example.org/episodes/how-a-tidal-lock-works.mp3#t=91"
+    assert link["href"] == "https://example.org/episodes/how-a-tidal-lock-works.mp3#t=96"
     assert {"noopener", "noreferrer"} <= set(link["rel"].split())
     assert "Why linear_thompson@1 p=1.000" in page.text
     assert "Model local/quotes-fast Took" in page.text

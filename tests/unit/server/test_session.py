@@ -63,7 +63,6 @@ def _progress(**state: Any) -> dict[str, Any]:
         "analysis": 1,
         "items": 1,
         "failed": [],
-        "items": 1,
         "chunks": 4,
         "vectors": 4,
     }
