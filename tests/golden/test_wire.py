@@ -34,8 +34,8 @@ CHAT = "/v1/chat/completions"
 OPTIONS: dict[str, Any] = {
     "gateway__auto": ["local/quotes-fast"],
     "gateway__max_body_bytes": 4096,
-    # What a learner says of its choice changes with every call.
-    "points": {"model": {"mode": "live", "policy": "fixed"}},
+    # What a learner says of its choice changes with every call, and so does what falls into the randomised share.
+    "points": {"model": {"mode": "live", "policy": "fixed", "randomised_share": 0.0}},
 }
 
 

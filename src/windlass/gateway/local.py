@@ -35,6 +35,7 @@ K1, B = 1.2, 0.75
 PASSAGE_WEIGHT = 0.15
 PENALTY = 2.0
 KEPT_SHARE = 0.5
+STOP_SHARE = 0.5  # what function words count: "why ... because" tells a little, but less than what is asked about
 EMBEDDED = 32
 _WORD = re.compile(r"\w+")
 
@@ -89,17 +90,17 @@ def answer(material: Material, rank: Ranker, model: str) -> str:
 
 
 def bm25(question: str, texts: Sequence[str]) -> NDArray[np.float64]:
-    """BM25 of each text for the question, scaled to [0, 1] by the best; shape (n,)."""
+    """BM25 of each text for the question, function words counting less, scaled to [0, 1] by the best; shape (n,)."""
     documents = [Counter(words(text)) for text in texts]
     lengths = np.array([max(1, sum(document.values())) for document in documents], dtype=np.float64)
     scores = np.zeros(len(texts))
-    asked = set(words(question))
-    for term in asked - STOP_WORDS or asked:
+    for term in set(words(question)):
         frequency = np.array([document[term] for document in documents], dtype=np.float64)
         holding = int(np.count_nonzero(frequency))
         if holding:
             idf = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
-            scores += idf * frequency * (K1 + 1) / (frequency + K1 * (1 - B + B * lengths / lengths.mean()))
+            weight = idf * (STOP_SHARE if term in STOP_WORDS else 1.0)
+            scores += weight * frequency * (K1 + 1) / (frequency + K1 * (1 - B + B * lengths / lengths.mean()))
     best = scores.max(initial=0.0)
     return scores / best if best > 0 else scores
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from windlass.errors import LedgerError
 from windlass.memory.index import Ids
+from windlass.stats.stopwords import STOP_WORDS
 
 MAX_TERMS = 64
 MAX_TERM_CHARACTERS = 128
@@ -25,15 +26,6 @@ MAX_QUERY_CHARACTERS = 16_384
 Scores: TypeAlias = NDArray[np.float64]
 
 _WORD = re.compile(r"\w+")
-_FUNCTION_WORDS = """
-    a about after all also am an and any are as at be because been before being between both but by can could d did do
-    does doing during each few for from further had has have having he her here hers herself him himself his how i if in
-    into is it its itself just ll m may me might more most must my myself no nor not now of off on once only or other
-    our ours ourselves out over own re s same shall she should so some such t than that the their theirs them themselves
-    then there these they this those through to too under until up us ve very was we were what when where which while
-    who whom whose why will with would you your yours yourself yourselves
-"""
-_STOP = frozenset(_FUNCTION_WORDS.split())
 
 
 class Matches(NamedTuple):
@@ -84,7 +76,7 @@ def terms(query: str) -> tuple[str, ...]:
     """
     text = unicodedata.normalize("NFC", query[:MAX_QUERY_CHARACTERS]).casefold()
     words = dict.fromkeys(word for word in _WORD.findall(text) if len(word) <= MAX_TERM_CHARACTERS)
-    content = [word for word in words if word not in _STOP]
+    content = [word for word in words if word not in STOP_WORDS]
     return tuple((content or list(words))[:MAX_TERMS])
 
 
