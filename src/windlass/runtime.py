@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from windlass.content.ask import POINT as ANSWER_POINT
 from windlass.content.ask import Ask
 from windlass.content.ingest import VECTORS, Ingest
 from windlass.content.store import Contents
 from windlass.errors import FolderBusy, LedgerError, PolicyError, SettingsError, WindlassError
 from windlass.gateway.admission import Admission
 from windlass.gateway.feedback import FeedbackRequest
-from windlass.gateway.gateway import POINT as MODEL_POINT
 from windlass.gateway.gateway import Gateway
 from windlass.gateway.local import Local
 from windlass.gateway.provider import Provider, Providers
@@ -32,7 +30,7 @@ from windlass.ledger.sql import SqlLedger
 from windlass.memory import embedder as embedders
 from windlass.memory.embedder import Embedder
 from windlass.memory.store import Memory
-from windlass.policies.loop import Loop, PointOptions
+from windlass.policies.loop import Loop
 from windlass.policies.replay import Learner, rebuild
 from windlass.records import Feedback, Scope
 from windlass.settings import Settings
@@ -47,10 +45,6 @@ SNAPSHOT_EVERY = 5_000
 LEARN_DELAY_S = 0.02
 LEARNER, SNAPSHOT_VERSION = "policies", 1
 PRUNE_EVERY_S = 3_600.0
-DEFAULT_POINTS = {
-    MODEL_POINT: PointOptions(mode="live", policy="linear_thompson", options={"prior_precision": 20.0}),
-    ANSWER_POINT: PointOptions(mode="live", policy="threshold", default="answer", randomised_share=0.0),
-}
 
 
 class Runtime:
@@ -73,7 +67,7 @@ class Runtime:
         self.clock = clock
         self._serve = tuple(serve) if workflows else None
         try:
-            self.loop = Loop(DEFAULT_POINTS | settings.points, settings.reward)
+            self.loop = Loop(settings.points, settings.reward)
         except PolicyError as exc:
             raise SettingsError(f"points: {exc}") from exc
         self.learner = Learner(self.loop)
@@ -82,7 +76,7 @@ class Runtime:
         every = Providers([*providers, *_upstreams(settings), Local(self.embedder, clock)])
         self._lock = _own(settings.home) if workflows else None
         try:
-            self.db = Database(settings.database_url, durability=settings.storage.durability)
+            self.db = Database(settings.database, durability=settings.storage.durability)
             self.db.migrate()
             self.ledger = SqlLedger(self.db)
         except BaseException:
@@ -148,7 +142,7 @@ class Runtime:
         """(cursor, digest of the live policies, digest of policies folded from zero up to the same cursor)."""
         with self.loop.lock:
             cursor, live = self.learner.cursor, self.learner.digest()
-        fresh = rebuild(self.ledger, Loop(DEFAULT_POINTS | self.settings.points, self.settings.reward), until=cursor)
+        fresh = rebuild(self.ledger, Loop(self.settings.points, self.settings.reward), until=cursor)
         return cursor, live, fresh.digest()
 
     async def _learn(self, committed: asyncio.Event) -> None:

@@ -28,6 +28,10 @@ from windlass.policies.reward import RewardOptions
 FILE = "windlass.toml"
 PREFIX = "WINDLASS_"
 _PASSWORD = re.compile(r"://[^/@\s]*@")
+DEFAULT_POINTS: dict[str, dict[str, Any]] = {
+    "model": {"mode": "live", "policy": "linear_thompson", "options": {"prior_precision": 20.0}},
+    "answer": {"mode": "live", "policy": "threshold", "default": "answer", "randomised_share": 0.0},
+}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -64,22 +68,24 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: ContentOptions = ContentOptions()
     ask: AskOptions = AskOptions()
     reward: RewardOptions = RewardOptions()
-    points: dict[str, PointOptions] = {}
+    points: dict[str, PointOptions] = msgspec.field(default_factory=lambda: _points({}))
     providers: tuple[ProviderOptions, ...] = ()
     keys: tuple[KeyOptions, ...] = ()
     secrets: dict[str, str] = {}
     sources: dict[str, str] = {}
 
     @property
-    def database_url(self) -> str:
-        """The database in force."""
-        return self.storage.database_url or f"sqlite:///{self.home / 'ledger.db'}"
+    def database(self) -> str | Path:
+        """The database in force: a URL, or the file in the state folder."""
+        return self.storage.database_url or self.home / "ledger.db"
 
     def __repr__(self) -> str:
         """Without secrets, so that a traceback or a log line cannot leak one."""
         return f"Settings(home={str(self.home)!r}, set={sorted(self.sources)})"
 
 
+# Not settings: where the file is, and the key that the examples of the dashboard send.
+_NO_SETTINGS = (PREFIX + "CONFIG", PREFIX + "KEY")
 _OURS = ("secrets", "sources")
 
 
@@ -106,7 +112,7 @@ def _layers(env: Mapping[str, str], overrides: Mapping[str, Any]) -> Iterator[tu
         [
             (name.removeprefix(PREFIX).lower().split("__"), value)
             for name, value in env.items()
-            if name.startswith(PREFIX) and name not in (PREFIX + "CONFIG",)
+            if name.startswith(PREFIX) and name not in _NO_SETTINGS
         ],
     )
     yield "command line", [(path.split("."), value) for path, value in overrides.items()]
@@ -154,12 +160,30 @@ def _convert(tree: dict[str, Any], sources: dict[str, str]) -> Settings:
             continue
         try:
             problems += _unread(name, tree[name])
-            values[name] = msgspec.convert(tree[name], hint, strict=False, dec_hook=_path)
+            given = _with_defaults(tree[name]) if name == "points" else tree[name]
+            values[name] = msgspec.convert(given, hint, strict=False, dec_hook=_path)
         except msgspec.ValidationError as exc:
             problems.append(_problem(name, str(exc), sources))
     if problems:
         raise SettingsError("; ".join(problems))
     return Settings(**values, sources=sources)
+
+
+def _points(given: dict[str, Any]) -> dict[str, PointOptions]:
+    return msgspec.convert(_with_defaults(given), dict[str, PointOptions])
+
+
+def _with_defaults(given: Any) -> Any:
+    """The decision points as set over what they are by default; another policy does not inherit options."""
+    if not isinstance(given, dict):
+        return given
+    merged: dict[str, Any] = {**DEFAULT_POINTS, **given}
+    for point, default in DEFAULT_POINTS.items():
+        changed = given.get(point, {})
+        if isinstance(changed, dict):
+            other = changed.get("policy", default["policy"]) != default["policy"]
+            merged[point] = {**default, **({"options": {}} if other else {}), **changed}
+    return merged
 
 
 def _path(kind: type, value: Any) -> Any:

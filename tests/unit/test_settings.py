@@ -104,6 +104,6 @@ def test_secrets_come_from_variables_and_stay_hidden(elsewhere: Path) -> None:
 
 
 def test_the_database_follows_the_home() -> None:
-    assert Settings(home=Path("/x")).database_url == "sqlite:////x/ledger.db"
+    assert Settings(home=Path("/x?a=b")).database == Path("/x?a=b/ledger.db")
     chosen = load({"storage.database_url": "postgresql+psycopg://h/d"}, environ={})
-    assert chosen.database_url == "postgresql+psycopg://h/d"
+    assert chosen.database == "postgresql+psycopg://h/d"

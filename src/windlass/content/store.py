@@ -113,7 +113,7 @@ class Contents:
         """Keep the bytes an item comes from, so that its run can be recovered without the file."""
         row = {**_owner_row(scope), "item": item, "name": name, "at": at, "data": data}
         with self._db.write() as connection:
-            connection.execute(self._db.insert_new(sources, "tenant", "workspace", "item"), row)
+            connection.execute(self._db.replace(sources, "tenant", "workspace", "item"), row)
 
     def source(self, scope: Scope, item: str) -> tuple[str, bytes]:
         """Name and bytes of an item's source; InputError where the scope has none."""

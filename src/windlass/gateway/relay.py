@@ -10,6 +10,7 @@ from windlass.errors import ErrorCategory, UpstreamError, classify, upstream_cat
 from windlass.gateway.provider import ProviderReply
 from windlass.gateway.wire import Tally
 
+AFTER_DONE_S = 0.5
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 _DONE = re.compile(rb"data: ?\[DONE\]")
 
@@ -34,7 +35,14 @@ class Incoming:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Each chunk once. UpstreamError where the provider fails, or sends more than `MAX_REPLY_BYTES`."""
-        async for chunk in self.reply.chunks:
+        arriving = aiter(self.reply.chunks)
+        while True:
+            try:
+                # An upstream that has said [DONE] may keep its socket open; nobody waits for that.
+                async with asyncio.timeout(AFTER_DONE_S if self.tally.done else None):
+                    chunk = await anext(arriving)
+            except (StopAsyncIteration, TimeoutError):
+                break
             self._size += len(chunk)
             if self._size > MAX_REPLY_BYTES:
                 raise UpstreamError(f"the reply has more than {MAX_REPLY_BYTES} bytes; the rest is left")

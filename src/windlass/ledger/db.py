@@ -49,13 +49,13 @@ def sqlite_pragmas(engine: sa.Engine, durability: Durability) -> None:
 class Database:
     """One engine and its two kinds of transaction.
 
-    url: an SQLAlchemy URL, `sqlite:///path/ledger.db` or `postgresql+psycopg://...`.
+    url: the path of an SQLite file, or an SQLAlchemy URL: `sqlite:///path/ledger.db`, `postgresql+psycopg://...`.
     Raises SettingsError for a URL that names no database we can reach, LedgerError where it cannot be opened.
     """
 
-    def __init__(self, url: str, *, durability: Durability = "normal"):
+    def __init__(self, url: str | Path, *, durability: Durability = "normal"):
         try:
-            self.url = sa.make_url(url)
+            self.url = sa.URL.create("sqlite", database=str(url)) if isinstance(url, Path) else sa.make_url(url)
             self.engine = sa.create_engine(self.url)
         except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
             raise SettingsError(f"storage.database_url is {url!r}: {exc}; leave it empty for SQLite") from exc
@@ -96,12 +96,19 @@ class Database:
         """Bring the schema to the newest version. Safe to call from several processes at once."""
         from alembic import command
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.write() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as exc:
+                where = self.url.render_as_string(hide_password=True)
+                raise LedgerError(
+                    f"database {where} is not ours, or of a newer release ({exc}); update windlass"
+                ) from exc
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -119,7 +126,7 @@ class Database:
 def workflow_engine(path: Path, durability: Durability) -> sa.Engine:
     """An SQLite engine for the workflow tables, which another library fills: WAL, and every writing transaction
     takes its lock at once."""
-    engine = sa.create_engine(f"sqlite:///{path}")
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
     sqlite_pragmas(engine, durability)
     sa.event.listen(engine, "connect", _immediate)
     return engine

@@ -25,6 +25,9 @@ from windlass.records import Call, Decision, Feedback, FeedbackSource, Outcome, 
 
 DEFAULT_WINDOW = 50_000
 _MAX_METRICS = 64
+# One feedback moves at most this much, so that no chain or crowd of calls can hold up the others' decisions.
+_MAX_DEPTH = 8
+_MAX_CREDITED = 1_000
 """Distinct (source, metric) pairs kept per target; whoever sends more is not rating."""
 
 Key: TypeAlias = tuple[str, str, str]
@@ -219,13 +222,13 @@ class Learner:
 
     def _credit_beneath(self, target: Key) -> None:
         """Credit the target, if it is a call, and all calls beneath it, in the order in which they began."""
-        beneath, waiting = {target}, [target]
-        while waiting:
-            tenant, workspace, _ = above = waiting.pop()
-            fresh = {(tenant, workspace, child) for child in self._children.get(above, ())} - beneath
-            beneath |= fresh
-            waiting.extend(fresh)
-        for key in sorted((key for key in beneath if key in self._calls), key=lambda key: self._calls[key].order):
+        beneath = level = {target}
+        for _ in range(_MAX_DEPTH):
+            children = {(key[0], key[1], child) for key in level for child in self._children.get(key, ())}
+            level = children - beneath
+            beneath = beneath | level
+        calls = sorted((key for key in beneath if key in self._calls), key=lambda key: self._calls[key].order)
+        for key in calls[:_MAX_CREDITED]:
             self._credit(key)
 
     def _credit(self, key: Key) -> None:
@@ -251,9 +254,9 @@ class Learner:
         return msgspec.structs.replace(account.signals or Signals(), feedback=values)
 
     def _chain(self, key: Key) -> Iterator[Key]:
-        """The call and everything above it, each once even where parents form a ring."""
+        """The call and what is above it, `_MAX_DEPTH` levels at most, each once even where parents form a ring."""
         passed: set[Key] = set()
-        while key not in passed:
+        while key not in passed and len(passed) <= _MAX_DEPTH:
             yield key
             passed.add(key)
             account = self._calls.get(key)

@@ -76,6 +76,7 @@ async def _until_gone(receive: Receive, work: Awaitable[None]) -> None:
     finally:
         leaving.cancel()
         working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def _gone(receive: Receive) -> None:

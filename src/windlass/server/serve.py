@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,8 +78,23 @@ async def serve(runtime: Runtime, *, dashboard: bool, ready: Callable[[str], Non
     )
     with _announced(runtime.settings.home, Address(url=url, token=token, pid=os.getpid())):
         ready(url)
-        server = uvicorn.Server(config)
+        server = _Server(config)
         await server.serve(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends quietly on a signal. uvicorn's own raises it again, which would cut off whoever closes after it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for caught in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(caught, self.handle_exit, caught, None)
+        try:
+            yield
+        finally:
+            for caught in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(caught)
 
 
 @contextlib.contextmanager

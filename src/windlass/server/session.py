@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from importlib.resources import as_file, files
@@ -30,7 +29,6 @@ OWNER = Caller(Scope(), "admin", "")
 POLL_S = 0.1
 SAMPLES, SAMPLE_QUESTIONS = "samples", "sample_questions.txt"
 T = TypeVar("T")
-_SERVING = threading.Event()
 Operate = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -72,10 +70,10 @@ def up(settings: Settings, *, dashboard: bool, as_json: bool) -> int:
 
     async def serving() -> int:
         async with Runtime(settings, workflows=True) as runtime:
-            await serve(runtime, dashboard=dashboard, ready=lambda url: _ready(url, dashboard, as_json))
+            await _serve(runtime, dashboard, as_json)
         return 0
 
-    return _served(settings, serving())
+    return _alone(settings, serving())
 
 
 def run(
@@ -97,11 +95,11 @@ def run(
 
             code = await _main_job(runtime, here, paths, questions, as_json)
             if stay:
-                await serve(runtime, dashboard=dashboard, ready=lambda url: _ready(url, dashboard, as_json))
+                await _serve(runtime, dashboard, as_json)
                 return 0
             return code
 
-    return _served(settings, doing()) if stay else _alone(settings, doing())
+    return _alone(settings, doing())
 
 
 async def _main_job(
@@ -204,24 +202,19 @@ def _tell(report: dict[str, Any]) -> None:
         terminal.note(f"not taken in: {failure['name']}: {failure['message'].removeprefix(failure['name'] + ': ')}")
 
 
+async def _serve(runtime: Runtime, dashboard: bool, as_json: bool) -> None:
+    """Serve until a signal, which is the ordinary end of a server."""
+    pages = dashboard and runtime.settings.server.dashboard
+    await serve(runtime, dashboard=pages, ready=lambda url: _ready(url, pages, as_json))
+    terminal.note("stopped")
+
+
 def _ready(url: str, dashboard: bool, as_json: bool) -> None:
-    _SERVING.set()
     if as_json:
         terminal.print_json({"url": url, "openai_base_url": f"{url}/v1", "dashboard": dashboard})
     else:
         pages = f"dashboard {url}/  " if dashboard else ""
         terminal.console().print(f"\nWindlass is up: {pages}OpenAI base_url {url}/v1  (Ctrl-C stops it)")
-
-
-def _served(settings: Settings, work: Coroutine[Any, Any, int]) -> int:
-    """Run a server to its end; an interrupt is the ordinary one, once it is up."""
-    try:
-        return _alone(settings, work)
-    except KeyboardInterrupt:
-        if not _SERVING.is_set():
-            raise
-        terminal.note("stopped")
-        return 0
 
 
 def _alone(settings: Settings, work: Coroutine[Any, Any, int]) -> int:

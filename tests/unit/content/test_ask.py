@@ -350,25 +350,25 @@ def test_the_offered_passage_does_not_count_where_the_segment_says_otherwise() -
 
 @pytest.mark.parametrize("end_s", [4.9, float("nan"), float("-inf")])
 def test_a_segment_whose_time_cannot_be_shows_nothing(end_s: float) -> None:
-    assert verify([Quoted("rope", "p1")], [_source(ROPE, end_s=end_s)], 3) == ((), 1)
+    assert verify([Quoted(ROPE, "p1")], [_source(ROPE, end_s=end_s)], 3) == ((), 1)
 
 
 def test_the_same_quote_is_shown_once_and_no_more_than_wanted() -> None:
     sources = [_source(ROPE, number) for number in range(1, 6)]
-    quoted = [Quoted("rope", f"p{number}") for number in (1, 1, 2, 3, 4, 5)]
+    quoted = [Quoted(ROPE, f"p{number}") for number in (1, 1, 2, 3, 4, 5)]
     shown, dropped = verify(quoted, sources, 3)
     assert [quote.segment for quote in shown] == [1, 2, 3]
     assert dropped == 0
 
 
 def test_without_times_nothing_claims_one() -> None:
-    (quote,), _ = verify([Quoted("rope", "p1")], [_source(ROPE, timed=False)], 3)
+    (quote,), _ = verify([Quoted(ROPE, "p1")], [_source(ROPE, timed=False)], 3)
     assert (quote.at, quote.link, quote.cited) == ("", "", "[T]")
 
 
 def test_nothing_quoted_is_nothing_shown() -> None:
     assert verify([], [_source(ROPE)], 3) == ((), 0)
-    assert verify([Quoted("rope", "p1")], [], 3) == ((), 1)
+    assert verify([Quoted(ROPE, "p1")], [], 3) == ((), 1)
 
 
 def test_the_settings_bound_how_much_is_read_and_shown() -> None:

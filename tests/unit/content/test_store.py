@@ -51,10 +51,10 @@ def test_a_source_is_kept_as_bytes_and_by_scope(contents: Contents) -> None:
         contents.source(B, "item_src")
 
 
-def test_the_same_source_again_keeps_its_first_name(contents: Contents) -> None:
+def test_the_same_source_again_takes_its_new_name(contents: Contents) -> None:
     for name in ("first.md", "second.md"):
         contents.put_source(A, "item_twice", name, b"x", AT)
-    assert contents.source(A, "item_twice")[0] == "first.md"
+    assert contents.source(A, "item_twice")[0] == "second.md"
 
 
 def test_an_item_comes_back_as_it_was(contents: Contents) -> None:

@@ -17,6 +17,7 @@ from tests.golden.application import opened
 
 from windlass.errors import SettingsError
 from windlass.server import peer
+from windlass.server import serve as module
 from windlass.server.serve import PORTS_TRIED, listen, serve
 
 
@@ -62,12 +63,12 @@ async def test_it_announces_itself_serves_and_takes_the_announcement_back(
     """The server in this process, told to stop as the signal of Ctrl-C tells it."""
     servers: list[uvicorn.Server] = []
 
-    class Stoppable(uvicorn.Server):
+    class Stoppable(module._Server):
         def __init__(self, config: uvicorn.Config):
             super().__init__(config)
             servers.append(self)
 
-    monkeypatch.setattr(uvicorn, "Server", Stoppable)
+    monkeypatch.setattr(module, "_Server", Stoppable)
     seen: dict[str, Any] = {}
 
     def look(url: str) -> None:
