@@ -39,7 +39,7 @@ def settings() -> str:
         "| setting | default |",
         "|---|---|",
     ]
-    for path, (value, _) in flat(load(environ={"HOME": "~"})).items():
+    for path, (value, _) in flat(load(environ={"HOME": "/home/you"})).items():
         lines.append(f"| `{path}` | `{value}` |")
     lines += ["", f"Policies by name: {', '.join(f'`{name}`' for name in registry.names())}."]
     return "\n".join(lines) + "\n"
