@@ -8,7 +8,7 @@ passage. A reply quotes with one line per quote: `> the words, exactly [p1]`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -90,8 +90,3 @@ def _material(text: str) -> Material | None:
 
 def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
-
-
-def by_id(passages: Iterable[Excerpt]) -> dict[str, Excerpt]:
-    """Passages under their ids."""
-    return {passage.id: passage for passage in passages}
