@@ -8,31 +8,44 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from windlass.errors import InputError, SettingsError, WindlassError
 
 Command = Callable[[argparse.Namespace], int]
+STDERR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(sys.argv[1:] if argv is None else argv)
     from windlass.server import terminal
 
     try:
-        return int(arguments.command(arguments))
+        code = int(arguments.command(arguments))
+        unwritten = _unwritten()
+        sys.stderr.write(unwritten)
+        return 1 if unwritten else code
     except KeyboardInterrupt:
         terminal.note("interrupted")
         return 130
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError:
+        unwritten = _unwritten()
+        if not unwritten:
+            raise
+        sys.stderr.write(unwritten)
         return 1
     except (InputError, SettingsError) as exc:
         terminal.fail(exc, as_json=arguments.json)
@@ -42,8 +55,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class Usage(argparse.ArgumentParser):
+    """A parser that says what is wrong by InputError, with its usage as the second argument."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message, f"{self.format_usage()}{self.prog}: error: {message}\n")
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The command's arguments; wrong usage ends with exit code 2 and, under --json, an error that programs can read."""
+    try:
+        return _parser().parse_args(words)
+    except InputError as exc:
+        message, usage = exc.args
+        if "--json" in words:
+            from windlass.server import terminal
+
+            terminal.fail(InputError(message), as_json=True)
+        else:
+            sys.stderr.write(usage)
+        raise SystemExit(2) from None
+
+
+def _open_streams() -> None:
+    """Point standard streams that are closed (`>&-`) at nothing, or the next file that is opened would be one of them:
+    a stray word for the terminal would land in it."""
+    fresh = os.open(os.devnull, os.O_RDWR)
+    while fresh <= STDERR:
+        fresh = os.open(os.devnull, os.O_RDWR)
+    os.close(fresh)
+    # A program that was started with closed streams has none.
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(STDERR, "w")
+
+
+def _unwritten() -> str:
+    """Why the output could not leave (`>/dev/full`), '' where it did. What is left of it is dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again as it ends, and says so
+        return f"error: the output cannot be written: {exc}\n"
+    return ""
+
+
+def _parser() -> Usage:
+    parser = Usage(
         prog="windlass",
         description="A runtime for LLM agents that only turns one way: better.",
         epilog="example: windlass ingest talks/ && windlass ask 'Why does a windlass turn only one way?'",
@@ -53,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = _command(commands, "up", _up, "serve the gateway and the dashboard", "windlass up --port 8400")
     _listening(up)
+    up.add_argument("--workers", type=int, default=0, help="so many processes on one PostgreSQL database")
     run = _command(commands, "run", _run, "ingest, answer two questions, then serve", "windlass run talks/ --exit")
     run.add_argument("paths", nargs="*", help="files or folders; without any, the corpus in the package")
     run.add_argument("-q", "--question", action="append", default=[], help="ask this (may be repeated)")
@@ -72,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         listing.add_argument("--limit", type=int, default=20, help="how many (1 to 1000)")
     doctor = _command(commands, "doctor", _doctor, "what is in force and what is wrong", "windlass doctor --replay")
     doctor.add_argument("--replay", action="store_true", help="rebuild every policy from the ledger and compare")
+    _auditing(commands)
     return parser
 
 
@@ -90,6 +151,18 @@ def _listening(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-dashboard", action="store_true", help="serve the gateway only")
 
 
+def _auditing(commands: Any) -> None:
+    about = "the audit trail: verify it, list it, or show the key that signs it"
+    audit = _command(commands, "audit", _audit, about, "windlass audit verify --public-key safe/key.pub")
+    audit.add_argument("what", choices=("verify", "list", "key"), help="what to do with it")
+    audit.add_argument(
+        "--public-key", type=Path, help="the key that must have signed (default: beside the checkpoints)"
+    )
+    audit.add_argument("--checkpoints", type=Path, action="append", default=[], help="a file of them (may be repeated)")
+    audit.add_argument("--limit", type=int, default=20, help="how many rows `list` shows (1 to 1000)")
+    audit.add_argument("--across", metavar="WHY", help="list the rows of all tenants; who and why is recorded")
+
+
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
     named = {"server.host": arguments.host, "server.port": arguments.port}
     return {path: value for path, value in named.items() if value is not None}
@@ -99,7 +172,14 @@ def _up(arguments: argparse.Namespace) -> int:
     from windlass.server import session
     from windlass.settings import load
 
-    return session.up(load(_overrides(arguments)), dashboard=not arguments.no_dashboard, as_json=arguments.json)
+    overrides = _overrides(arguments)
+    return session.up(
+        load(overrides),
+        dashboard=not arguments.no_dashboard,
+        as_json=arguments.json,
+        workers=arguments.workers,
+        overrides=overrides,
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -136,7 +216,24 @@ def _decisions(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    return _show("doctor", {"replay": arguments.replay}, arguments.json)
+    from windlass.server import session, terminal
+    from windlass.settings import load
+
+    report = session.examine(load(), replay=arguments.replay)
+    return terminal.show("doctor", report, as_json=arguments.json)
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from windlass.server import auditing
+    from windlass.settings import load
+
+    match arguments.what:
+        case "verify":
+            return auditing.verify(load(), arguments.checkpoints, arguments.public_key, as_json=arguments.json)
+        case "list":
+            return auditing.show(load(), arguments.limit, arguments.across, as_json=arguments.json)
+        case _:
+            return auditing.key(load(), arguments.public_key, as_json=arguments.json)
 
 
 def _show(operation: str, wanted: dict[str, Any], as_json: bool) -> int:

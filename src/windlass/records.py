@@ -7,6 +7,7 @@ integer nano-dollars. `encode` and `decode` round-trip every record and keep the
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -123,6 +124,15 @@ class RunEvent(Record, frozen=True, kw_only=True):
     result: StepResult
 
 
+class Erasure(Record, frozen=True, kw_only=True):
+    """A user was forgotten: bodies, contexts and comments are gone. `user` is a digest, see `user_digest`.
+
+    It stands in the ledger so that every fold lets go of the user at the same place.
+    """
+
+    user: str
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway answers: bytes as they leave, and the ids under which the ledger knows them."""
 
@@ -139,7 +149,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-LedgerRecord: TypeAlias = Call | Decision | Outcome | Feedback | RunEvent
+LedgerRecord: TypeAlias = Call | Decision | Outcome | Feedback | RunEvent | Erasure
 Coded: TypeAlias = LedgerRecord | Reply | StepResult
 KINDS: dict[str, type[LedgerRecord]] = {
     "call": Call,
@@ -147,8 +157,14 @@ KINDS: dict[str, type[LedgerRecord]] = {
     "outcome": Outcome,
     "feedback": Feedback,
     "run_event": RunEvent,
+    "erasure": Erasure,
 }
 T = TypeVar("T", bound="Coded")
+
+
+def user_digest(scope: Scope, user: str) -> str:
+    """What stands for a user where the name must not: SHA-256 over tenant, workspace and user, as hex."""
+    return hashlib.sha256(msgspec.msgpack.encode((scope.tenant, scope.workspace, user))).hexdigest()
 
 
 def encode(record: Coded) -> bytes:

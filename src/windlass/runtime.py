@@ -7,7 +7,8 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,32 +19,36 @@ import structlog
 from windlass.content.ask import Ask
 from windlass.content.ingest import VECTORS, Ingest
 from windlass.content.store import Contents
-from windlass.errors import FolderBusy, LedgerError, PolicyError, SettingsError, WindlassError
+from windlass.errors import FolderBusy, InputError, LedgerError, PolicyError, SettingsError, WindlassError
 from windlass.gateway.admission import Admission
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Gateway
 from windlass.gateway.local import Local
 from windlass.gateway.provider import Provider, Providers
+from windlass.ledger import ids, workers
 from windlass.ledger.db import Database, make_folder
-from windlass.ledger.ledger import Snapshot
 from windlass.ledger.sql import SqlLedger
 from windlass.memory import embedder as embedders
 from windlass.memory.embedder import Embedder
 from windlass.memory.store import Memory
 from windlass.policies.loop import Loop
-from windlass.policies.replay import Learner, rebuild
-from windlass.records import Feedback, Scope
+from windlass.policies.replay import Learner
+from windlass.policies.rollout import Change, rollout
+from windlass.records import Decision, Erasure, Feedback, Scope, user_digest
 from windlass.settings import Settings
 from windlass.watch.overview import Overview
+from windlass.watch.projections import Projections
+from windlass.watch.store import Rollups
 
 if TYPE_CHECKING:
     from windlass.workflows.durable import Durable
 
 log = structlog.get_logger(__name__)
-SNAPSHOT_EVERY = 5_000
+MAIN = "main"
+BEAT_S = 1.0
+DAY_S = 86_400.0
 # Commits gather for this long before they are folded, so that learning costs a busy server one read per batch.
 LEARN_DELAY_S = 0.02
-LEARNER, SNAPSHOT_VERSION = "policies", 1
 PRUNE_EVERY_S = 3_600.0
 
 
@@ -52,6 +57,7 @@ class Runtime:
 
     providers: more providers, before those of the settings (tests hand in `Echo`).
     workflows: also run durable workflows; only one process of a folder may (FolderBusy).
+    worker: the name of this process among those that share a PostgreSQL database.
     """
 
     def __init__(
@@ -62,26 +68,30 @@ class Runtime:
         workflows: bool = False,
         serve: Iterable[str] = (VECTORS,),
         clock: Callable[[], float] = time.time,
+        worker: str = MAIN,
     ):
         self.settings = settings
         self.clock = clock
+        self.worker = worker
         self._serve = tuple(serve) if workflows else None
-        try:
-            self.loop = Loop(settings.points, settings.reward)
-        except PolicyError as exc:
-            raise SettingsError(f"points: {exc}") from exc
-        self.learner = Learner(self.loop)
-        self.overview = Overview()
+        self.loop = _loop(settings)
         self.embedder = _embedder(settings)
         every = Providers([*providers, *_upstreams(settings), Local(self.embedder, clock)])
-        self._lock = _own(settings.home) if workflows else None
+        # Workers leave the folder to their supervisor.
+        self._lock = _own(settings.home) if workflows and worker == MAIN else None
         try:
-            self.db = Database(settings.database, durability=settings.storage.durability)
+            storage = settings.storage
+            self.db = Database(settings.database, durability=storage.durability, connections=storage.connections)
             self.db.migrate()
-            self.ledger = SqlLedger(self.db)
+            self.ledger = SqlLedger(self.db, worker)
         except BaseException:
             self._let_go()
             raise
+        self.rollups = Rollups(self.db)
+        self.overview = Overview(self.rollups)
+        self.projections = Projections(
+            self.ledger, self.loop, self.rollups, make_loop=partial(_loop, settings), clock=clock
+        )
         self.memory = Memory(self.db, self.embedder)
         self.contents = Contents(self.db)
         self.gateway = Gateway(
@@ -93,14 +103,14 @@ class Runtime:
             clock=clock,
         )
         self.ask = Ask(self.gateway, self.ledger, self.loop, self.memory, self.contents, settings.ask, clock)
-        self._unfinished = settings.home / "runs.unfinished"
+        self._unfinished = settings.home / ("runs.unfinished" if worker == MAIN else f"runs.{worker}.unfinished")
         self._starting = threading.Lock()
         self._durable: Durable | None = None
         self._ingest: Ingest | None = None
         self._background: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._restore)
+        await asyncio.to_thread(self.projections.restore)
         committed = asyncio.Event()
         running = asyncio.get_running_loop()
 
@@ -134,64 +144,94 @@ class Runtime:
         await self.ledger.append(record)
         return record
 
+    @property
+    def learner(self) -> Learner:
+        """The fold that moves the policies."""
+        return self.projections.learner
+
     async def caught_up(self) -> None:
         """Return once every projection has seen what is committed now."""
-        await asyncio.to_thread(self._catch_up)
+        await asyncio.to_thread(self.projections.catch_up)
+
+    async def roll_out(self, scope: Scope, change: Change, *, by: str, reason: str = "") -> Decision:
+        """Switch a point's mode, or roll its policy back, for one tenant: a recorded decision that all workers follow.
+
+        PolicyError for a point or a snapshot that is not there.
+        """
+        kept = await asyncio.to_thread(self.projections.choices, change)
+        now = self.clock()
+        decision = rollout(change, id=ids.new("decision", now), at=now, scope=scope, by=by, reason=reason, kept=kept)
+        await self.ledger.append(decision)
+        await self.caught_up()
+        return decision
+
+    async def forget(self, scope: Scope, user: str) -> int:
+        """Delete all that one user left, on every worker and in every snapshot; returns how many rows changed."""
+        if not user:
+            raise InputError("no user is named; give the `user` that the calls carried")
+        now = self.clock()
+        erasure = Erasure(
+            id=ids.new("erasure", now),
+            at=now,
+            tenant=scope.tenant,
+            workspace=scope.workspace,
+            user=user_digest(scope, user),
+        )
+        place = await self.ledger.append(erasure)
+        await self.caught_up()
+        await self._all_at(place)
+        return await asyncio.to_thread(self.projections.erase, erasure)
+
+    async def _all_at(self, place: int) -> None:
+        """Wait until every living worker has learned from the entry at `place`. LedgerError where one hangs."""
+        for _ in range(200):
+            await asyncio.to_thread(self._beat)
+            behind = [one.name for one in await asyncio.to_thread(self.workers) if one.cursor < place]
+            if not behind:
+                return
+            await asyncio.sleep(0.05)
+            await self.caught_up()
+        raise LedgerError(f"workers {', '.join(behind)} do not follow the ledger; restart them and forget again")
+
+    def workers(self) -> list[workers.Worker]:
+        """The living workers of this database, and how far each has learned."""
+        return workers.alive(self.db, self.clock())
 
     def replay(self) -> tuple[int, str, str]:
-        """(cursor, digest of the live policies, digest of policies folded from zero up to the same cursor)."""
-        with self.loop.lock:
-            cursor, live = self.learner.cursor, self.learner.digest()
-        fresh = rebuild(self.ledger, Loop(self.settings.points, self.settings.reward), until=cursor)
-        return cursor, live, fresh.digest()
+        """(cursor, digest of the live policies, digest of policies folded again up to the same cursor)."""
+        return self.projections.replay()
 
     async def _learn(self, committed: asyncio.Event) -> None:
         """Fold what was committed, as soon as it is. A ledger that cannot be read now is tried again."""
         while True:
-            await committed.wait()
-            await asyncio.sleep(LEARN_DELAY_S)
-            committed.clear()
+            try:
+                async with asyncio.timeout(BEAT_S):
+                    await committed.wait()
+                await asyncio.sleep(LEARN_DELAY_S)
+                committed.clear()
+            except TimeoutError:
+                pass
             try:
                 await self.caught_up()
+                await asyncio.to_thread(self._beat)
             except LedgerError as exc:
                 log.error("learning_waits", reason=str(exc))
                 await asyncio.sleep(1.0)
                 committed.set()
 
+    def _beat(self) -> None:
+        if self.db.dialect != "sqlite":
+            workers.beat(self.db, self.worker, os.getpid(), self.clock(), self.learner.cursor)
+
     async def _prune(self) -> None:
         while True:
             try:
                 await asyncio.to_thread(self.ledger.prune, self.clock())
+                before = self.clock() - self.settings.storage.context_days * DAY_S
+                await asyncio.to_thread(self.projections.prune_contexts, before)
             except LedgerError as exc:
                 log.error("pruning_waits", reason=str(exc))
             await asyncio.sleep(PRUNE_EVERY_S)
-
-    def _catch_up(self) -> None:
-        before = self.learner.cursor
-        self.learner.catch_up(self.ledger)
-        self.overview.catch_up(self.ledger)
-        if before // SNAPSHOT_EVERY != self.learner.cursor // SNAPSHOT_EVERY:
-            self._snapshot()
-
-    def _restore(self) -> None:
-        kept = self.ledger.snapshot(LEARNER, SNAPSHOT_VERSION)
-        if kept is not None:
-            try:
-                self.learner.restore(kept.state)
-            except PolicyError as exc:
-                log.info("rebuilding_policies", reason=str(exc))
-        self._catch_up()
-
-    def _snapshot(self) -> None:
-        self.ledger.save_snapshot(
-            Snapshot(
-                projection=LEARNER,
-                version=SNAPSHOT_VERSION,
-                cursor=self.learner.cursor,
-                at=self.clock(),
-                state=self.learner.state(),
-            )
-        )
 
     def _start_workflows(self) -> Ingest:
         """Start the engine: with the first run, or at once where a process died with runs unfinished."""
@@ -218,8 +258,10 @@ class Runtime:
                     self._unfinished.unlink(missing_ok=True)
                 self._durable.close()
             self.ledger.close()
-            self._catch_up()
-            self._snapshot()
+            self.projections.catch_up()
+            self.projections.keep()
+            if self.db.dialect != "sqlite":
+                workers.leave(self.db, self.worker)
         finally:
             self.db.close()
             self._let_go()
@@ -229,6 +271,24 @@ class Runtime:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _loop(settings: Settings) -> Loop:
+    """A loop that has learned nothing."""
+    try:
+        return Loop(settings.points, settings.reward)
+    except PolicyError as exc:
+        raise SettingsError(f"points: {exc}") from exc
+
+
+@contextmanager
+def owned(home: Path) -> Iterator[None]:
+    """Own the state folder for a while. FolderBusy where another process does."""
+    lock = _own(home)
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _own(home: Path) -> int:

@@ -21,8 +21,8 @@ from msgspec import Meta
 from windlass.content.options import AskOptions, ContentOptions
 from windlass.errors import SettingsError
 from windlass.gateway.options import GatewayOptions, KeyOptions, ProviderOptions
-from windlass.ledger.db import Durability
-from windlass.policies.loop import PointOptions
+from windlass.ledger.db import CONNECTIONS, Durability
+from windlass.policies.points import PointOptions
 from windlass.policies.reward import RewardOptions
 
 FILE = "windlass.toml"
@@ -44,10 +44,15 @@ class ServerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The state folder and the database; an empty `database_url` is SQLite inside the folder."""
+    """The state folder and the database; an empty `database_url` is SQLite inside the folder.
+
+    connections: to PostgreSQL, at most, of each worker. context_days: how long the contexts of decisions are kept.
+    """
 
     database_url: str = ""
     durability: Durability = "normal"
+    connections: Annotated[int, Meta(ge=3, le=1000)] = CONNECTIONS
+    context_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
 
 
 class MemoryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windlass.ledger.ledger import Entry
+from windlass.policies import registry
 from windlass.policies.features import finite
-from windlass.policies.linear_thompson import LinearThompson
+from windlass.policies.linear import LinearThompson
 from windlass.policies.loop import Loop, PointOptions
 from windlass.policies.replay import Learner
 from windlass.policies.reward import RewardOptions, Signals, scalar
@@ -100,16 +101,129 @@ def test_only_the_last_of_replaced_rewards_counts(context, rewards):
     assert one.mean == pytest.approx(other.mean, abs=1e-6)
 
 
-@given(st.lists(st.tuples(st.sampled_from(ACTIONS), CONTEXTS, REWARDS), max_size=12), CONTEXTS)
-def test_policies_survive_every_context_and_restore_to_the_last_bit(lessons, context):
-    policy, again = LinearThompson(), LinearThompson()
-    for number, (action, seen, reward) in enumerate(lessons):
-        policy.learn(decision(number, action, seen), reward, None)
+GUARD_OPTIONS = {
+    "allowed": {"allow": ["a", "c*"], "deny": ["b"]},
+    "budget": {"remaining": "x", "costs_nusd": {"a": 0.5, "b": 0.1}},
+    "cool_down": {"below": 0.5, "bad": 2, "rest": 3},
+    "quality_floor": {"floor": 0.4, "k": 0.5, "reference": "b"},
+}
+SUBJECTS = {
+    **{name: lambda name=name: registry.make(name, {}) for name in registry.names()},
+    **{
+        f"fading {name}": lambda name=name: registry.make(name, {"half_life": 10})
+        for name in ("linear_thompson", "ucb")
+    },
+    "decaying epsilon_greedy": lambda: registry.make("epsilon_greedy", {"epsilon": 0.9, "decay": 1.0, "half_life": 10}),
+    **{
+        f"{name} guard": lambda name=name: registry.guard(name, GUARD_OPTIONS[name], registry.make("ucb", {}))
+        for name in registry.guards()
+    },
+    "all guards": lambda: registry.guarded(
+        registry.make("linear_thompson", {"half_life": 10}), list(GUARD_OPTIONS.items()), 0.1
+    ),
+    "all guards the other way round": lambda: registry.guarded(
+        registry.make("epsilon_greedy", {}), list(GUARD_OPTIONS.items())[::-1], 0.5
+    ),
+}
+HOSTILE_REWARDS = st.one_of(REWARDS, st.sampled_from([0.0, 1.0, -1e6, 1e6, 1e-308, 1e308, math.nan, math.inf]), NUMBERS)
+STREAMS = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(ACTIONS), CONTEXTS, HOSTILE_REWARDS), max_size=25)
+
+
+def test_every_guard_is_a_subject():
+    assert set(GUARD_OPTIONS) == set(registry.guards())
+
+
+def hand(policy, stream, learned):
+    """The stream as the loop hands it on: the first reward of a decision, then replacements, the refused ones left."""
+    for number, action, context, reward in stream:
+        kept, previous = learned.get(number, (decision(number, action, context), None))
+        before = policy.state()
+        try:
+            policy.learn(kept, reward, previous)
+        except ValueError:
+            assert policy.state() == before
+        else:
+            assert math.isfinite(reward)
+            learned[number] = (kept, reward)
+
+
+def hold(policy, context):
+    """A distribution over the actions that `explain` agrees with, and a choice that has it."""
+    found = policy.probabilities(context, ACTIONS)
+    assert np.isfinite(found).all()
+    assert (found >= 0.0).all()
+    assert found.sum() == pytest.approx(1.0, abs=1e-9)
+    arms = policy.explain(context, ACTIONS)
+    assert [arm.probability for arm in arms] == pytest.approx(found.tolist(), abs=1e-9)
+    assert all(math.isfinite(arm.mean or 0.0) and math.isfinite(arm.sd or 0.0) for arm in arms)
+    choice = policy.choose(context, ACTIONS, np.random.default_rng(0))
+    assert choice.propensity == pytest.approx(found[ACTIONS.index(choice.action)], abs=1e-9)
+    assert 0.0 < choice.propensity <= 1.0 + 1e-9
+    return choice
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+@settings(deadline=None, max_examples=40)
+@given(stream=STREAMS, rest=STREAMS, context=CONTEXTS)
+def test_the_state_survives_every_stream_and_is_restored_to_the_last_bit(name, stream, rest, context):
+    policy, again, learned = SUBJECTS[name](), SUBJECTS[name](), {}
+    hand(policy, stream, learned)
+    again.restore(policy.state())
+    for each in (policy, again):
+        hand(each, rest, dict(learned))
+    assert again.state() == policy.state()
+    assert hold(policy, context) == hold(again, context)
+    np.testing.assert_array_equal(policy.probabilities(context, ACTIONS), again.probabilities(context, ACTIONS))
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_alternating_extremes_over_a_long_life_leave_it_sound(name):
+    policy, previous = SUBJECTS[name](), {}
+    for step in range(1_500):
+        number = step // 2 if step % 3 else max(step // 2 - 5, 0)
+        kept = decision(number, ACTIONS[number % 3], {"x": (-1.0) ** number * 100.0, "t": (1e308, math.nan)})
+        reward = float(step % 2)
+        policy.learn(kept, reward, previous.get(number))
+        previous[number] = reward
+    hold(policy, {"x": 0.5})
+    again = SUBJECTS[name]()
     again.restore(policy.state())
     assert again.state() == policy.state()
-    choice = policy.choose(context, ACTIONS, np.random.default_rng(0))
-    assert choice == again.choose(context, ACTIONS, np.random.default_rng(0))
-    assert 0.0 < choice.propensity <= 1.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), CONTEXTS, REWARDS), max_size=12), st.randoms())
+def test_without_a_half_life_the_order_of_rewards_does_not_matter(lessons, rng):
+    # The features have their places first, so that both vectorise alike.
+    names = decision(99, "c", {"x": 0.0, "ünï": 0.0, "": 0.0, "t": (0.0, 0.0, 0.0)})
+    one, other = LinearThompson(), LinearThompson()
+    shuffled = [decision(number, action, context) for number, (action, context, _) in enumerate(lessons)]
+    for kept in (names, *shuffled):
+        one.learn(kept, 0.5 if kept is names else lessons[int(kept.id.split("_")[1])][2], None)
+    rng.shuffle(shuffled)
+    for kept in (names, *shuffled):
+        other.learn(kept, 0.5 if kept is names else lessons[int(kept.id.split("_")[1])][2], None)
+    for left, right in zip(one.explain({"x": 0.1}, ACTIONS), other.explain({"x": 0.1}, ACTIONS), strict=True):
+        assert left.observations == right.observations
+        assert (left.mean, left.sd) == pytest.approx((right.mean, right.sd), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_propensities_are_the_frequencies_of_20000_draws(name):
+    """Hoeffding at 0.02: P(|frequency - p| >= 0.02) <= 2 exp(-2 * 20,000 * 0.02^2) = 2.3e-7 for each action."""
+    policy, draws = SUBJECTS[name](), 20_000
+    for number in range(9):
+        policy.learn(decision(number, ACTIONS[number % 3], {"x": 0.1 * number}), 0.3 + 0.05 * (number % 4), None)
+    context, rng = {"x": 0.3}, np.random.default_rng(12)
+    expected = policy.probabilities(context, ACTIONS)
+    counts = dict.fromkeys(ACTIONS, 0)
+    for _ in range(draws):
+        choice = policy.choose(context, ACTIONS, rng)
+        assert abs(choice.propensity - expected[ACTIONS.index(choice.action)]) < 1e-9
+        counts[choice.action] += 1
+    for action, p in zip(ACTIONS, expected, strict=True):
+        assert abs(counts[action] / draws - p) < 0.02
+        assert p > 0.0 or counts[action] == 0
 
 
 @given(

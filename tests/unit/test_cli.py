@@ -8,8 +8,11 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,19 @@ def test_with_json_an_error_is_json(arguments: tuple[str, ...], capsys: pytest.C
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["message"]
     assert error["category"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("nope",), ("ask",), ("calls", "--limit", "many"), ("doctor", "--nope")])
+def test_with_json_wrong_usage_is_json_too(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """What the parser refuses, before any command runs."""
+    assert _code(*arguments, "--json") == 2
+    said = capsys.readouterr()
+    error = json.loads(said.out)["error"]
+    assert (bool(error["message"]), error["category"], said.err) == (True, "input_invalid", "")
+    assert _code(*arguments) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.startswith("usage: windlass")) == ("", True)
+    assert error["message"] in said.err
 
 
 @pytest.mark.parametrize(
@@ -384,3 +400,39 @@ def test_a_folder_that_another_process_works_on_is_said(filled: Path, capsys: py
         assert _code("calls") == 0, "looking needs no lock"
     finally:
         os.close(lock)
+
+
+# --- where the output goes
+
+
+def _shell(line: str) -> subprocess.CompletedProcess[str]:
+    """`line` in a shell, `$W` being the program."""
+    program = {"W": f"{sys.executable} -m windlass.cli"}
+    return subprocess.run(
+        ["/bin/sh", "-c", line], env={**os.environ, **program}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["calls", "calls --json", "doctor", "ask 'Why a pawl?'"])
+def test_closed_streams_end_nothing(filled: Path, closed: str, command: str) -> None:
+    done = _shell(f"$W {command} {closed}")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    with closing(sqlite3.connect(filled / "ledger.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_closed_streams_keep_the_exit_code_of_a_mistake(filled: Path) -> None:
+    assert _shell("$W calls --limit many 2>&-").returncode == 2
+    assert _shell("$W calls --limit 0 --json >&-").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["calls", "calls --json"])
+def test_output_that_cannot_be_written_is_an_error(filled: Path, command: str) -> None:
+    done = _shell(f"$W {command} >/dev/full")
+    assert done.returncode == 1
+    assert "the output cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr

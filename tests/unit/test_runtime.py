@@ -18,10 +18,13 @@ from windlass.errors import FolderBusy, LedgerError, WindlassError, WorkflowErro
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Request
 from windlass.ledger.ledger import ALL, Entry, Snapshot
+from windlass.policies.replay import Learner
 from windlass.records import Feedback, Outcome, Scope
-from windlass.runtime import LEARNER, SNAPSHOT_VERSION, Runtime
+from windlass.runtime import Runtime
 from windlass.server.app import Windlass
 from windlass.testing import Echo
+from windlass.watch import projections
+from windlass.watch.projections import LEARNER
 
 PROVIDER = {"name": "up", "base_url": "http://127.0.0.1:1/v1", "models": [{"name": "m"}]}
 BODY = b'{"model":"auto","messages":[{"role":"user","content":"hi"}]}'
@@ -77,9 +80,9 @@ async def test_a_snapshot_that_cannot_be_read_is_rebuilt(tmp_path: Path, state: 
         await runtime.caught_up()
         before, head = runtime.learner.digest(), runtime.ledger.head()
     async with opened(tmp_path, [Echo("a", "b")]) as runtime:
-        broken = Snapshot(projection=LEARNER, version=SNAPSHOT_VERSION, cursor=head, at=NOW, state=state)
+        broken = Snapshot(projection=LEARNER, version=Learner.VERSION, cursor=head, at=NOW, state=state)
         runtime.ledger.save_snapshot(broken)
-        await asyncio.to_thread(runtime._restore)
+        await asyncio.to_thread(runtime.projections.restore)
         assert runtime.learner.digest() == before
     # What was saved on leaving is good again.
     async with opened(tmp_path, [Echo("a", "b")]) as runtime:
@@ -98,11 +101,11 @@ async def test_a_snapshot_of_other_settings_is_rebuilt(tmp_path: Path) -> None:
 
 
 async def test_snapshots_are_taken_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SNAPSHOT_EVERY", 3)
+    monkeypatch.setattr(projections, "SNAPSHOT_EVERY", 3)
     async with opened(tmp_path, [Echo()]) as runtime:
         await _call(runtime)
         await runtime.caught_up()
-        kept = runtime.ledger.snapshot(LEARNER, SNAPSHOT_VERSION)
+        kept = runtime.ledger.snapshot(LEARNER, Learner.VERSION)
         assert kept is not None
         assert kept.cursor >= 3
         assert kept.at == NOW

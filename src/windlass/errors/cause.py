@@ -20,6 +20,7 @@ from windlass.errors.codes import (
     OS_ERRNO,
     SQLITE_CODE,
     SQLITE_MESSAGE,
+    SQLSTATE,
     UPSTREAM_CODE,
     UPSTREAM_STATUS,
 )
@@ -188,6 +189,12 @@ def _by_sqlite(exc: BaseException) -> C | None:
     return next((category for part, category in SQLITE_MESSAGE.items() if part in text), None)
 
 
+def _by_sqlstate(exc: BaseException) -> C | None:
+    """psycopg knows no state where the server could not be asked any more."""
+    state = str(getattr(exc, "sqlstate", None) or "08")
+    return SQLSTATE.get(state) or SQLSTATE.get(state[:2])
+
+
 _REFINE: dict[str, Callable[[BaseException], C | None]] = {
     "aiohttp.client_exceptions.ClientConnectorError": _by_network_errno,
     "aiohttp.client_exceptions.ClientOSError": _by_network_errno,
@@ -198,6 +205,7 @@ _REFINE: dict[str, Callable[[BaseException], C | None]] = {
     "aiohttp.web_exceptions.HTTPException": _by_client_status,
     "builtins.OSError": _by_errno,
     "builtins.TimeoutError": _by_network_errno,
+    "psycopg.DatabaseError": _by_sqlstate,
     "sqlite3.Error": _by_sqlite,
     "sqlite3.ProgrammingError": _by_sqlite,
     "starlette.exceptions.HTTPException": _by_client_status,

@@ -88,6 +88,26 @@ SQLITE_CODE: Mapping[str, C] = {
     "SQLITE_READONLY": C.DISK_READ_ONLY,
     "SQLITE_SCHEMA": C.MIGRATION_MISSING,
 }
+# PostgreSQL 15 manual, appendix A: an SQLSTATE, or its class (the first two characters).
+SQLSTATE: Mapping[str, C] = {
+    "08": C.DATABASE_UNREACHABLE,
+    "23": C.CONSTRAINT_BROKEN,
+    "25006": C.DISK_READ_ONLY,
+    "28": C.PERMISSION_DENIED,
+    "3D": C.DATABASE_UNREACHABLE,
+    "40": C.DATABASE_LOCKED,
+    "42": C.QUERY_INVALID,
+    "42501": C.PERMISSION_DENIED,
+    "42P01": C.MIGRATION_MISSING,
+    "53": C.DATABASE_UNREACHABLE,
+    "53100": C.DISK_FULL,
+    "55": C.DATABASE_LOCKED,
+    "57": C.DATABASE_UNREACHABLE,
+    "57014": C.DATABASE_TIMEOUT,
+    "58": C.DISK_FAILED,
+    "XX001": C.DATABASE_CORRUPT,
+    "XX002": C.DATABASE_CORRUPT,
+}
 # What the code does not tell (SQLITE_ERROR is everything else), and errors that lost it on their way (a pickle).
 SQLITE_MESSAGE: Mapping[str, C] = {
     "no such table": C.MIGRATION_MISSING,

@@ -8,7 +8,7 @@ from typing import Any
 
 from windlass.errors import LedgerError, RecordInvalid
 from windlass.ledger.ledger import ALL, Body, Ledger, Snapshot
-from windlass.records import Call, Decision, Feedback, Outcome, RunEvent, Scope, StepResult
+from windlass.records import Call, Decision, Erasure, Feedback, Outcome, RunEvent, Scope, StepResult, user_digest
 
 A, B = Scope("a", "default"), Scope("b", "default")
 AT = 1_800_000_000.0
@@ -72,7 +72,7 @@ def outcome(of: str, scope: Scope = A, **fields: Any) -> Outcome:
     )
 
 
-def rating(name: str, target: str, scope: Scope = A, value: float = 1.0) -> Feedback:
+def rating(name: str, target: str, scope: Scope = A, value: float = 1.0, comment: str = "") -> Feedback:
     """A user's rating."""
     return Feedback(
         id=name,
@@ -83,6 +83,13 @@ def rating(name: str, target: str, scope: Scope = A, value: float = 1.0) -> Feed
         kind="rating",
         source="user",
         value=value,
+        comment=comment,
+    )
+
+
+def _erasure(user: str, scope: Scope = A) -> Erasure:
+    return Erasure(
+        id=f"erasure_{user}", at=AT, tenant=scope.tenant, workspace=scope.workspace, user=user_digest(scope, user)
     )
 
 
@@ -122,7 +129,7 @@ async def _scoped(ledger: Ledger) -> None:
     assert not ledger.bodies(B, "call_a"), "bodies keep to their scope"
     assert not ledger.events(B, "run_a"), "run events keep to their scope"
     assert not ledger.calls_beneath(B, "call_a"), "credit keeps to its scope"
-    assert ledger.forget(B, user="u") == 0, "one tenant cannot make another forget"
+    assert ledger.erase(_erasure("u", B)) == 0, "one tenant cannot make another forget"
     assert len(ledger.calls(ALL)) == 2, "ALL reads across tenants"
 
 
@@ -187,10 +194,26 @@ async def _bodies(ledger: Ledger) -> None:
     assert [body.data for body in ledger.bodies(A, "call_1")] == [b"\x00bytes"], "bodies are exact bytes"
     assert ledger.prune(AT + 10) == 1, "prune takes what has expired"
     assert not ledger.bodies(A, "call_2"), "and it is gone"
-    assert ledger.forget(A, user="u") == 2, "forgetting a user takes bodies and contexts"
+    await ledger.append(
+        rating("feedback_1", "call_1", comment="from u"), rating("feedback_2", "call_2", comment="kept")
+    )
+    erasure = _erasure("u")
+    await ledger.append(erasure)
+    assert ledger.erase(erasure) == 4, "forgetting a user takes bodies, contexts, comments and the name"
+    assert ledger.erase(erasure) == 0, "and the second time there is nothing left to take"
     assert not ledger.bodies(A, "call_1"), "no body is left"
     assert ledger.decisions(A)[0].context == {}, "no context is left"
-    assert len(ledger.read(ALL)) == 3, "the ledger itself is append-only"
+    trace = ledger.trace(A, "call_1")
+    assert trace is not None, "the call itself stays"
+    assert trace.call.user == "", "no name is left"
+    assert [said.comment for said in trace.feedback] == [""], "no comment is left"
+    assert len(ledger.read(ALL)) == 6, "the ledger itself is append-only"
+    await ledger.append(call("call_3", user="u"), decision(f"decision_{int(AT * 1000):012x}", "call_3"))
+    assert ledger.erase(erasure) == 0, "who comes back is somebody new"
+    assert ledger.prune_contexts(AT) == 0, "contexts within their time stay"
+    assert ledger.has_contexts(AT + 1), "it is known that there are some past theirs"
+    assert not ledger.has_contexts(AT), "and that there are none"
+    assert ledger.prune_contexts(AT + 1) == 1, "contexts past their time go"
 
 
 async def _snapshots(ledger: Ledger) -> None:
@@ -202,6 +225,22 @@ async def _snapshots(ledger: Ledger) -> None:
     assert found is not None, "a snapshot was kept"
     assert (found.cursor, found.state) == (9, b"\x09"), "the newest snapshot counts"
     assert ledger.snapshot("fold", 2) is None, "another version has its own"
+    ledger.save_snapshot(Snapshot(projection="fold", version=1, cursor=4, at=AT, state=b"kept", note="restored"))
+    for cursor in range(10, 20):
+        ledger.save_snapshot(Snapshot(projection="fold", version=1, cursor=cursor, at=AT, state=bytes([cursor])))
+    noted = ledger.snapshot("fold", 1, cursor=4)
+    assert noted is not None, "what has a note stays, however many routine ones follow"
+    assert noted.state == b"kept", "a snapshot is found by its cursor"
+    assert [kept.cursor for kept in ledger.snapshots("fold", 1)] == [4, 15, 16, 17, 18, 19], "the newest five stay"
+    ledger.save_snapshot(Snapshot(projection="fold", version=1, cursor=17, at=AT, state=b"base", note="base"))
+    ledger.save_snapshot(Snapshot(projection="fold", version=1, cursor=16, at=AT, state=b"before"))
+    assert ledger.drop_snapshots("fold", before=17) > 0, "what lies before a base can go"
+    ledger.save_snapshot(Snapshot(projection="fold", version=1, cursor=16, at=AT, state=b"late"))
+    assert ledger.snapshot("fold", 1, cursor=16) is None, "and is refused afterwards"
+    ledger.rewrite_snapshot(Snapshot(projection="fold", version=1, cursor=17, at=AT, state=b"less"))
+    base = ledger.snapshot("fold", 1, note="base")
+    assert base is not None, "the base is found by its note"
+    assert base.state == b"less", "and a forgotten user's part of its state can go"
 
 
 async def _telemetry(ledger: Ledger) -> None:

@@ -1,7 +1,8 @@
 """The one way to the database: engine, transactions, migrations. Every table of ours hangs on `metadata`.
 
-SQLite runs in WAL mode. `durability = "normal"` survives kill -9; `"full"` also syncs at each commit, so that it
-survives power loss (https://www.sqlite.org/pragma.html#pragma_synchronous).
+SQLite runs in WAL mode: `durability = "normal"` survives kill -9; `"full"` also syncs at each commit, so that it
+survives power loss (https://www.sqlite.org/pragma.html#pragma_synchronous). PostgreSQL, through psycopg 3, keeps what
+its own `synchronous_commit` promises, which by default survives both.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from windlass.errors import LedgerError, SettingsError
+from windlass.errors import ErrorCategory, LedgerError, SettingsError, classify
 
 Durability = Literal["normal", "full"]
 BUSY_TIMEOUT_MS = 30_000
+CONNECTIONS = 10
+POOL_TIMEOUT_S = 10
+_MIGRATING = 0x57494E44
+"""Of pg_advisory_xact_lock ("WIND"): one process migrates at a time."""
 
 DatabaseError = sa.exc.SQLAlchemyError
 
@@ -50,13 +55,15 @@ class Database:
     """One engine and its two kinds of transaction.
 
     url: the path of an SQLite file, or an SQLAlchemy URL: `sqlite:///path/ledger.db`, `postgresql+psycopg://...`.
+    connections: how many this process opens at most on PostgreSQL.
     Raises SettingsError for a URL that names no database we can reach, LedgerError where it cannot be opened.
     """
 
-    def __init__(self, url: str | Path, *, durability: Durability = "normal"):
+    def __init__(self, url: str | Path, *, durability: Durability = "normal", connections: int = CONNECTIONS):
         try:
-            self.url = sa.URL.create("sqlite", database=str(url)) if isinstance(url, Path) else sa.make_url(url)
-            self.engine = sa.create_engine(self.url)
+            self.url = sa.URL.create("sqlite", database=str(url)) if isinstance(url, Path) else _spelled(url)
+            server = {} if self.url.get_backend_name() == "sqlite" else _pool(connections)
+            self.engine = sa.create_engine(self.url, **server)
         except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
             raise SettingsError(f"storage.database_url is {url!r}: {exc}; leave it empty for SQLite") from exc
         if self.url.get_backend_name() == "sqlite" and self.url.database:
@@ -65,6 +72,9 @@ class Database:
         if self.dialect == "sqlite":
             sqlite_pragmas(self.engine, durability)
             _begin_by_hand(self.engine)
+        self._reading: dict[str, Any] = {"windlass_read": True}
+        if self.dialect == "postgresql":
+            self._reading |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -76,9 +86,18 @@ class Database:
     def read(self) -> Iterator[sa.Connection]:
         """A consistent view for reading; takes no write lock."""
         with self._guarded(), self.engine.connect() as plain:
-            connection = plain.execution_options(windlass_read=True)
+            connection = plain.execution_options(**self._reading)
             with connection.begin():
                 yield connection
+
+    @contextmanager
+    def bare(self) -> Iterator[sa.Connection]:
+        """A connection without a transaction, for what cannot run in one: VACUUM, a checkpoint."""
+        options: dict[str, Any] = {"windlass_bare": True}
+        if self.dialect == "postgresql":
+            options["isolation_level"] = "AUTOCOMMIT"
+        with self._guarded(), self.engine.connect() as plain:
+            yield plain.execution_options(**options)
 
     def insert_new(self, table: sa.Table, *keys: str) -> Any:
         """An INSERT that leaves rows alone whose `keys` are there already."""
@@ -92,6 +111,18 @@ class Database:
         others = {column.name: statement.excluded[column.name] for column in table.c if column.name not in keys}
         return statement.on_conflict_do_update(index_elements=list(keys), set_=others)
 
+    def add(self, table: sa.Table, *keys: str, latest: tuple[str, ...] = ()) -> Any:
+        """An INSERT that adds to the numbers of the row whose `keys` are there already; `latest` are overwritten."""
+        insert = sqlite.insert if self.dialect == "sqlite" else postgresql.insert
+        statement = insert(table)
+        new = statement.excluded
+        others = {
+            column.name: new[column.name] if column.name in latest else column + new[column.name]
+            for column in table.c
+            if column.name not in keys
+        }
+        return statement.on_conflict_do_update(index_elements=list(keys), set_=others)
+
     def migrate(self) -> None:
         """Bring the schema to the newest version. Safe to call from several processes at once."""
         from alembic import command
@@ -101,6 +132,8 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.write() as connection:
+            if self.dialect == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
             config.attributes["connection"] = connection
             try:
                 command.upgrade(config, "head")
@@ -120,7 +153,30 @@ class Database:
             yield
         except sa.exc.DBAPIError as exc:
             where = self.url.render_as_string(hide_password=True)
-            raise LedgerError(f"database {where}: {exc.orig}; run `windlass doctor` for what is wrong") from exc
+            words = str(exc.orig).strip().replace("\n", "; ")
+            message = f"database {where}: {words}; run `windlass doctor` for what is wrong"
+            raise LedgerError(message, category=classify(exc)) from exc
+        except sa.exc.TimeoutError as exc:
+            where = self.url.render_as_string(hide_password=True)
+            message = f"database {where}: no connection was free in {POOL_TIMEOUT_S} s; raise storage.connections"
+            raise LedgerError(message, category=ErrorCategory.DATABASE_TIMEOUT) from exc
+
+
+def _spelled(url: str) -> sa.URL:
+    """`url` with our driver: `postgresql://` and `postgres://` mean psycopg 3."""
+    made = sa.make_url(url)
+    return made.set(drivername="postgresql+psycopg") if made.drivername in ("postgresql", "postgres") else made
+
+
+def _pool(connections: int) -> dict[str, Any]:
+    """Of a server: never more than `connections`, a dead one is noticed before it is used."""
+    return {
+        "pool_size": connections,
+        "max_overflow": 0,
+        "pool_timeout": POOL_TIMEOUT_S,
+        "pool_pre_ping": True,
+        "connect_args": {"application_name": "windlass", "connect_timeout": 5},
+    }
 
 
 def workflow_engine(path: Path, durability: Durability) -> sa.Engine:
@@ -145,5 +201,6 @@ def _begin_by_hand(engine: sa.Engine) -> None:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        reading = connection.get_execution_options().get("windlass_read", False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        options = connection.get_execution_options()
+        if not options.get("windlass_bare", False):
+            connection.exec_driver_sql("BEGIN" if options.get("windlass_read", False) else "BEGIN IMMEDIATE")

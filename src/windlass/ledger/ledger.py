@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from windlass.records import Call, Decision, Feedback, LedgerRecord, Outcome, Record, RunEvent, Scope
+from windlass.records import Call, Decision, Erasure, Feedback, LedgerRecord, Outcome, Record, RunEvent, Scope
 
 
 class AllScopes:
@@ -42,13 +42,18 @@ class Body(Record, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one projection after the record with sequence `cursor`."""
+    """The state of one projection after the record with sequence `cursor`.
+
+    note: why it must stay (`base`: what came before cannot be folded again; `restored`: a policy was rolled back to
+    it); '' for one that newer ones may replace.
+    """
 
     projection: str
     version: int
     cursor: int
     at: float
     state: bytes
+    note: str = ""
 
 
 class CallTrace(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +84,10 @@ class Ledger(Protocol):
         ...
 
     def on_commit(self, listener: Callable[[], object]) -> None:
-        """Call `listener()` after every commit of this process, from the committing thread; it must be quick."""
+        """Call `listener()` after every commit, from another thread; it must be quick.
+
+        Commits of other processes are heard of as well where the database is shared, within about 50 ms.
+        """
         ...
 
     def head(self) -> int:
@@ -114,20 +122,48 @@ class Ledger(Protocol):
         """The kept bytes of one call, request first."""
         ...
 
-    def forget(self, scope: Scope, *, user: str) -> int:
-        """Delete the bodies and decision contexts of one user; returns how many rows went."""
+    def erase(self, erasure: Erasure) -> int:
+        """Delete what the user of `erasure` left: bodies, contexts, comments, the name; returns how many rows changed.
+
+        `erasure` is in the ledger already; what follows it there stays. Doing it again changes nothing.
+        """
         ...
 
     def prune(self, now: float) -> int:
         """Delete the bodies whose retention has passed; returns how many went."""
         ...
 
-    def save_snapshot(self, snapshot: Snapshot) -> None:
-        """Keep a projection's state; the newest of each (projection, version) counts."""
+    def has_contexts(self, before: float) -> bool:
+        """Whether there is a decision context from before that time (UTC seconds)."""
         ...
 
-    def snapshot(self, projection: str, version: int) -> Snapshot | None:
-        """The newest snapshot of a projection, or None."""
+    def prune_contexts(self, before: float) -> int:
+        """Delete the decision contexts from before that time (UTC seconds); returns how many went.
+
+        Save a snapshot with the note `base` first: the entries before it cannot be folded again.
+        """
+        ...
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep a projection's state. Routine ones make room for newer ones; those before a `base` are refused."""
+        ...
+
+    def snapshot(
+        self, projection: str, version: int, *, cursor: int | None = None, note: str | None = None
+    ) -> Snapshot | None:
+        """The newest snapshot of a projection, or the one at `cursor`, or the newest with that `note`; or None."""
+        ...
+
+    def rewrite_snapshot(self, snapshot: Snapshot) -> None:
+        """Replace the state of a kept snapshot, which a forgotten user stood in."""
+        ...
+
+    def snapshots(self, projection: str, version: int) -> Sequence[Snapshot]:
+        """All kept snapshots, oldest first, with an empty `state`."""
+        ...
+
+    def drop_snapshots(self, projection: str, *, before: int) -> int:
+        """Delete the snapshots with a cursor below `before`, whatever their note; returns how many went."""
         ...
 
     def close(self) -> None:

@@ -12,7 +12,19 @@ import msgspec
 from windlass.errors import ErrorCategory, LedgerError
 from windlass.ledger import rows
 from windlass.ledger.ledger import AllScopes, AnyScope, Body, CallTrace, Entry, Snapshot
-from windlass.records import Call, Decision, Feedback, LedgerRecord, Outcome, Record, RunEvent, Scope
+from windlass.ledger.retention import BASE, SNAPSHOTS_KEPT
+from windlass.records import (
+    Call,
+    Decision,
+    Erasure,
+    Feedback,
+    LedgerRecord,
+    Outcome,
+    Record,
+    RunEvent,
+    Scope,
+    user_digest,
+)
 
 R = TypeVar("R", bound=Record)
 
@@ -24,7 +36,7 @@ class MemoryLedger:
         self._entries: list[Entry] = []
         self._bodies: dict[tuple[Scope, str], Body] = {}
         self._known: set[tuple[type, Scope, str]] = set()
-        self._snapshots: dict[tuple[str, int], Snapshot] = {}
+        self._snapshots: dict[tuple[str, int, int], Snapshot] = {}
         self._listeners: list[Callable[[], object]] = []
         self._sequence = itertools.count(1)
         self._closed = False
@@ -89,18 +101,23 @@ class MemoryLedger:
         found = [body for body in self._bodies.values() if body.call == call and _in(body, scope)]
         return tuple(sorted(found, key=lambda body: body.role, reverse=True))
 
-    def forget(self, scope: Scope, *, user: str) -> int:
-        theirs = {call.id for call in self._of(Call, scope) if call.user == user}
-        gone = [key for key, body in self._bodies.items() if body.call in theirs and body.scope == scope]
+    def erase(self, erasure: Erasure) -> int:
+        scope = erasure.scope
+        place = next((seq for seq, record in self._entries if record == erasure), 0)
+        earlier = [record for seq, record in self._entries if seq < place and isinstance(record, Call)]
+        mine = [call for call in earlier if call.scope == scope and call.user]
+        theirs = [call for call in mine if user_digest(scope, call.user) == erasure.user]
+        ids = {call.id for call in theirs}
+        above = ids | {call.parent for call in theirs if call.parent}
+        gone = [key for key, body in self._bodies.items() if body.call in ids and body.scope == scope]
         for key in gone:
             del self._bodies[key]
-        count = len(gone)
-        for place, entry in enumerate(self._entries):
-            record = entry.record
-            if isinstance(record, Decision) and record.call in theirs and record.scope == scope and record.context:
-                self._entries[place] = Entry(entry.seq, msgspec.structs.replace(record, context={}))
-                count += 1
-        return count
+        changed = 0
+        for at, (seq, record) in enumerate(self._entries):
+            cleared = _cleared(record, ids, above) if record.scope == scope else record
+            changed += cleared != record
+            self._entries[at] = Entry(seq, cleared)
+        return len(gone) + changed
 
     def prune(self, now: float) -> int:
         gone = [key for key, body in self._bodies.items() if body.expires_at <= now]
@@ -108,13 +125,56 @@ class MemoryLedger:
             del self._bodies[key]
         return len(gone)
 
-    def save_snapshot(self, snapshot: Snapshot) -> None:
-        key = (snapshot.projection, snapshot.version)
-        if key not in self._snapshots or self._snapshots[key].cursor <= snapshot.cursor:
-            self._snapshots[key] = snapshot
+    def has_contexts(self, before: float) -> bool:
+        name = f"decision_{int(before * 1000):012x}"
+        return any(made.context and made.id < name for _, made in self._entries if isinstance(made, Decision))
 
-    def snapshot(self, projection: str, version: int) -> Snapshot | None:
-        return self._snapshots.get((projection, version))
+    def prune_contexts(self, before: float) -> int:
+        gone = 0
+        for place, (seq, record) in enumerate(self._entries):
+            old = isinstance(record, Decision) and record.id < f"decision_{int(before * 1000):012x}"
+            if old and isinstance(record, Decision) and record.context:
+                self._entries[place] = Entry(seq, msgspec.structs.replace(record, context={}))
+                gone += 1
+        return gone
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        kept = self.snapshots(snapshot.projection, snapshot.version)
+        base = max((old.cursor for old in kept if old.note == BASE), default=0)
+        noted = any(old.cursor == snapshot.cursor and old.note for old in kept)
+        if snapshot.cursor < base or (noted and not snapshot.note):
+            return
+        self._snapshots[snapshot.projection, snapshot.version, snapshot.cursor] = snapshot
+        routine = [old for old in self.snapshots(snapshot.projection, snapshot.version) if not old.note]
+        for old in routine[:-SNAPSHOTS_KEPT]:
+            del self._snapshots[old.projection, old.version, old.cursor]
+
+    def rewrite_snapshot(self, snapshot: Snapshot) -> None:
+        kept = self._snapshots[snapshot.projection, snapshot.version, snapshot.cursor]
+        self._snapshots[kept.projection, kept.version, kept.cursor] = msgspec.structs.replace(
+            kept, state=snapshot.state
+        )
+
+    def snapshot(
+        self, projection: str, version: int, *, cursor: int | None = None, note: str | None = None
+    ) -> Snapshot | None:
+        fitting = [
+            kept
+            for kept in self.snapshots(projection, version)
+            if cursor in (None, kept.cursor) and note in (None, kept.note)
+        ]
+        return self._snapshots[projection, version, fitting[-1].cursor] if fitting else None
+
+    def snapshots(self, projection: str, version: int) -> Sequence[Snapshot]:
+        found = (kept for kept in self._snapshots.values() if (kept.projection, kept.version) == (projection, version))
+        bare = (msgspec.structs.replace(kept, state=b"") for kept in found)
+        return sorted(bare, key=lambda kept: kept.cursor)
+
+    def drop_snapshots(self, projection: str, *, before: int) -> int:
+        old = [key for key in self._snapshots if key[0] == projection and key[2] < before]
+        for key in old:
+            del self._snapshots[key]
+        return len(old)
 
     def close(self) -> None:
         self._closed = True
@@ -140,6 +200,19 @@ class MemoryLedger:
             outcome=next(ended, None),
             feedback=tuple(f for f in self._of(Feedback, call.scope) if f.target in (call.id, call.parent)),
         )
+
+
+def _cleared(record: LedgerRecord, calls: set[str], above: set[str]) -> LedgerRecord:
+    """`record` without what a forgotten user, who made `calls`, left in it."""
+    match record:
+        case Call() if record.id in calls:
+            return msgspec.structs.replace(record, user="")
+        case Decision() if record.call in calls:
+            return msgspec.structs.replace(record, context={})
+        case Feedback() if record.target in above:
+            return msgspec.structs.replace(record, comment="")
+        case _:
+            return record
 
 
 def _in(record: Record, scope: AnyScope) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,10 +19,13 @@ TABLES: dict[type[Record], sa.Table] = {
     KINDS["outcome"]: schema.outcomes,
     KINDS["feedback"]: schema.feedback,
     KINDS["run_event"]: schema.run_events,
+    KINDS["erasure"]: schema.erasures,
 }
 _JSON = frozenset({"actions", "result", "extra"})
 _BESIDE = frozenset({"context"})
 _FIELDS = {kind: tuple(f for f in kind.__struct_fields__ if f not in _BESIDE) for kind in TABLES}
+
+_DECODE = msgspec.json.Decoder().decode
 
 Row = dict[str, Any]
 R = TypeVar("R", bound=Record)
@@ -54,17 +57,22 @@ def body_row(body: Body) -> Row:
     return {name: getattr(body, name) for name in schema.bodies.c.keys()}  # noqa: SIM118 (a column collection)
 
 
-def from_row(kind: type[R], row: Mapping[str, Any]) -> R:
-    """The record of `kind` that `row` holds; `context` may come as one more column."""
-    fields = {name: row[name] for name in _FIELDS[kind]}
-    for name in _JSON & fields.keys():
-        fields[name] = msgspec.json.decode(fields[name])
-    if kind is Decision:
-        fields["context"] = msgspec.json.decode(row["context"]) if row.get("context") else {}
-    try:
-        return msgspec.convert(fields, kind)
-    except msgspec.ValidationError as exc:
-        raise RecordInvalid(f"row {row['seq']} is no {kind.__name__}: {exc}") from exc
+def from_rows(kind: type[R], found: Iterable[Sequence[Any]]) -> Iterator[tuple[int, R]]:
+    """(seq, record of `kind`) of each row, whose columns are the table's, for a decision the context beside them."""
+    names = [str(column.name) for column in TABLES[kind].c] + (["context"] if kind is Decision else [])
+    texts = [name for name in names if name in _JSON]
+    for row in found:
+        fields = dict(zip(names, row, strict=True))
+        seq = fields.pop("seq")
+        for name in texts:
+            text = fields[name]
+            fields[name] = {} if text == "{}" else _DECODE(text)
+        if kind is Decision:
+            fields["context"] = _DECODE(fields["context"]) if fields["context"] else {}
+        try:
+            yield seq, msgspec.convert(fields, kind)
+        except msgspec.ValidationError as exc:
+            raise RecordInvalid(f"row {seq} is no {kind.__name__}: {exc}") from exc
 
 
 def _json(record: LedgerRecord, name: str, value: Any) -> str:

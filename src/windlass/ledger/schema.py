@@ -67,7 +67,7 @@ decisions = _record_table(
     _flag("live"),
     _text("featuriser"),
     _text("fallback"),
-    index=("call",),
+    index=("call", "point"),
 )
 outcomes = _record_table(
     "outcomes",
@@ -97,6 +97,8 @@ feedback = _record_table(
 run_events = _record_table(
     "run_events", _text("run"), _text("workflow"), _text("step"), _text("item"), _text("result"), index=("run",)
 )
+erasures = _record_table("erasures", _text("user"))
+SEQUENCED = (calls, decisions, outcomes, feedback, run_events, erasures)
 contexts = sa.Table("contexts", metadata, *owned(), _text("decision"), _text("data"))
 contexts.append_constraint(sa.PrimaryKeyConstraint("tenant", "workspace", "decision"))
 bodies = sa.Table(
@@ -123,6 +125,71 @@ snapshots = sa.Table(
     _whole("cursor"),
     _real("at"),
     sa.Column("state", sa.LargeBinary, nullable=False),
+    sa.Column("note", sa.Text, nullable=False, server_default=""),
     sa.PrimaryKeyConstraint("projection", "version", "cursor"),
 )
 heads = sa.Table("heads", metadata, sa.Column("name", sa.Text, primary_key=True), _whole("value"))
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    _whole("pid"),
+    _real("at"),
+    _whole("head"),
+    _whole("cursor"),
+)
+rollup_outcomes = sa.Table(
+    "rollup_outcomes",
+    metadata,
+    *owned(),
+    _whole("hour"),
+    _text("model"),
+    _whole("calls"),
+    _whole("errors"),
+    _whole("cost_nusd"),
+    _whole("prompt_tokens"),
+    _whole("completion_tokens"),
+    sa.Column("latency", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("tenant", "workspace", "hour", "model"),
+)
+rollup_decisions = sa.Table(
+    "rollup_decisions",
+    metadata,
+    *owned(),
+    _text("point"),
+    _whole("hour"),
+    _text("policy"),
+    _flag("live"),
+    _text("action"),
+    _whole("chosen"),
+    _real("propensity_sum"),
+    _whole("rewarded"),
+    _real("reward_sum"),
+    sa.PrimaryKeyConstraint("tenant", "workspace", "point", "hour", "policy", "live", "action"),
+)
+rollup_feedback = sa.Table(
+    "rollup_feedback",
+    metadata,
+    *owned(),
+    _whole("hour"),
+    _text("kind"),
+    _text("source"),
+    _text("metric"),
+    _whole("given"),
+    _whole("valued"),
+    _real("value_sum"),
+    sa.PrimaryKeyConstraint("tenant", "workspace", "hour", "kind", "source", "metric"),
+)
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("place", Seq, primary_key=True, autoincrement=False),
+    *owned(),
+    _real("at"),
+    _text("actor"),
+    _text("action"),
+    _text("detail"),
+    _text("previous"),
+    _text("digest"),
+    sa.Index("audit_by_owner", "tenant", "workspace", "place"),
+)

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from windlass.ledger import rows, schema
+from windlass.errors import LedgerError
+from windlass.ledger import partitions, retention, rows, schema
 from windlass.ledger.commit import GroupCommit
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import AllScopes, AnyScope, Body, CallTrace, Entry, Snapshot
-from windlass.records import KINDS, Call, Decision, Feedback, LedgerRecord, Outcome, Record, RunEvent, Scope
+from windlass.ledger.writer import Pending, Writer
+from windlass.records import KINDS, Call, Decision, Erasure, Feedback, LedgerRecord, Outcome, Record, RunEvent, Scope
 
-SNAPSHOTS_KEPT = 5
-_Pending = tuple[sa.Table, rows.Row]
+WATCH_S = 0.05
 R = TypeVar("R", bound=Record)
 
 
 class SqlLedger:
-    """A `Ledger` in a migrated `Database`. Appending validates in the caller; the writer thread only commits."""
+    """A `Ledger` in a migrated `Database`. Appending validates in the caller; the writer thread only commits.
 
-    def __init__(self, db: Database):
+    name: of this process among the workers that share a database.
+    """
+
+    def __init__(self, db: Database, name: str = ""):
         self._db = db
+        self._writer = Writer(db, name)
         self._listeners: list[Callable[[], object]] = []
-        self._inserts: dict[sa.Table, Any] = {t: db.insert_new(t, "tenant", "workspace", "id") for t in _APPENDED}
-        self._inserts[schema.contexts] = db.insert_new(schema.contexts, "tenant", "workspace", "decision")
-        self._group = GroupCommit[_Pending](self._commit)
+        self._announced = 0
+        self._closing = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="ledger-watch", daemon=True)
+        self._group = GroupCommit[Pending](self._commit)
+        if db.dialect != "sqlite":
+            self._watcher.start()
 
     async def append(self, *items: LedgerRecord | Body) -> int:
         return await asyncio.wrap_future(self._group.submit(_pending(items), durable=True))
@@ -45,18 +53,34 @@ class SqlLedger:
 
     def head(self) -> int:
         with self._db.read() as connection:
-            return int(connection.scalar(_HEAD) or 0)
+            return self._writer.order.head(connection)
 
     def read(self, scope: AnyScope, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
         found: list[Entry] = []
         with self._db.read() as connection:
+            until = self._last(connection, scope, after, limit)
             for kind in KINDS.values():
                 table = rows.TABLES[kind]
-                query = _select(kind).where(table.c.seq > after, *_owner(table, scope)).order_by(table.c.seq)
-                for row in connection.execute(query.limit(limit)).mappings():
-                    found.append(Entry(row["seq"], rows.from_row(kind, dict(row))))
+                placed = table.c.seq > after, table.c.seq <= until
+                query = _select(kind).where(*placed, *_owner(table, scope)).order_by(table.c.seq)
+                found += map(Entry._make, rows.from_rows(kind, connection.execute(query).all()))
         found.sort(key=lambda entry: entry.seq)
-        return found[:limit]
+        return found
+
+    def _last(self, connection: sa.Connection, scope: AnyScope, after: int, limit: int) -> int:
+        """The place of the `limit`-th record after `after`, or the last settled one where there are fewer."""
+        settled = self._writer.order.settled(connection)
+        parts = [
+            sa.select(table.c.seq)
+            .where(table.c.seq > after, table.c.seq <= settled, *_owner(table, scope))
+            .order_by(table.c.seq)
+            .limit(limit)
+            .subquery()
+            for table in schema.SEQUENCED
+        ]
+        places = sa.union_all(*(sa.select(part.c.seq) for part in parts)).subquery()
+        last = connection.scalar(sa.select(places.c.seq).order_by(places.c.seq).limit(1).offset(limit - 1))
+        return settled if last is None else int(last)
 
     def calls(self, scope: AnyScope, *, limit: int = 50, before: str = "") -> Sequence[CallTrace]:
         table = schema.calls
@@ -103,75 +127,66 @@ class SqlLedger:
         with self._db.read() as connection:
             return tuple(Body(**row) for row in connection.execute(query).mappings())
 
-    def forget(self, scope: Scope, *, user: str) -> int:
-        table, gone = schema.calls, 0
-        theirs = sa.select(table.c.id).where(table.c.user == user, *_owner(table, scope))
-        decided = sa.select(schema.decisions.c.id).where(
-            schema.decisions.c.call.in_(theirs), *_owner(schema.decisions, scope)
-        )
-        with self._db.write() as connection:
-            for side, condition in (
-                (schema.bodies, schema.bodies.c.call.in_(theirs)),
-                (schema.contexts, schema.contexts.c.decision.in_(decided)),
-            ):
-                gone += connection.execute(sa.delete(side).where(condition, *_owner(side, scope))).rowcount
-        return gone
+    def erase(self, erasure: Erasure) -> int:
+        return retention.erase(self._db, erasure)
 
     def prune(self, now: float) -> int:
         with self._db.write() as connection:
             return connection.execute(sa.delete(schema.bodies).where(schema.bodies.c.expires_at <= now)).rowcount
 
-    def save_snapshot(self, snapshot: Snapshot) -> None:
-        table = schema.snapshots
-        row = {name: getattr(snapshot, name) for name in snapshot.__struct_fields__}
-        same = (table.c.projection == snapshot.projection, table.c.version == snapshot.version)
-        kept = sa.select(table.c.cursor).where(*same).order_by(table.c.cursor.desc()).limit(SNAPSHOTS_KEPT)
-        with self._db.write() as connection:
-            connection.execute(self._db.replace(table, "projection", "version", "cursor"), row)
-            connection.execute(sa.delete(table).where(*same, table.c.cursor.not_in(kept)))
+    def has_contexts(self, before: float) -> bool:
+        return retention.has_contexts(self._db, before)
 
-    def snapshot(self, projection: str, version: int) -> Snapshot | None:
-        table = schema.snapshots
-        query = sa.select(table).where(table.c.projection == projection, table.c.version == version)
-        with self._db.read() as connection:
-            row = connection.execute(query.order_by(table.c.cursor.desc()).limit(1)).mappings().first()
-        return Snapshot(**row) if row else None
+    def prune_contexts(self, before: float) -> int:
+        return retention.prune_contexts(self._db, before)
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        retention.save(self._db, snapshot)
+
+    def rewrite_snapshot(self, snapshot: Snapshot) -> None:
+        retention.rewrite(self._db, snapshot)
+
+    def snapshot(
+        self, projection: str, version: int, *, cursor: int | None = None, note: str | None = None
+    ) -> Snapshot | None:
+        return retention.find(self._db, projection, version, cursor, note)
+
+    def snapshots(self, projection: str, version: int) -> Sequence[Snapshot]:
+        return retention.kept(self._db, projection, version)
+
+    def drop_snapshots(self, projection: str, *, before: int) -> int:
+        return retention.drop(self._db, projection, before)
 
     def close(self) -> None:
         self._group.close()
+        self._closing.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
 
-    def _commit(self, batch: Sequence[_Pending]) -> int:
-        """One transaction: take `n` places in the sequence, insert by table in batches."""
-        grouped: dict[sa.Table, list[rows.Row]] = defaultdict(list)
-        placed = sum("seq" in table.c for table, _ in batch)
-        with self._db.write() as connection:
-            head = int(connection.scalar(_TAKE, {"n": placed}) or 0)
-            place = head - placed
-            for table, row in batch:
-                if "seq" in table.c:
-                    place += 1
-                    row["seq"] = place
-                grouped[table].append(row)
-            for table, values in grouped.items():
-                connection.execute(self._inserts[table], values)
+    def _commit(self, batch: Sequence[Pending]) -> int:
+        head = self._writer.commit(batch)
+        self._announced = max(self._announced, head)
         for listener in self._listeners:
             listener()
         return head
 
+    def _watch(self) -> None:
+        """Tell the listeners of what other processes committed: PostgreSQL's NOTIFY would make all commits wait for one
+        another (it takes a lock over the whole server at commit), looking every 50 ms does not."""
+        while not self._closing.wait(WATCH_S):
+            try:
+                head = self.head()
+            except LedgerError:
+                continue
+            if head > self._announced:
+                self._announced = head
+                for listener in self._listeners:
+                    listener()
 
-_APPENDED = (*rows.TABLES.values(), schema.bodies)
-_HEAD = sa.select(schema.heads.c.value).where(schema.heads.c.name == "ledger")
-_TAKE = (
-    sa.update(schema.heads)
-    .where(schema.heads.c.name == "ledger")
-    .values(value=schema.heads.c.value + sa.bindparam("n"))
-    .returning(schema.heads.c.value)
-)
 
-
-def _pending(items: Sequence[LedgerRecord | Body]) -> tuple[_Pending, ...]:
+def _pending(items: Sequence[LedgerRecord | Body]) -> tuple[Pending, ...]:
     """The rows of `items`; a decision brings its context along."""
-    found: list[_Pending] = []
+    found: list[Pending] = []
     for item in items:
         if isinstance(item, Body):
             found.append((schema.bodies, rows.body_row(item)))
@@ -208,17 +223,16 @@ def _select(kind: type[Record]) -> sa.Select[Any]:
 
 
 def _records(connection: sa.Connection, kind: type[R], query: sa.Select[Any]) -> tuple[R, ...]:
-    found = (rows.from_row(kind, dict(row)) for row in connection.execute(query).mappings())
-    return tuple(found)
+    return tuple(record for _, record in rows.from_rows(kind, connection.execute(query)))
 
 
 def _traces(connection: sa.Connection, calls: Sequence[Call]) -> tuple[CallTrace, ...]:
     """Each call with its decisions, outcome and feedback: three queries, however many calls."""
     ids = [call.id for call in calls]
     targets = ids + [call.parent for call in calls if call.parent]
-    decided = _records(connection, Decision, _in_order(Decision, "call", ids))
-    ended = _records(connection, Outcome, _in_order(Outcome, "call", ids))
-    said = _records(connection, Feedback, _in_order(Feedback, "target", targets))
+    decided = _records(connection, Decision, _in_order(Decision, "call", ids, ids))
+    ended = _records(connection, Outcome, _in_order(Outcome, "call", ids, ids))
+    said = _records(connection, Feedback, _in_order(Feedback, "target", targets, ()))
     return tuple(
         CallTrace(
             call=call,
@@ -230,6 +244,8 @@ def _traces(connection: sa.Connection, calls: Sequence[Call]) -> tuple[CallTrace
     )
 
 
-def _in_order(kind: type[Record], column: str, values: Sequence[str]) -> sa.Select[Any]:
+def _in_order(kind: type[Record], column: str, values: Sequence[str], calls: Sequence[str]) -> sa.Select[Any]:
+    """The records whose `column` is one of `values`, all of them about `calls`, where those tell the days to search."""
     table = rows.TABLES[kind]
-    return _select(kind).where(table.c[column].in_(values)).order_by(table.c.seq)
+    days = partitions.narrowed(table, calls, days_after=2) if calls else ()
+    return _select(kind).where(table.c[column].in_(values), *days).order_by(table.c.seq)

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 
 from windlass.memory.embedder import Embedder
-from windlass.memory.fulltext import Scores
 from windlass.memory.index import Flat, Ids
+from windlass.memory.matches import Scores
 from windlass.memory.rows import Stored
 from windlass.memory.store import Memory, View
 from windlass.records import Scope

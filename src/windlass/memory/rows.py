@@ -46,20 +46,23 @@ _FIND = sa.select(*(_COLLECTIONS.c[field] for field in Collection.__struct_field
 )
 
 
-def find(connection: sa.Connection, scope: Scope, name: str) -> Collection | None:
-    """The collection that the scope has under that name."""
-    row = connection.execute(_FIND, {"tenant": scope.tenant, "workspace": scope.workspace, "name": name}).first()
+def find(connection: sa.Connection, scope: Scope, name: str, *, lock: bool = False) -> Collection | None:
+    """The collection that the scope has under that name.
+
+    lock: wait for whoever changes it, and keep all others from changing it until the transaction ends (SQLite has one
+    writer at a time anyway).
+    """
+    owner = {"tenant": scope.tenant, "workspace": scope.workspace, "name": name}
+    row = connection.execute(_FIND.with_for_update() if lock else _FIND, owner).first()
     return None if row is None else Collection(*row)
 
 
-def make(connection: sa.Connection, scope: Scope, name: str) -> Collection:
-    """Add an empty collection."""
+def make(connection: sa.Connection, insert_new: Any, scope: Scope, name: str) -> Collection | None:
+    """Add an empty collection with `insert_new`; None where another process has just made it."""
     new = {"name": name, "embedder": "", "dimensions": 0, "scale": 0.0, "version": 0}
     owner = {"tenant": scope.tenant, "workspace": scope.workspace}
-    made = connection.execute(
-        sa.insert(_COLLECTIONS).values({**owner, **new}).returning(_COLLECTIONS.c.id)
-    ).scalar_one()
-    return Collection(int(made), name, "", 0, 0.0, 0)
+    made = connection.execute(insert_new.values({**owner, **new}).returning(_COLLECTIONS.c.id)).scalar()
+    return None if made is None else Collection(int(made), name, "", 0, 0.0, 0)
 
 
 def adopt(connection: sa.Connection, home: Collection, embedder: str, dimensions: int, scale: float) -> Collection:

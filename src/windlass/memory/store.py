@@ -15,13 +15,14 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from windlass.errors import CollectionMismatch, EmbedderMissing, InputError
+from windlass.errors import CollectionMismatch, EmbedderMissing, InputError, LedgerError
 from windlass.ledger.db import Database
 from windlass.memory import rows, schema
 from windlass.memory.chunk import Passage
 from windlass.memory.embedder import Embedder
-from windlass.memory.fulltext import Matches, full_text
+from windlass.memory.fulltext import full_text
 from windlass.memory.index import SCALE, Flat, Ids, quantised
+from windlass.memory.matches import Matches
 from windlass.memory.rows import Collection, Stored
 from windlass.records import Scope
 
@@ -140,7 +141,7 @@ class Memory:
     def remove(self, scope: Scope, collection: str, item: str) -> int:
         """Take everything of `item` out: text, words and vectors. Returns how many chunks went."""
         with self._db.write() as connection:
-            home = rows.find(connection, scope, collection)
+            home = rows.find(connection, scope, collection, lock=True)
             if home is None:
                 return 0
             gone = rows.chunks_of(connection, scope, home, item)
@@ -187,13 +188,21 @@ class Memory:
         return View(size, among, matches, held.flat if complete and self.embedder is not None else None)
 
     def _open(self, connection: sa.Connection, scope: Scope, name: str) -> Collection:
-        """The collection of that name, made where it is missing, in the caller's write transaction."""
-        found = rows.find(connection, scope, name)
-        if found is not None:
-            return found
-        made = rows.make(connection, scope, name)
-        self._text.create(connection, made.id)
-        return made
+        """The collection of that name, made where it is missing, in the caller's write transaction.
+
+        Nobody else changes the collection until that transaction ends.
+        """
+        found = rows.find(connection, scope, name, lock=True)
+        if found is None:
+            made = rows.make(
+                connection, self._db.insert_new(schema.collections, "tenant", "workspace", "name"), scope, name
+            )
+            if made is not None:
+                self._text.create(connection, made.id)
+            found = made or rows.find(connection, scope, name, lock=True)
+        if found is None:
+            raise LedgerError(f"collection {name!r} went while it was opened; try again")
+        return found
 
     def _check(self, home: Collection) -> None:
         """Refuse vectors of another embedder."""

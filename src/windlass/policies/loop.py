@@ -1,7 +1,10 @@
 """The loop: at each decision point ask a policy, record what it chose, and hand it the rewards. It never fails a call.
 
 `decide` returns the action to take and the Decisions for the ledger; `Learner` (replay.py) folds the ledger back into
-the policies. They may run on different threads: both hold `Loop.lock`, each for one decision or one ledger entry.
+the policies. They may run on different threads: both hold `Loop.lock`, for one decision or a few ledger entries.
+
+Each policy has a *place*: that of a point's own policy is the point's name, that of the shadow policy `bold` at the
+point `model` is `model-shadow-bold`. A tenant's workspace has its own policy at each place, from its first reward on.
 """
 
 from __future__ import annotations
@@ -9,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, assert_never
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, assert_never
 
 import msgspec
 import numpy as np
@@ -18,7 +20,7 @@ import numpy as np
 from windlass.errors import PolicyError, SettingsError
 from windlass.policies import registry
 from windlass.policies.features import finite
-from windlass.policies.guards import DEFAULT_SHARE, Randomised
+from windlass.policies.points import ROLLOUT, SHADOW, Mode, PointOptions, ShadowOptions, shadow_place
 from windlass.policies.policy import Arm, Choice, Context, Policy, identity, require
 from windlass.policies.reward import RewardOptions
 from windlass.records import ContextValue, Decision, Scope
@@ -26,33 +28,10 @@ from windlass.records import ContextValue, Decision, Scope
 DEFAULT_POLICY = "default@1"
 """Who decided where no policy acts: modes `off` and `shadow` take the default action."""
 
-Mode = Literal["off", "shadow", "live"]
 PolicyKey: TypeAlias = tuple[str, str, str]
-"""(tenant, workspace, point): one tenant's feedback never moves another tenant's choices."""
-_SHADOW = "-shadow"
+"""(tenant, workspace, place): one tenant's feedback never moves another tenant's choices."""
+P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class PointOptions:
-    """How one decision point is decided.
-
-    mode: `off` the default action, nothing learned; `shadow` the default action acts, the policy is recorded beside it
-    and learns; `live` the policy acts. policy, options: as in the registry. default: the action without a policy, ""
-    for the first eligible. randomised_share: of the policy's choices, in [0, 1]; 0 leaves the policy unguarded.
-    """
-
-    mode: Mode = "shadow"
-    policy: str = "linear_thompson"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    default: str = ""
-    randomised_share: float = DEFAULT_SHARE
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("off", "shadow", "live"):
-            raise SettingsError(f"mode is {self.mode!r}; give off, shadow or live")
-        if not 0.0 <= self.randomised_share <= 1.0:
-            raise SettingsError(f"randomised_share is {self.randomised_share}; give a number from 0 to 1")
 
 
 class _Question(NamedTuple):
@@ -68,7 +47,11 @@ class _Question(NamedTuple):
 
 
 class Loop:
-    """The policies of every decision point, one per tenant and workspace from its first reward on."""
+    """The policies of every decision point and their modes.
+
+    modes: those that a recorded decision set for one tenant's workspace; all others are in the settings. ids: place ->
+    `name@version`. failures: what policies raised, by place and type.
+    """
 
     def __init__(
         self,
@@ -78,15 +61,20 @@ class Loop:
     ) -> None:
         """PolicyError or SettingsError for a point that cannot work, so that no call ever meets it."""
         for point in points:
-            if not point or point.endswith(_SHADOW):
-                raise SettingsError(f"decision point {point!r}: give a name that does not end with {_SHADOW}")
+            if not point or SHADOW in point or point == ROLLOUT:
+                raise SettingsError(f"decision point {point!r}: give a name without {SHADOW}, and not {ROLLOUT}")
         self.points = dict(points)
         self.reward = reward or RewardOptions()
         self.lock = threading.RLock()
         self.failures: dict[str, int] = {}
+        self.modes: dict[PolicyKey, Mode] = {}
         self._make = make
-        self._fresh = {point: self._new(options) for point, options in self.points.items()}
+        self._places: dict[str, PointOptions | ShadowOptions] = dict(self.points)
+        for point, options in self.points.items():
+            self._places |= {shadow_place(point, shadow.name): shadow for shadow in options.shadows}
+        self._fresh = {place: self._new(place) for place in self._places}
         self._learned: dict[PolicyKey, Policy] = {}
+        self.ids = {place: identity(policy) for place, policy in self._fresh.items()}
 
     def decide(
         self,
@@ -101,48 +89,65 @@ class Loop:
     ) -> tuple[str, tuple[Decision, ...]]:
         """The action to take and the Decisions to record, the acting one first.
 
-        One decision per point and call: the ids derive from both. PolicyError where `actions` is empty or the point
+        One decision per place and call: the ids derive from both. PolicyError where `actions` is empty or the point
         unknown, which no policy can cause; a policy that fails costs the call nothing.
         """
         options = self._options(point)
         require(actions)
         question = _Question(point, call_id, at, scope, finite(context), tuple(dict.fromkeys(actions)), featuriser)
         default = self._default(question, options)
-        match options.mode:
+        match mode := self.mode(point, scope):
             case "off":
                 decisions: tuple[Decision, ...] = (default,)
             case "shadow":
-                decisions = (default, self._asked(question, default, live=False))
+                decisions = (default, self._asked(question, default, point, live=False))
             case "live":
-                decisions = (self._asked(question, default, live=True),)
+                decisions = (self._asked(question, default, point, live=True),)
             case _ as other:
                 assert_never(other)
+        if mode != "off":
+            places = (shadow_place(point, shadow.name) for shadow in options.shadows)
+            decisions += tuple(self._asked(question, default, place, live=False) for place in places)
         return decisions[0].action, decisions
 
-    def learn(self, decision: Decision, reward: float, previous: float | None) -> bool:
-        """Credit a live decision to the policy of its point and scope. False where the policy failed; it is counted."""
+    def learn(self, decision: Decision, reward: float, previous: float | None, place: str = "") -> bool:
+        """Credit a live decision to the policy of its scope at `place` ("": the policy of its point).
+
+        False where the policy failed; it is counted.
+        """
+        place = place or decision.point
         with self.lock:
-            key = (decision.tenant, decision.workspace, decision.point)
-            if key not in self._learned:
-                self._learned[key] = self._new(self.points[decision.point])
-            policy = self._learned[key]
-            _, failure = self._attempt(decision.point, lambda: policy.learn(decision, reward, previous))
+            key = (decision.tenant, decision.workspace, place)
+            policy = self._learned.get(key)
+            if policy is None:
+                policy = self._learned[key] = self._new(place)
+            _, failure = self._attempt(place, policy.learn, decision, reward, previous)
             return not failure
+
+    def mode(self, point: str, scope: Scope) -> Mode:
+        """The mode in force: the one last decided for this scope, or else that of the settings."""
+        decided = self.modes.get((scope.tenant, scope.workspace, point))
+        return decided or self._options(point).mode
 
     def policy_id(self, point: str) -> str:
         """`name@version` of the policy at a point, whatever its mode."""
         self._options(point)
-        return identity(self._fresh[point])
+        return self.ids[point]
 
-    def explain(self, point: str, scope: Scope, context: Context, actions: Sequence[str]) -> tuple[Arm, ...]:
-        """What the policy of this scope knows of each action, for people to read."""
+    def explain(
+        self, point: str, scope: Scope, context: Context, actions: Sequence[str], shadow: str = ""
+    ) -> tuple[Arm, ...]:
+        """What the policy of this scope, or the shadow policy of that name, knows of each action, for people."""
         self._options(point)
+        place = shadow_place(point, shadow) if shadow else point
+        if place not in self._places:
+            raise PolicyError(f"point {point} has no shadow policy {shadow!r}")
         with self.lock:
-            return self._policy(point, scope).explain(finite(context), tuple(dict.fromkeys(actions)))
+            return self._policy(place, scope).explain(finite(context), tuple(dict.fromkeys(actions)))
 
     def fingerprint(self) -> str:
         """Digest of what a learned state depends on beside the ledger: policies, their options, the reward."""
-        fresh = sorted((point, policy.state()) for point, policy in self._fresh.items())
+        fresh = sorted((place, policy.state()) for place, policy in self._fresh.items())
         weights = sorted(self.reward.weights.items())
         scales = (self.reward.latency_ms_scale, self.reward.latency_weight)
         costs = (self.reward.cost_nusd_scale, self.reward.cost_weight)
@@ -155,53 +160,77 @@ class Loop:
 
     def restore(self, states: Sequence[tuple[PolicyKey, bytes]]) -> None:
         """Take over `states`. PolicyError, and no change, where one belongs to other settings."""
-        learned: dict[PolicyKey, Policy] = {}
-        for key, state in states:
-            learned[key] = self._new(self._options(key[2]))
-            learned[key].restore(state)
+        learned = {key: self._restored(key, state) for key, state in states}
         with self.lock:
             self._learned = learned
+
+    def replace(self, key: PolicyKey, state: bytes | None) -> None:
+        """Give one place and scope the policy of `state`, or, for None, one that has learned nothing.
+
+        PolicyError, and no change, where the state belongs to other settings.
+        """
+        with self.lock:
+            if state is not None:
+                self._learned[key] = self._restored(key, state)
+            elif key[2] in self._places:
+                self._learned.pop(key, None)
+            else:
+                raise PolicyError(f"unknown decision point {key[2]!r}")
 
     def _options(self, point: str) -> PointOptions:
         if point not in self.points:
             raise PolicyError(f"unknown decision point {point!r}; known: {', '.join(sorted(self.points)) or 'none'}")
         return self.points[point]
 
-    def _new(self, options: PointOptions) -> Policy:
-        policy = self._make(options.policy, options.options)
-        return Randomised(policy, options.randomised_share) if options.randomised_share > 0.0 else policy
+    def _new(self, place: str) -> Policy:
+        options = self._places[place]
+        guards = [(guard.guard, guard.options) for guard in options.guards]
+        return registry.guarded(self._make(options.policy, options.options), guards, options.randomised_share)
 
-    def _policy(self, point: str, scope: Scope) -> Policy:
-        return self._learned.get((scope.tenant, scope.workspace, point), self._fresh[point])
+    def _restored(self, key: PolicyKey, state: bytes) -> Policy:
+        if key[2] not in self._places:
+            raise PolicyError(f"unknown decision point {key[2]!r}; known: {', '.join(sorted(self._places)) or 'none'}")
+        policy = self._new(key[2])
+        policy.restore(state)
+        return policy
+
+    def _policy(self, place: str, scope: Scope) -> Policy:
+        return self._learned.get((scope.tenant, scope.workspace, place), self._fresh[place])
 
     def _default(self, question: _Question, options: PointOptions) -> Decision:
         eligible = options.default in question.actions
         fallback = f"default {options.default!r} not eligible" if options.default and not eligible else ""
         action = options.default if eligible else question.actions[0]
-        return _decision(question, DEFAULT_POLICY, Choice(action, 1.0, "", fallback), live=True)
+        return _decision(question, question.point, DEFAULT_POLICY, Choice(action, 1.0, "", fallback), live=True)
 
-    def _asked(self, question: _Question, default: Decision, *, live: bool) -> Decision:
+    def _asked(self, question: _Question, default: Decision, place: str, *, live: bool) -> Decision:
         """The policy's own decision, or its failure recorded around the default action."""
         with self.lock:
-            policy = self._policy(question.point, question.scope)
-            choice, failure = self._attempt(question.point, lambda: _honest(policy, question))
+            policy = self._policy(place, question.scope)
+            choice, failure = self._attempt(place, _honest, policy, question, place)
         if choice is None:
             choice = Choice(default.action, 1.0, "", failure)
-        return _decision(question, self.policy_id(question.point), choice, live=live)
+        return _decision(question, place, self.ids[place], choice, live=live)
 
-    def _attempt(self, point: str, action: Callable[[], T]) -> tuple[T | None, str]:
+    def _attempt(self, place: str, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T | None, str]:
         """(what `action` returned, "") or (None, what it raised)."""
         try:
-            return action(), ""
+            return action(*args, **kwargs), ""
         except Exception as exc:  # noqa: BLE001  # any policy, ours or plugged in, may raise anything; no call may fail
-            kind = f"{point}: {type(exc).__name__}"
+            kind = f"{place}: {type(exc).__name__}"
             self.failures[kind] = self.failures.get(kind, 0) + 1
             return None, f"{type(exc).__name__}: {exc}"[:200].encode("utf-8", "replace").decode()
 
 
-def _honest(policy: Policy, question: _Question) -> Choice:
+def decision_id(call_id: str, point: str, place: str, *, live: bool) -> str:
+    """The id of the decision of one place in one call; the point's own policy in shadow stands beside the default."""
+    suffix = call_id.partition("_")[2] or call_id
+    return f"decision_{suffix}-{place}{'' if live or place != point else SHADOW}"
+
+
+def _honest(policy: Policy, question: _Question, place: str) -> Choice:
     """The policy's choice, held to the contract: an eligible action and a propensity in (0, 1]."""
-    choice = policy.choose(question.context, question.actions, _generator(identity(policy), question))
+    choice = policy.choose(question.context, question.actions, _generator(identity(policy), place, question.call_id))
     if choice.action not in question.actions:
         raise PolicyError(f"chose {choice.action!r}, which is not one of {', '.join(question.actions)}")
     propensity = float(choice.propensity)
@@ -211,17 +240,20 @@ def _honest(policy: Policy, question: _Question) -> Choice:
     return Choice(choice.action, min(propensity, 1.0), choice.why, choice.fallback)
 
 
-def _generator(policy_id: str, question: _Question) -> np.random.Generator:
-    """Philox keyed by 128 bits of (policy id, point, call id): the same call draws the same numbers on every replay."""
-    words = (policy_id, question.point, question.call_id)
-    key = hashlib.blake2b(msgspec.msgpack.encode(words), digest_size=16).digest()
+def _generator(policy_id: str, place: str, call_id: str) -> np.random.Generator:
+    """Philox keyed by 128 bits of (policy id, place, call id): the same call draws the same numbers on every replay.
+
+    Two places draw independently, or a shadow policy would agree with the live one by the dice and not by its merit.
+    """
+    key = hashlib.blake2b(msgspec.msgpack.encode((policy_id, place, call_id)), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(key, "<u8")))
 
 
-def _decision(question: _Question, policy_id: str, choice: Choice, *, live: bool) -> Decision:
-    suffix = question.call_id.partition("_")[2] or question.call_id
+def _decision(question: _Question, place: str, policy_id: str, choice: Choice, *, live: bool) -> Decision:
+    why = {"why": choice.why} if choice.why else {}
+    shadow = {} if place == question.point else {"shadow": place.removeprefix(f"{question.point}{SHADOW}-")}
     return Decision(
-        id=f"decision_{suffix}-{question.point}{'' if live else _SHADOW}",
+        id=decision_id(question.call_id, question.point, place, live=live),
         at=question.at,
         tenant=question.scope.tenant,
         workspace=question.scope.workspace,
@@ -235,5 +267,5 @@ def _decision(question: _Question, policy_id: str, choice: Choice, *, live: bool
         context=question.context,
         featuriser=question.featuriser,
         fallback=choice.fallback,
-        extra={"why": choice.why} if choice.why else {},
+        extra=why | shadow,
     )

@@ -107,6 +107,12 @@ def draw(probabilities: NDArray[np.float64], rng: np.random.Generator) -> int:
     return chosen
 
 
+def evenly(best: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The distribution (k,) that shares all chances evenly among the `best: (k,)`, of which there is at least one."""
+    share: NDArray[np.float64] = best / best.sum()
+    return share
+
+
 def why(arms: Sequence[Arm]) -> str:
     """The likeliest arms as one line: `quotes-fast 0.71 +- 0.05, quotes-semantic 0.78 +- 0.04`, or their shares."""
     shown = sorted(arms, key=lambda arm: -arm.probability)[:_WHY_ARMS] if len(arms) > _WHY_ARMS else arms

@@ -1,59 +1,154 @@
-"""The one registry of policies by the name that settings, server and benchmarks use."""
+"""The one registry of policies, and of guards around them, by the name that settings, server and benchmarks use.
+
+A name that is not ours is looked for among the plugins (entry points of the group `windlass.policies`): a callable
+that takes the options as a mapping and returns a Policy of that name. It is accepted only if it keeps the contract:
+`check_policy` runs once in a process for each plugin and each set of options, when it is first made. That takes about
+a second for a policy that chooses in 0.1 ms, at the start of the program, as decision points make theirs at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from windlass import plugins
 from windlass.errors import PolicyError
+from windlass.policies.check import check_policy
+from windlass.policies.cool_down import CoolDown, CoolDownOptions
+from windlass.policies.eligible import (
+    Allowed,
+    AllowedOptions,
+    Budget,
+    BudgetOptions,
+    QualityFloor,
+    QualityFloorOptions,
+)
+from windlass.policies.epsilon_greedy import EpsilonGreedy, EpsilonGreedyOptions
 from windlass.policies.fixed import Fixed, FixedOptions
-from windlass.policies.linear_thompson import LinearThompson, LinearThompsonOptions
+from windlass.policies.guards import Randomised
+from windlass.policies.linear import LinearThompson, LinearThompsonOptions
 from windlass.policies.policy import Policy
+from windlass.policies.split import Split, SplitOptions
 from windlass.policies.threshold import Threshold, ThresholdOptions
+from windlass.policies.ucb import Ucb, UcbOptions
 
 O = TypeVar("O")  # noqa: E741  # the options of one policy
 
 
+class _Entry(NamedTuple):
+    """How to make one: `make(options)`, or for a guard `make(policy, options)`, with the options as their class."""
+
+    options: type[Any]
+    make: Callable[..., Policy]
+
+
+_POLICIES: dict[str, _Entry] = {
+    "epsilon_greedy": _Entry(EpsilonGreedyOptions, EpsilonGreedy),
+    "fixed": _Entry(FixedOptions, Fixed),
+    "linear_thompson": _Entry(LinearThompsonOptions, LinearThompson),
+    "split": _Entry(SplitOptions, Split),
+    "threshold": _Entry(ThresholdOptions, Threshold),
+    "ucb": _Entry(UcbOptions, Ucb),
+}
+_GUARDS: dict[str, _Entry] = {
+    "quality_floor": _Entry(QualityFloorOptions, QualityFloor),
+    "cool_down": _Entry(CoolDownOptions, CoolDown),
+    "budget": _Entry(BudgetOptions, Budget),
+    "allowed": _Entry(AllowedOptions, Allowed),
+}
+"""From the innermost to the outermost, see `guarded`."""
+_kept: dict[tuple[str, bytes], plugins.Plugin] = {}
+"""Which plugins kept the contract in this process, and with which options."""
+
+
 def names() -> tuple[str, ...]:
-    """Every name that `make` knows, sorted."""
-    return tuple(sorted(_MAKERS))
+    """Every name of ours that `make` knows, sorted; those of plugins are not among them."""
+    return tuple(sorted(_POLICIES))
+
+
+def guards() -> tuple[str, ...]:
+    """Every name that `guard` knows, sorted."""
+    return tuple(sorted(_GUARDS))
+
+
+def options(name: str) -> type[Any]:
+    """The class of the options of a policy or a guard of ours; its docstring says what each of them does."""
+    return ({**_POLICIES, **_GUARDS})[name].options
 
 
 def make(name: str, options: Mapping[str, Any]) -> Policy:
-    """A fresh policy. PolicyError, naming the known ones, for an unknown name or option or a value out of range."""
-    if name not in _MAKERS:
-        raise PolicyError(f"unknown policy {name!r}; known: {', '.join(names())}")
-    return _MAKERS[name](options)
+    """A fresh policy. PolicyError, naming the known ones, for an unknown name or option or a value out of range, and
+    for a plugin that breaks the contract; SettingsError for one that cannot be loaded."""
+    if name not in _POLICIES:
+        return _plugged(name, options)
+    entry = _POLICIES[name]
+    made: Policy = entry.make(_options(f"policy {name}", options, entry.options))
+    return made
 
 
-def _fixed(options: Mapping[str, Any]) -> Policy:
-    return Fixed(_options("fixed", options, FixedOptions))
+def guard(name: str, options: Mapping[str, Any], policy: Policy) -> Policy:
+    """`policy` with a guard around it. PolicyError for an unknown name or option or a value out of range."""
+    if name not in _GUARDS:
+        raise PolicyError(f"unknown guard {name!r}; known: {', '.join(guards())}")
+    entry = _GUARDS[name]
+    made: Policy = entry.make(policy, _options(f"guard {name}", options, entry.options))
+    return made
 
 
-def _linear_thompson(options: Mapping[str, Any]) -> Policy:
-    return LinearThompson(_options("linear_thompson", options, LinearThompsonOptions))
+def guarded(policy: Policy, specs: Sequence[tuple[str, Mapping[str, Any]]], share: float = 0.0) -> Policy:
+    """`policy` with guards, (name, options) each, and a randomised share around it, in the one order that is safe.
+
+    The quality floor is innermost, inside the randomised share, which audits it. The share picks only among what is
+    not resting, what the budget allows, and outermost what is allowed at all: the cheapest action is the cheapest of
+    the allowed ones. Several guards of one name keep their order, the first one innermost.
+    """
+    for name in (name for name, _ in specs if name not in _GUARDS):
+        raise PolicyError(f"unknown guard {name!r}; known: {', '.join(guards())}")
+    order = list(_GUARDS)
+    inside = [spec for spec in specs if spec[0] == "quality_floor"]
+    outside = sorted((spec for spec in specs if spec[0] != "quality_floor"), key=lambda spec: order.index(spec[0]))
+    for name, options in inside:
+        policy = guard(name, options, policy)
+    if share != 0.0:
+        policy = Randomised(policy, share)
+    for name, options in outside:
+        policy = guard(name, options, policy)
+    return policy
 
 
-def _threshold(options: Mapping[str, Any]) -> Policy:
-    return Threshold(_options("threshold", options, ThresholdOptions))
-
-
-def _options(name: str, options: Mapping[str, Any], kind: type[O]) -> O:
+def _options(what: str, options: Mapping[str, Any], kind: type[O]) -> O:
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # every options class is a dataclass
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise PolicyError(f"policy {name} has no option {', '.join(unknown)}; known: {', '.join(known)}")
+        raise PolicyError(f"{what} has no option {', '.join(unknown)}; known: {', '.join(known)}")
     try:
         return msgspec.convert(dict(options), kind)
     except msgspec.ValidationError as exc:
-        raise PolicyError(f"policy {name}: {exc}; got {dict(options)}") from exc
+        raise PolicyError(f"{what}: {exc}; got {dict(options)}") from exc
 
 
-_MAKERS: dict[str, Callable[[Mapping[str, Any]], Policy]] = {
-    "fixed": _fixed,
-    "linear_thompson": _linear_thompson,
-    "threshold": _threshold,
-}
+def _plugged(name: str, options: Mapping[str, Any]) -> Policy:
+    """A policy of a plugin, checked when it is made with these options for the first time."""
+    key = (name, msgspec.msgpack.encode(options, enc_hook=repr, order="sorted"))
+    plugin = _kept.get(key) or plugins.load(plugins.POLICIES, name)
+    if plugin is None:
+        known = sorted({*names(), *plugins.names(plugins.POLICIES)})
+        raise PolicyError(f"unknown policy {name!r}; known: {', '.join(known)}")
+    try:
+        if key not in _kept:
+            check_policy(lambda: _fresh(plugin, options))
+            _kept[key] = plugin
+        return _fresh(plugin, options)
+    except Exception as exc:  # a stranger's policy may raise anything; whose it was must be said
+        words = str(exc) if isinstance(exc, PolicyError) else f"{type(exc).__name__}: {exc}"
+        raise PolicyError(f"policy {name!r} of {plugin.distribution} is not accepted: {words}") from exc
+
+
+def _fresh(plugin: plugins.Plugin, options: Mapping[str, Any]) -> Policy:
+    policy: Policy = plugin.value(dict(options))
+    if policy.name != plugin.name:
+        raise PolicyError(f"it calls itself {policy.name!r}; decisions must carry the name of the entry point")
+    return policy

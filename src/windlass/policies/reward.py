@@ -89,14 +89,15 @@ def read(feedback: Feedback) -> Reading:
 
 def scalar(signals: Signals, options: RewardOptions) -> float | None:
     """The reward in [0, 1], or None where nothing was observed yet."""
-    quality = _quality(signals, options)
+    quality = _quality(signals, options) if signals.feedback else None
     if signals.error:
         return 0.0
     if quality is None and signals.latency_ms is None and signals.cost_nusd is None:
         return None
     slow = options.latency_weight * _saturating(signals.latency_ms, options.latency_ms_scale)
     dear = options.cost_weight * _saturating(signals.cost_nusd, options.cost_nusd_scale)
-    return min(max((NEUTRAL_QUALITY if quality is None else quality) - slow - dear, 0.0), 1.0)
+    worth = (NEUTRAL_QUALITY if quality is None else quality) - slow - dear
+    return 0.0 if worth < 0.0 else worth if worth < 1.0 else 1.0
 
 
 def _within(value: float) -> Reading:
@@ -116,8 +117,8 @@ def _quality(signals: Signals, options: RewardOptions) -> float | None:
 
 def _saturating(amount: float | None, scale: float) -> float:
     """amount / (amount + scale) in [0, 1); nothing, negative and NaN count as 0, the unbounded as very much."""
-    if amount is None:
+    # NaN fails the comparison; integers of any size pass it.
+    if amount is None or not amount > 0.0:
         return 0.0
-    # This order of arguments turns NaN into 0; the comparison takes integers of any size.
-    usable = float(min(max(0.0, amount), _LARGEST))
+    usable = float(amount) if amount < _LARGEST else _LARGEST
     return usable / (usable + scale)

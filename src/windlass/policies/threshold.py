@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.policy import Arm, Choice, Context, require
-from windlass.records import Decision
+from windlass.policies.policy import Choice, Context, require
+from windlass.policies.rule import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,10 @@ class ThresholdOptions:
             raise PolicyError(f"threshold: above and below are both {self.above!r}; name two actions")
 
 
-class Threshold:
+class Threshold(Rule):
     """A rule as a policy, so that it is recorded, shadowed and replaced like any other."""
 
     name = "threshold"
-    version = 1
 
     def __init__(self, options: ThresholdOptions | None = None) -> None:
         self.options = options or ThresholdOptions()
@@ -53,28 +51,10 @@ class Threshold:
         why = f"{self.options.feature} {value} against {self.options.floor}"
         return Choice(actions[index], 1.0, why, "" if wanted in actions else f"{wanted} not eligible")
 
-    def learn(self, decision: Decision, reward: float, previous: float | None) -> None:
-        """Nothing to learn; a reward that is no finite number is refused like everywhere."""
-        if not math.isfinite(reward):
-            raise ValueError(f"reward {reward} is not a finite number")
-
-    def state(self) -> bytes:
-        return msgspec.msgpack.encode([self.name, self.version, *self._numbers()])
-
-    def restore(self, state: bytes) -> None:
-        if state != self.state():
-            raise PolicyError(
-                f"not a state of {self.name}@{self.version} with these options; rebuild it from the ledger"
-            )
-
-    def explain(self, context: Context, actions: Sequence[str]) -> tuple[Arm, ...]:
-        distribution = self.probabilities(context, actions)
-        return tuple(Arm(action, None, None, float(p), 0) for action, p in zip(actions, distribution, strict=True))
+    def settled(self) -> tuple[object, ...]:
+        return self.options.feature, self.options.floor, self.options.above, self.options.below
 
     def _wanted(self, context: Context) -> str:
         value = context.get(self.options.feature)
         reached = isinstance(value, float | int) and math.isfinite(value) and value >= self.options.floor
         return self.options.above if reached else self.options.below
-
-    def _numbers(self) -> tuple[str, float, str, str]:
-        return self.options.feature, self.options.floor, self.options.above, self.options.below

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from windlass.gateway.local import FAST, SEMANTIC
+from windlass.ledger.integrity import damage
 from windlass.memory import embedder
 from windlass.records import DEFAULT_TENANT
 from windlass.runtime import Runtime
@@ -18,14 +22,7 @@ LOW_DISK_BYTES = 200 * 1024 * 1024
 
 async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: bool) -> dict[str, Any]:
     """Settings with their sources, findings with their remedies, and (`replay`) whether the policies rebuild equal."""
-    report: dict[str, Any] = {
-        "settings": {
-            path: {"value": value, "source": source} for path, (value, source) in flat(runtime.settings).items()
-        },
-        "versions": {"python": sys.version.split()[0]},
-        "ledger": {"head": runtime.ledger.head(), "database": runtime.db.dialect},
-        "findings": findings(runtime.settings),
-    }
+    report = _report(runtime.settings, {"head": runtime.ledger.head(), "database": runtime.db.dialect})
     keys = report["settings"]["keys"]
     keys["value"] = [key for key in keys["value"] if key["tenant"] == tenant]
     if replay:
@@ -35,6 +32,38 @@ async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: boo
                 "the live policies differ from a rebuild of the ledger; restart to load the rebuilt state and report it"
             )
     return report
+
+
+def unopened(settings: Settings, reason: str) -> dict[str, Any]:
+    """The report where the ledger cannot be opened: all but what it holds. reason: a finding, '' where told already."""
+    report = _report(settings, {"head": None, "database": ""})
+    report["findings"] += [reason] if reason else []
+    return report
+
+
+def storage(settings: Settings) -> list[str]:
+    """What is wrong with the state folder and its files, found without opening the ledger and without writing."""
+    found = []
+    if settings.home.exists():
+        locked = [path for path in (settings.home, *files(settings)) if path.exists() and not os.access(path, os.W_OK)]
+        found += [f"{path} cannot be written; make it this user's own, on a disk that takes writes" for path in locked]
+    return found + list(damages(settings))
+
+
+def damages(settings: Settings, *, largest_bytes: int | None = None) -> Iterator[str]:
+    """A sentence for each damaged file of the state folder. largest_bytes: look at no file above it."""
+    for path in files(settings):
+        if largest_bytes is not None and path.exists() and path.stat().st_size > largest_bytes:
+            continue
+        words = damage(path)
+        if words:
+            yield (f"{path} is damaged ({words}); stop windlass, put the file aside, restore a backup")
+
+
+def files(settings: Settings) -> tuple[Path, ...]:
+    """The SQLite files of the state folder: the ledger, unless a server keeps it, and the workflows."""
+    own = (settings.database,) if isinstance(settings.database, Path) else ()
+    return *own, settings.home / "runs.db"
 
 
 def findings(settings: Settings) -> list[str]:
@@ -54,6 +83,15 @@ def findings(settings: Settings) -> list[str]:
     if free < LOW_DISK_BYTES:
         found.append(f"only {free // 1024 // 1024} MB are free under {settings.home}; make room before it fills")
     return found
+
+
+def _report(settings: Settings, ledger: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "settings": {path: {"value": value, "source": source} for path, (value, source) in flat(settings).items()},
+        "versions": {"python": sys.version.split()[0]},
+        "ledger": ledger,
+        "findings": findings(settings),
+    }
 
 
 def _replay(runtime: Runtime) -> dict[str, Any]:

@@ -52,13 +52,31 @@ def listen(host: str, port: int) -> socket.socket:
     raise SettingsError(f"no free port from {port} to {port + PORTS_TRIED - 1} on {host}; set server.port")
 
 
+def url_of(host: str, listening: socket.socket) -> str:
+    """Where a socket that listens on `host` is reached."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listening.getsockname()[1]}"
+
+
 async def serve(runtime: Runtime, *, dashboard: bool, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; running requests get `DRAIN_S` to end. `ready(url)` is called once it listens."""
     options = runtime.settings.server
     listening = listen(options.host, options.port)
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    url = f"http://{host}:{listening.getsockname()[1]}"
-    token = secrets.token_urlsafe(24)
+    url, token = url_of(options.host, listening), secrets.token_urlsafe(24)
+    with announced(runtime.settings.home, Address(url=url, token=token, pid=os.getpid())):
+        ready(url)
+        await attend(runtime, listening, token=token, dashboard=dashboard)
+
+
+async def attend(
+    runtime: Runtime,
+    listening: socket.socket,
+    *,
+    token: str,
+    dashboard: bool,
+    until: asyncio.Task[bytes] | None = None,
+) -> None:
+    """Answer what comes in on `listening`, until a signal, or until the task `until` ends."""
     server: uvicorn.Server | None = None
     pages = None
     if dashboard:
@@ -76,10 +94,10 @@ async def serve(runtime: Runtime, *, dashboard: bool, ready: Callable[[str], Non
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    with _announced(runtime.settings.home, Address(url=url, token=token, pid=os.getpid())):
-        ready(url)
-        server = _Server(config)
-        await server.serve(sockets=[listening])
+    server = _Server(config)
+    if until is not None:
+        until.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    await server.serve(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
@@ -98,7 +116,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _announced(home: Path, address: Address) -> Iterator[None]:
+def announced(home: Path, address: Address) -> Iterator[None]:
     """Leave the address in the folder, readable by its owner only, while the server runs."""
     path = home / FILE
     fresh = home / f"{FILE}.{address.pid}"

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,17 +17,19 @@ import uvloop
 
 from windlass.content.analysis import WELCOME
 from windlass.content.ingest import VECTORS, files_of
-from windlass.errors import FolderBusy, InputError, WorkflowError
+from windlass.errors import ErrorCategory, FolderBusy, InputError, LedgerError, WorkflowError
 from windlass.gateway.admission import Caller
 from windlass.records import Scope
 from windlass.runtime import Runtime
-from windlass.server import peer, terminal
+from windlass.server import doctor, peer, terminal
 from windlass.server.operations import OPERATIONS
 from windlass.server.serve import serve
 from windlass.settings import Settings
 
 OWNER = Caller(Scope(), "admin", "")
 POLL_S = 0.1
+# A file up to this size is checked page by page before a server starts on it; `doctor` checks any size.
+CHECKED_BYTES = 128 * 1024 * 1024
 SAMPLES, SAMPLE_QUESTIONS = "samples", "sample_questions.txt"
 T = TypeVar("T")
 Operate = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -42,7 +45,21 @@ def operate(settings: Settings, operation: str, arguments: dict[str, Any]) -> di
         async with Runtime(settings) as runtime:
             return await OPERATIONS[operation](runtime, OWNER, arguments)
 
-    return _in_loop(here())
+    return in_loop(here())
+
+
+def examine(settings: Settings, *, replay: bool) -> dict[str, Any]:
+    """What `doctor` tells. The files come first: a ledger that cannot be opened cannot be asked what ails it."""
+    storage = doctor.storage(settings)
+    if storage and peer.find(settings.home) is None:
+        report = doctor.unopened(settings, "")
+    else:
+        try:
+            report = operate(settings, "doctor", {"replay": replay})
+        except (LedgerError, WorkflowError) as exc:
+            report = doctor.unopened(settings, str(exc))
+    report["findings"] = storage + report["findings"]
+    return report
 
 
 def ingest(settings: Settings, paths: Sequence[str], *, wait: bool, as_json: bool) -> int:
@@ -55,9 +72,9 @@ def ingest(settings: Settings, paths: Sequence[str], *, wait: bool, as_json: boo
         async def there(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
             return await asyncio.to_thread(found.operate, name, arguments)
 
-        report = _in_loop(_take_in(there, named, wait=wait, quiet=as_json))
+        report = in_loop(_take_in(there, named, wait=wait, quiet=as_json))
     else:
-        report = _in_loop(_ingest_here(settings, named, wait=wait, quiet=as_json))
+        report = in_loop(_ingest_here(settings, named, wait=wait, quiet=as_json))
     if as_json:
         terminal.print_json(report)
     else:
@@ -65,15 +82,26 @@ def ingest(settings: Settings, paths: Sequence[str], *, wait: bool, as_json: boo
     return 1 if report["failed"] else 0
 
 
-def up(settings: Settings, *, dashboard: bool, as_json: bool) -> int:
-    """Serve until interrupted."""
+def up(
+    settings: Settings, *, dashboard: bool, as_json: bool, workers: int = 0, overrides: Mapping[str, Any] | None = None
+) -> int:
+    """Serve until interrupted; with `workers`, in so many processes, each of which loads `overrides` again."""
+    pages = dashboard and settings.server.dashboard
 
     async def serving() -> int:
         async with Runtime(settings, workflows=True) as runtime:
             await _serve(runtime, dashboard, as_json)
         return 0
 
-    return _alone(settings, serving())
+    async def supervising() -> int:
+        from windlass.server.workers import supervise
+
+        told = partial(_ready, dashboard=pages, as_json=as_json)
+        await supervise(settings, workers, overrides=dict(overrides or {}), dashboard=pages, ready=told)
+        terminal.note("stopped")
+        return 0
+
+    return _alone(settings, supervising() if workers else serving())
 
 
 def run(
@@ -205,11 +233,11 @@ def _tell(report: dict[str, Any]) -> None:
 async def _serve(runtime: Runtime, dashboard: bool, as_json: bool) -> None:
     """Serve until a signal, which is the ordinary end of a server."""
     pages = dashboard and runtime.settings.server.dashboard
-    await serve(runtime, dashboard=pages, ready=lambda url: _ready(url, pages, as_json))
+    await serve(runtime, dashboard=pages, ready=partial(_ready, dashboard=pages, as_json=as_json))
     terminal.note("stopped")
 
 
-def _ready(url: str, dashboard: bool, as_json: bool) -> None:
+def _ready(url: str, *, dashboard: bool, as_json: bool) -> None:
     if as_json:
         terminal.print_json({"url": url, "openai_base_url": f"{url}/v1", "dashboard": dashboard})
     else:
@@ -225,10 +253,14 @@ def _alone(settings: Settings, work: Coroutine[Any, Any, int]) -> int:
         raise FolderBusy(
             f"a server already runs on {settings.home}: {running.url}; stop it or use another WINDLASS_HOME"
         )
-    return _in_loop(work)
+    for damaged in doctor.damages(settings, largest_bytes=CHECKED_BYTES):
+        work.close()
+        raise LedgerError(damaged, category=ErrorCategory.DATABASE_CORRUPT)
+    return in_loop(work)
 
 
-def _in_loop(work: Coroutine[Any, Any, T]) -> T:
+def in_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end on a fresh event loop, with warnings and errors on standard error."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

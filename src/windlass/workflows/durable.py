@@ -1,7 +1,9 @@
 """Workflows that survive kill -9: each finished step is checkpointed, a new start goes on where the old one died.
 
-DBOS underneath, with an SQLite engine of our own: its default journal costs about 20 ms a step, WAL 2 to 3 ms
-(docs/adr/0004). A workflow is a plain function `f(run, *args)`; whatever it does must happen in `run.step`.
+DBOS underneath, with an engine of our own. On SQLite: its default journal costs about 20 ms a step, WAL 2 to 3 ms
+(docs/adr/0004). On PostgreSQL: its tables live in a schema of their own beside ours, and it polls instead of listening,
+because a listener is one connection more than the pool allows. A workflow is a plain function `f(run, *args)`; whatever
+it does must happen in `run.step`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,13 +22,15 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, Wo
 from dbos import error as dbos_error
 
 from windlass.errors import WorkflowError, classify
-from windlass.ledger.db import DatabaseError, Durability, workflow_engine
+from windlass.ledger.db import Database, DatabaseError, Durability, workflow_engine
 from windlass.ledger.ledger import Ledger
 from windlass.records import RunEvent, Scope, StepResult
 
 log = structlog.get_logger(__name__)
 QUEUE_POLL_S = 0.25
 EXECUTOR = "local"
+CONNECTIONS = 3
+SCHEMA = "windlass_runs"
 # Recovery only picks up runs of the same version; raise it when the order of a workflow's steps changes.
 VERSION = "1"
 
@@ -52,13 +56,25 @@ class Stopped(BaseException):
 class Durable:
     """The engine of one process. Register workflows, `start`, then `submit` runs and wait for them.
 
-    serve: which queues this process works on; a run on another queue waits for a process that serves it.
+    where: the path of an SQLite file, or the URL of a PostgreSQL database, in which it uses the schema `windlass_runs`.
+    executor: the name of this worker; the next process of the same name recovers its runs.
+    connections: how many it opens at most on PostgreSQL, at least 2.
     """
 
-    def __init__(self, path: Path, ledger: Ledger, *, durability: Durability = "normal"):
-        self._path = path
+    def __init__(
+        self,
+        where: Path | str,
+        ledger: Ledger,
+        *,
+        durability: Durability = "normal",
+        executor: str = EXECUTOR,
+        connections: int = CONNECTIONS,
+    ):
+        self._where = where
         self._ledger = ledger
         self._durability = durability
+        self._executor = executor
+        self._connections = connections
         self._workflows: dict[str, Workflow] = {}
         self._registered: dict[str, Callable[..., None]] = {}
         self._engine: Any = None
@@ -71,15 +87,24 @@ class Durable:
         self._workflows[name] = workflow
 
     def start(self, serve: Iterable[str]) -> None:
-        """Open the engine and recover the runs that a killed process left behind."""
+        """Open the engine and recover the runs that a killed process of this name left behind.
+
+        serve: which queues this process works on; a run on another queue waits for a process that serves it.
+        """
         logging.getLogger("dbos").setLevel(logging.ERROR)
-        self._engine = workflow_engine(self._path, self._durability)
+        here: DBOSConfig = {}
+        if isinstance(self._where, Path):
+            self._engine = workflow_engine(self._where, self._durability)
+        else:
+            self._engine = Database(self._where, connections=self._connections).engine
+            here = {"dbos_system_schema": SCHEMA, "use_listen_notify": False}
         config: DBOSConfig = {
+            **here,
             "name": "windlass",
-            "system_database_url": f"sqlite:///{self._path}",
+            "system_database_url": self._engine.url.render_as_string(hide_password=False),
             "system_database_engine": self._engine,
             "application_version": VERSION,
-            "executor_id": EXECUTOR,
+            "executor_id": self._executor,
             "log_level": "ERROR",
             "serializer": DBOSPortableJSONSerializer(),
             "max_executor_threads": 8,
@@ -94,10 +119,9 @@ class Durable:
             for name in self._workflows:
                 DBOS.register_queue(name, worker_concurrency=1, polling_interval_sec=QUEUE_POLL_S)
         except (dbos_error.DBOSException, DatabaseError) as exc:
+            where = self._engine.url.render_as_string(hide_password=True)
             self.close()
-            raise WorkflowError(
-                f"the workflow engine on {self._path} did not start: {exc}; run `windlass doctor`"
-            ) from exc
+            raise WorkflowError(f"the workflow engine on {where} did not start: {exc}; run `windlass doctor`") from exc
 
     def submit(self, workflow: str, run_id: str, *args: Any) -> Handle:
         """Start a run at once. The same `run_id` again is the same run."""
@@ -122,6 +146,17 @@ class Durable:
     def unfinished(self) -> int:
         """How many runs are pending or enqueued."""
         return len(DBOS.list_workflows(status=["PENDING", "ENQUEUED"], load_input=False, load_output=False))
+
+    def take_over(self, living: Collection[str]) -> int:
+        """Put the runs of workers that are gone for good back on a queue; returns how many.
+
+        living: the names of all workers that run, or will be started again. Any of them goes on with such a run.
+        """
+        pending = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+        gone = [run.workflow_id for run in pending if run.executor_id not in {*living, self._executor}]
+        for run in gone:
+            DBOS.resume_workflow(run)
+        return len(gone)
 
     def drain(self, patience_s: float = 5.0) -> None:
         """Let the steps that run now end, and start no other; the runs stay pending for the next process."""

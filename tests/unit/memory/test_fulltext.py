@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from windlass.errors import LedgerError
 from windlass.ledger.db import Database
-from windlass.memory.fulltext import MAX_TERMS, Fts5, full_text, terms
+from windlass.memory.fts5 import Fts5
+from windlass.memory.fulltext import full_text
+from windlass.memory.matches import MAX_TERMS, terms
 
 TEXTS = {
     1: "The signet network signs blocks",

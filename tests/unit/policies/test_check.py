@@ -11,17 +11,17 @@ import pytest
 
 from windlass.errors import PolicyError
 from windlass.policies.check import check_policy
-from windlass.policies.fixed import Fixed, FixedOptions
-from windlass.policies.linear_thompson import LinearThompson
+from windlass.policies.linear import LinearThompson
+from windlass.policies.split import Split, SplitOptions
 
 COUNTER = itertools.count()
 
 
-class Shares(Fixed):
+class Shares(Split):
     """An honest base that is fast to check."""
 
     def __init__(self):
-        super().__init__(FixedOptions(shares={"alpha": 5.0, "beta": 3.0, "gamma": 2.0}))
+        super().__init__(SplitOptions(shares={"alpha": 5.0, "beta": 3.0, "gamma": 2.0}))
 
 
 class Dishonest(Shares):
@@ -125,6 +125,16 @@ class Adding(LinearThompson):
         super().learn(decision, reward, None)
 
 
+class Fading(LinearThompson):
+    """A corrected reward counts like a new one where others came between."""
+
+    last = ""
+
+    def learn(self, decision, reward, previous):
+        super().learn(decision, reward, previous if decision.id == self.last else None)
+        self.last = decision.id
+
+
 class Tracing(LinearThompson):
     """A refused reward leaves a feature behind."""
 
@@ -136,7 +146,7 @@ class Tracing(LinearThompson):
 class Forgetful(LinearThompson):
     def restore(self, state):
         super().restore(state)
-        self._arms.pop("gamma", None)
+        self._arms._arms.pop("gamma", None)
 
 
 class Blind(LinearThompson):
@@ -196,6 +206,7 @@ def test_an_honest_policy_passes():
         (Trusting, "was restored"),
         (Tracing, "a refused reward changed the state"),
         (Adding, "a replaced reward left"),
+        (Fading, "a replaced reward left"),
         (Forgetful, "restored state differs 0 rewards after"),
         (Blind, "a restored policy has other probabilities"),
         (Naive, r"probabilities \[nan"),

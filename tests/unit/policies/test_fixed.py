@@ -1,4 +1,4 @@
-"""Fixed: one action, or shares."""
+"""Fixed: one action."""
 
 from __future__ import annotations
 
@@ -24,44 +24,14 @@ def test_without_options_the_first_eligible_is_taken():
     assert (choice.action, choice.propensity, choice.fallback) == ("z", 1.0, "")
 
 
-@pytest.mark.parametrize("options", [FixedOptions("gone"), FixedOptions(shares={"gone": 1.0})])
-def test_what_is_not_eligible_falls_back_and_says_so(options):
-    choice = Fixed(options).choose({}, ("a", "b"), RNG)
+def test_what_is_not_eligible_falls_back_and_says_so():
+    choice = Fixed(FixedOptions("gone")).choose({}, ("a", "b"), RNG)
     assert (choice.action, choice.propensity, choice.fallback) == ("a", 1.0, "gone not eligible")
 
 
-def test_shares_are_scaled_to_the_eligible_actions():
-    policy = Fixed(FixedOptions(shares={"a": 2.0, "b": 6.0, "c": 8.0, "d": 0.0}))
-    assert policy.probabilities({}, ("b", "a", "other", "d")).tolist() == [0.75, 0.25, 0.0, 0.0]
-    assert [arm.probability for arm in policy.explain({}, ("a", "b"))] == [0.25, 0.75]
-    assert policy.choose({}, ("d", "a"), RNG).action == "a"
-
-
-@pytest.mark.parametrize("tiny", [5e-324, 1e-300, 1e300])
-def test_shares_of_any_size_work(tiny):
-    assert Fixed(FixedOptions(shares={"a": tiny, "b": tiny})).probabilities({}, ("a", "b")).tolist() == [0.5, 0.5]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"action": "a", "shares": {"b": 1.0}},
-        {"shares": {"a": -1.0}},
-        {"shares": {"a": math.nan}},
-        {"shares": {"a": math.inf}},
-        {"shares": {"a": 0.0}},
-        {"shares": {"a": 1e308, "b": 1e308}},
-    ],
-)
-def test_options_that_mean_nothing_are_refused(options):
-    with pytest.raises(PolicyError, match="fixed"):
-        FixedOptions(**options)
-
-
 def test_state_belongs_to_its_options():
-    policy = Fixed(FixedOptions(shares={"a": 1.0, "b": 2.0}))
-    same = Fixed(FixedOptions(shares={"b": 2.0, "a": 1.0}))
-    same.restore(policy.state())
+    policy = Fixed(FixedOptions("b"))
+    Fixed(FixedOptions("b")).restore(policy.state())
     with pytest.raises(PolicyError, match="with these options"):
         Fixed(FixedOptions("a")).restore(policy.state())
 

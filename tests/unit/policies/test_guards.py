@@ -10,7 +10,7 @@ import pytest
 from windlass.errors import PolicyError
 from windlass.policies.fixed import Fixed, FixedOptions
 from windlass.policies.guards import Randomised
-from windlass.policies.linear_thompson import LinearThompson
+from windlass.policies.linear import LinearThompson
 
 ACTIONS = ("a", "b", "c", "d")
 

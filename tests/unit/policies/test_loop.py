@@ -11,7 +11,8 @@ import pytest
 from windlass.errors import PolicyError, SettingsError
 from windlass.policies import registry
 from windlass.policies.fixed import Fixed
-from windlass.policies.loop import Loop, PointOptions
+from windlass.policies.loop import Loop
+from windlass.policies.points import GuardOptions, PointOptions, ShadowOptions
 from windlass.policies.policy import Choice
 from windlass.policies.reward import RewardOptions
 from windlass.records import Decision, Scope, decode, encode
@@ -264,7 +265,7 @@ def test_options_out_of_range_are_refused(options):
         PointOptions(**options)
 
 
-@pytest.mark.parametrize("point", ["", "model-shadow"])
+@pytest.mark.parametrize("point", ["", "model-shadow", "model-shadow-bold", "rollout"])
 def test_names_that_would_collide_are_refused(point):
     with pytest.raises(SettingsError, match="decision point"):
         Loop({point: PointOptions()})
@@ -298,3 +299,121 @@ def test_threads_may_decide_while_another_learns():
     assert errors == []
     assert asked.failures == {}
     assert {arm.observations for arm in asked.explain("model", ACME, {}, ACTIONS)} == {0, 40}
+
+
+def shadowed(mode="live", **options):
+    shadows = (ShadowOptions("bold", "fixed", {"action": "deep"}), ShadowOptions("twin", "linear_thompson"))
+    return loop(mode, shadows=shadows, **options)
+
+
+def test_shadow_policies_are_recorded_beside_the_one_that_acts():
+    action, decisions = ask(shadowed())
+    assert [(d.id, d.policy, d.live) for d in decisions] == [
+        ("decision_0192-model", "linear_thompson@1", True),
+        ("decision_0192-model-shadow-bold", "fixed@1", False),
+        ("decision_0192-model-shadow-twin", "linear_thompson@1", False),
+    ]
+    assert action == decisions[0].action
+    assert [d.extra.get("shadow") for d in decisions] == [None, "bold", "twin"]
+    assert decisions[1].propensity in (0.99, 0.01)  # its own randomised share counts
+    assert all(d.point == "model" and d.context == {"x": 0.5} for d in decisions)
+    assert len(ask(shadowed("shadow"))[1]) == 4
+    assert len(ask(shadowed("off"))[1]) == 1
+
+
+def test_shadow_policies_throw_dice_of_their_own():
+    """The same policy on the same call: were the dice the same, it would always agree with the live one.
+
+    256 independent fair agreements; Hoeffding at 64: false alarm below 1e-13."""
+    asked = shadowed()
+    pairs = [ask(asked, f"call_{n}")[1] for n in range(256)]
+    assert 64 < sum(live.action == twin.action for live, _, twin in pairs) < 192
+
+
+def test_a_shadow_policy_that_breaks_costs_nothing():
+    def make(name, options):
+        policy = Stub()
+        policy.answer = RuntimeError("oh") if options.get("bad") else policy.answer
+        return policy
+
+    shadows = (ShadowOptions("bad", "stub", {"bad": True}, randomised_share=0.0),)
+    asked = loop(policy="stub", make=make, shadows=shadows, randomised_share=0.0)
+    action, (live, shadow) = ask(asked)
+    assert (action, live.action, shadow.action, shadow.fallback) == ("deep", "deep", "fast", "RuntimeError: oh")
+    assert asked.failures == {"model-shadow-bad: RuntimeError": 1}
+
+
+def test_each_place_learns_by_itself():
+    asked = shadowed()
+    _, (decision, *_) = ask(asked)
+    assert asked.learn(decision, 1.0, None, "model-shadow-twin")
+    assert [key for key, _ in asked.states()] == [("acme", "main", "model-shadow-twin")]
+    own, twin = (asked.explain("model", ACME, {}, ACTIONS, shadow=name) for name in ("", "twin"))
+    assert sum(arm.observations for arm in own) == 0
+    assert sum(arm.observations for arm in twin) == 1
+    with pytest.raises(PolicyError, match="no shadow policy 'none'"):
+        asked.explain("model", ACME, {}, ACTIONS, shadow="none")
+    again = shadowed()
+    again.restore(asked.states())
+    assert again.states() == asked.states()
+    with pytest.raises(PolicyError, match="unknown decision point 'model-shadow-twin'"):
+        loop().restore(asked.states())
+
+
+def test_shadows_are_part_of_the_fingerprint():
+    assert shadowed().fingerprint() != loop().fingerprint()
+    assert shadowed("shadow").fingerprint() == shadowed().fingerprint()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a-b", "x" * 41, "ünï", "a\n"])
+def test_shadow_names_that_would_break_ids_are_refused(name):
+    with pytest.raises(SettingsError, match="shadow policy"):
+        ShadowOptions(name, "fixed")
+
+
+def test_two_shadows_need_two_names_and_known_policies():
+    with pytest.raises(SettingsError, match="name of its own"):
+        PointOptions(shadows=(ShadowOptions("a", "fixed"), ShadowOptions("a", "threshold")))
+    with pytest.raises(SettingsError, match="randomised_share is nan"):
+        ShadowOptions("a", "fixed", randomised_share=math.nan)
+    with pytest.raises(PolicyError, match="unknown policy 'none'"):
+        loop(shadows=(ShadowOptions("a", "none"),))
+
+
+def test_guards_hold_whatever_the_policy_and_the_dice_say():
+    guards = (GuardOptions("allowed", {"allow": ["deep"]}),)
+    asked = loop(policy="fixed", options={"action": "fast"}, randomised_share=1.0, guards=guards)
+    taken = {ask(asked, f"call_{n}")[0] for n in range(100)}
+    assert taken == {"deep"}
+    with pytest.raises(PolicyError, match="unknown guard 'none'"):
+        loop(guards=(GuardOptions("none"),))
+
+
+def test_a_decided_mode_holds_for_its_scope_alone():
+    asked = stubbed("shadow")
+    asked.modes[("acme", "main", "model")] = "live"
+    assert asked.mode("model", ACME) == "live"
+    assert [d.live for d in ask(asked)[1]] == [True]
+    for scope in (Scope("acme"), Scope()):
+        assert asked.mode("model", scope) == "shadow"
+        assert [d.live for d in ask(asked, scope=scope)[1]] == [True, False]
+    assert asked.policy_id("model") == "stub@1"
+    with pytest.raises(PolicyError, match="unknown decision point"):
+        asked.mode("other", ACME)
+
+
+def test_a_policy_can_be_replaced_by_what_it_was():
+    asked, key = loop(), ("acme", "main", "model")
+    _, (decision,) = ask(asked)
+    asked.learn(decision, 1.0, None)
+    ((_, kept),) = asked.states()
+    asked.learn(decision, 0.0, 1.0)
+    assert asked.states() != [(key, kept)]
+    with pytest.raises(PolicyError):
+        asked.replace(key, b"rubbish")
+    with pytest.raises(PolicyError, match="unknown decision point"):
+        asked.replace(("acme", "main", "other"), None)
+    asked.replace(key, kept)
+    assert asked.states() == [(key, kept)]
+    asked.replace(key, None)
+    assert asked.states() == []

@@ -1,19 +1,19 @@
-"""Calls, cost, latency and errors by hour and model: the fold over the ledger, and what it does under threads."""
+"""Calls, cost, latency and errors by hour and model, as the pages read them."""
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.golden.application import tables
 
-from windlass.ledger.check import call, decision, outcome, rating
-from windlass.ledger.ledger import AnyScope, Entry
-from windlass.ledger.memory import MemoryLedger
+from windlass.ledger.db import Database
+from windlass.ledger.ledger import Entry
 from windlass.records import Outcome, Scope
-from windlass.watch.overview import HOUR_S, Overview
+from windlass.watch.overview import Overview
+from windlass.watch.store import HOUR_S, Rollups
 
 A, B = Scope("a", "default"), Scope("b", "default")
 HOUR = 500_000 * HOUR_S
@@ -30,23 +30,31 @@ def _outcome(number: int, at: float, scope: Scope = A, **fields: Any) -> Outcome
     )  # fmt: skip
 
 
-def _folded(*outcomes: Outcome) -> Overview:
-    overview = Overview()
-    for place, record in enumerate(outcomes, start=1):
-        overview.fold(Entry(place, record))
-    return overview
+@pytest.fixture
+def rollups(tmp_path: Path) -> Iterator[Rollups]:
+    (tmp_path / "ledger.db").write_bytes(tables())
+    db = Database(tmp_path / "ledger.db")
+    yield Rollups(db)
+    db.close()
 
 
-def test_an_empty_overview_knows_that_it_is_empty() -> None:
-    totals = Overview().totals(A)
+def _folded(rollups: Rollups, *outcomes: Outcome) -> Overview:
+    rollups.fold(*(Entry(place, record) for place, record in enumerate(outcomes, start=1)))
+    rollups.flush()
+    return Overview(rollups)
+
+
+def test_an_empty_overview_knows_that_it_is_empty(rollups: Rollups) -> None:
+    totals = Overview(rollups).totals(A)
     assert (totals.calls, totals.cost_nusd, totals.p50_ms, totals.p99_ms) == (0, 0, None, None)
-    assert Overview().by_model(A) == {}
-    assert Overview().by_hour(A) == []
-    assert Overview().counted(A) == (0, 0)
+    assert Overview(rollups).by_model(A) == {}
+    assert Overview(rollups).by_hour(A) == []
+    assert Overview(rollups).counted(A) == (0, 0)
 
 
-def test_outcomes_add_up() -> None:
+def test_outcomes_add_up(rollups: Rollups) -> None:
     overview = _folded(
+        rollups,
         _outcome(1, HOUR, latency_ms=10.0),
         _outcome(2, HOUR + 1, latency_ms=20.0, error="stream_cut"),
         _outcome(3, HOUR + HOUR_S, latency_ms=30.0, model="n", cost_nusd=100),
@@ -59,93 +67,20 @@ def test_outcomes_add_up() -> None:
     assert {model: one.calls for model, one in overview.by_model(A).items()} == {"m": 2, "n": 1}
 
 
-def test_the_busiest_model_comes_first_then_by_name() -> None:
-    overview = _folded(*(_outcome(n, HOUR, model=model) for n, model in enumerate(["b", "c", "c", "a"])))
+def test_the_busiest_model_comes_first_then_by_name(rollups: Rollups) -> None:
+    overview = _folded(rollups, *(_outcome(n, HOUR, model=model) for n, model in enumerate(["b", "c", "c", "a"])))
     assert list(overview.by_model(A)) == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize(("since", "calls"), [(HOUR, 2), (HOUR + 3599.9, 2), (HOUR + HOUR_S, 1), (HOUR * 2, 0), (0, 2)])
-def test_a_range_begins_with_the_hour_that_holds_it(since: float, calls: int) -> None:
-    overview = _folded(_outcome(1, HOUR + 5), _outcome(2, HOUR + HOUR_S + 5))
+def test_a_range_begins_with_the_hour_that_holds_it(rollups: Rollups, since: float, calls: int) -> None:
+    overview = _folded(rollups, _outcome(1, HOUR + 5), _outcome(2, HOUR + HOUR_S + 5))
     assert overview.totals(A, since).calls == calls
     assert sum(one.calls for one in overview.by_model(A, since).values()) == calls
     assert sum(one.calls for _, one in overview.by_hour(A, since)) == calls
 
 
-def test_scopes_do_not_mix() -> None:
-    overview = _folded(_outcome(1, HOUR), _outcome(2, HOUR, B, cost_nusd=1_000))
+def test_scopes_do_not_mix(rollups: Rollups) -> None:
+    overview = _folded(rollups, _outcome(1, HOUR), _outcome(2, HOUR, B, cost_nusd=1_000))
     assert (overview.totals(A).cost_nusd, overview.totals(B).cost_nusd) == (7, 1_000)
     assert overview.totals(Scope("a", "other")).calls == 0
-
-
-async def test_it_catches_up_with_a_ledger_and_stays() -> None:
-    ledger, overview = MemoryLedger(), Overview()
-    await ledger.append(call("call_1"), decision("decision_1", "call_1"), outcome("call_1"), rating("feedback_1", "x"))
-    assert overview.catch_up(ledger) == 4
-    assert overview.catch_up(ledger) == 0
-    assert (overview.totals(A).calls, overview.counted(A), overview.counted(B)) == (1, (1, 1), (0, 0))
-    assert overview.cursor == ledger.head()
-
-
-def test_an_entry_that_came_already_changes_nothing() -> None:
-    overview = _folded(_outcome(1, HOUR))
-    overview.fold(Entry(1, _outcome(1, HOUR)))
-    assert overview.totals(A).calls == 1
-
-
-async def test_two_threads_that_catch_up_at_once_count_every_call_once() -> None:
-    """The learner's thread and a page that wants to be up to date read the same entries."""
-    both = threading.Barrier(2, timeout=1)
-
-    class Meeting(MemoryLedger):
-        def read(self, scope: AnyScope, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
-            entries = super().read(scope, after=after, limit=limit)
-            try:
-                both.wait()
-            except threading.BrokenBarrierError:
-                pass  # the other thread waits elsewhere, which is what keeps the count right
-            return entries
-
-    ledger, overview = Meeting(), Overview()
-    await ledger.append(*(_outcome(n, HOUR) for n in range(10)))
-    threads = [threading.Thread(target=overview.catch_up, args=(ledger,)) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert overview.totals(A).calls == 10
-
-
-def test_reading_while_another_thread_folds_does_not_fail() -> None:
-    """A page is drawn in one thread while the learner's thread folds new hours and models in."""
-    overview, stop, failures = Overview(), threading.Event(), list[Exception]()
-
-    def fold() -> None:
-        for number in range(1_000):
-            at, latency = HOUR + number * HOUR_S, 1.0 + number % 997
-            overview.fold(Entry(number + 1, _outcome(number, at, model=f"m{number}", latency_ms=latency)))
-            if failures:
-                break
-        stop.set()
-
-    def read() -> None:
-        while not stop.is_set():
-            try:
-                overview.totals(A)
-                overview.by_model(A)
-                overview.by_hour(A)
-            except RuntimeError as exc:
-                failures.append(exc)
-                return
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=fold), threading.Thread(target=read)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
-    assert failures == []

@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from windlass.server.dashboard import words
 from windlass.server.dashboard.svg import element, percent, picture
-from windlass.watch.overview import HOUR_S, Totals
+from windlass.watch.overview import Totals
+from windlass.watch.store import HOUR_S
 
 PLOT_PX = 132.0
 FOOT_PX = 24.0

@@ -18,7 +18,8 @@ from windlass.records import Feedback, Scope
 from windlass.server.dashboard import charts, words
 from windlass.server.dashboard.learned import Lesson, lessons, reason
 from windlass.server.dashboard.site import Site
-from windlass.watch.overview import HOUR_S, Overview
+from windlass.watch.overview import Overview
+from windlass.watch.store import HOUR_S
 
 PAGE = 20
 DAY_HOURS = 24

@@ -1,4 +1,4 @@
-"""LinearThompson: learns, replaces, restores, explains."""
+"""LinearThompson: learns, replaces, restores, explains; with a half-life it forgets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from windlass.errors import PolicyError
-from windlass.policies.linear_thompson import LinearThompson, LinearThompsonOptions
+from windlass.policies.linear import LinearThompson, LinearThompsonOptions
 
 ACTIONS = ("a", "b")
 
@@ -128,11 +128,13 @@ def test_foreign_states_are_refused(decided):
         b"\x00",
         tampered(policy, name="other"),
         tampered(policy, version=2),
-        tampered(policy, options=[9.0, 1.0, 0.1, 0.5, 512.0]),
+        tampered(policy, options=[1.0, 0.1, 0.5, 512.0, 0.0, 9.0]),
         tampered(policy, features=[]),
-        tampered(policy, arms=[arm]),
-        tampered(policy, arms=[["a", 1, b"abc", b""]]),
-        tampered(policy, arms=[["a", 1, np.eye(4).tobytes(), np.zeros(3).tobytes()]]),
+        tampered(policy, arms=[[arm]]),
+        tampered(policy, arms=[[["a", 1, b"abc", b""]]]),
+        tampered(policy, arms=[[["a", 1, np.eye(4).tobytes(), np.zeros(3).tobytes()]]]),
+        tampered(policy, arms=[[["a", 1, np.eye(3).tobytes(), np.zeros(3).tobytes(), 7]]]),
+        tampered(policy, arms=[[], b"12345678"]),
     ]
     for state in hostile:
         with pytest.raises(PolicyError, match="rebuild it from the ledger"):
@@ -151,6 +153,10 @@ def test_foreign_states_are_refused(decided):
         {"prior_mean": 7.0},
         {"max_features": -1},
         {"max_features": 10_000_000},
+        {"half_life": -1.0},
+        {"half_life": 0.5},
+        {"half_life": math.nan},
+        {"half_life": 1e9},
     ],
 )
 def test_options_out_of_range_are_refused(options):
@@ -163,3 +169,80 @@ def test_the_state_is_bounded_whatever_names_come(decided):
     for number in range(500):
         policy.learn(decided("a", {f"feature {number}": 1.0}), 0.5, None)
     assert len(policy.state()) < 2_000
+
+
+def switched(options, decided, seed=5):
+    """Share of rounds in which the better arm is taken among the last 200 of 300 after the arms changed places, which
+    is after 500 rounds."""
+    policy, rng, right = LinearThompson(options), np.random.default_rng(seed), []
+    for number in range(800):
+        better = "a" if number < 500 else "b"
+        choice = policy.choose({}, ACTIONS, rng)
+        reward = float(rng.random() < (0.8 if choice.action == better else 0.3))
+        policy.learn(decided(choice.action, id=f"decision_{number}"), reward, None)
+        right.append(choice.action == better)
+    return np.mean(right[-200:])
+
+
+def test_a_half_life_follows_a_change_that_otherwise_is_found_late(decided):
+    """Over 5 seeds; a learner without a half-life has 500 rounds against it."""
+    fading = [switched(LinearThompsonOptions(half_life=50), decided, seed) for seed in range(5)]
+    keeping = [switched(LinearThompsonOptions(), decided, seed) for seed in range(5)]
+    assert np.mean(fading) >= 0.75
+    assert np.mean(fading) >= np.mean(keeping) + 0.2
+
+
+def test_what_is_not_tried_any_more_becomes_uncertain_again(decided):
+    policy = LinearThompson(LinearThompsonOptions(half_life=10))
+    policy.learn(decided("a", id="decision_0"), 0.9, None)
+    early = policy.explain({}, ACTIONS)[0]
+    for number in range(1, 100):
+        policy.learn(decided("b", id=f"decision_{number}"), 0.5, None)
+    late, untried = policy.explain({}, ("a", "c"))
+    assert early.sd < 0.4 < late.sd == pytest.approx(untried.sd, abs=0.01)
+    assert late.mean == pytest.approx(0.5, abs=0.01)
+    assert (late.observations, untried.observations) == (1, 0)
+
+
+@pytest.mark.parametrize("later", [0, 1, 30, 190])
+def test_a_replaced_reward_keeps_its_age(decided, later):
+    once, replaced = (LinearThompson(LinearThompsonOptions(half_life=10)) for _ in range(2))
+    for policy, rewards in ((once, (0.9,)), (replaced, (0.1, 0.9))):
+        first = decided("a", {"x": 0.7}, id="decision_first")
+        policy.learn(first, rewards[0], None)
+        for number in range(later):
+            policy.learn(decided(ACTIONS[number % 2], {"x": 0.1}, id=f"decision_{number}"), 0.5, None)
+        if len(rewards) == 2:
+            policy.learn(first, rewards[1], rewards[0])
+    for one, other in zip(once.explain({"x": 1.0}, ACTIONS), replaced.explain({"x": 1.0}, ACTIONS), strict=True):
+        assert (one.sd, one.observations) == (other.sd, other.observations)
+        assert one.mean == pytest.approx(other.mean, abs=1e-12)
+
+
+def test_a_correction_that_comes_after_twenty_half_lives_changes_nothing(decided):
+    policy = LinearThompson(LinearThompsonOptions(half_life=10))
+    for number in range(201):
+        policy.learn(decided("a", id=f"decision_{number}"), 0.5, None)
+    before = policy.state()
+    policy.learn(decided("a", id="decision_0"), 1.0, 0.5)
+    policy.learn(decided("a", id="decision_never"), 1.0, 0.5)
+    assert policy.state() == before
+    policy.learn(decided("a", id="decision_1"), 1.0, 0.5)
+    assert policy.state() != before
+
+
+def test_the_state_of_a_fading_policy_is_exact_and_bounded(decided):
+    policy, again = (LinearThompson(LinearThompsonOptions(half_life=10)) for _ in range(2))
+    sizes = []
+    for number in range(400):
+        policy.learn(decided(ACTIONS[number % 2], {"x": number % 7 / 7}, id=f"decision_{number}"), 0.3, None)
+        sizes.append(len(policy.state()))
+    again.restore(policy.state())
+    for each in (policy, again):
+        each.learn(decided("a", {"x": 1.0}, id="decision_399"), 0.9, 0.3)
+        each.learn(decided("b", {"late": 1.0}, id="decision_400"), 0.9, None)
+    assert again.state() == policy.state()
+    np.testing.assert_array_equal(again.probabilities({"x": 1.0}, ACTIONS), policy.probabilities({"x": 1.0}, ACTIONS))
+    assert max(sizes[200:]) - min(sizes[200:]) < 50
+    with pytest.raises(PolicyError, match="rebuild it from the ledger"):
+        LinearThompson(LinearThompsonOptions(half_life=20)).restore(policy.state())

@@ -1,0 +1,146 @@
+"""What does not stay: snapshots that newer ones replace, contexts past their time, everything of a forgotten user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from windlass.ledger import schema
+from windlass.ledger.db import Database
+from windlass.ledger.ledger import Snapshot
+from windlass.records import Erasure, user_digest
+
+SNAPSHOTS_KEPT = 5
+BASE = "base"
+_SNAPSHOTS = schema.snapshots
+
+
+def save(db: Database, snapshot: Snapshot) -> None:
+    """Keep `snapshot`, unless a `base` lies beyond it; of the routine ones the newest five stay."""
+    row = {name: getattr(snapshot, name) for name in snapshot.__struct_fields__}
+    same = (_SNAPSHOTS.c.projection == snapshot.projection, _SNAPSHOTS.c.version == snapshot.version)
+    base = sa.select(sa.func.max(_SNAPSHOTS.c.cursor)).where(*same, _SNAPSHOTS.c.note == BASE)
+    routine = (*same, _SNAPSHOTS.c.note == "")
+    newest = sa.select(_SNAPSHOTS.c.cursor).where(*routine).order_by(_SNAPSHOTS.c.cursor.desc()).limit(SNAPSHOTS_KEPT)
+    with db.write() as connection:
+        if snapshot.cursor < (connection.scalar(base) or 0):
+            return
+        present = connection.scalar(sa.select(_SNAPSHOTS.c.note).where(*same, _SNAPSHOTS.c.cursor == snapshot.cursor))
+        if present and not snapshot.note:
+            return
+        connection.execute(db.replace(_SNAPSHOTS, "projection", "version", "cursor"), row)
+        kept = list(connection.scalars(newest))
+        connection.execute(sa.delete(_SNAPSHOTS).where(*routine, _SNAPSHOTS.c.cursor.not_in(kept)))
+
+
+def find(db: Database, projection: str, version: int, cursor: int | None, note: str | None) -> Snapshot | None:
+    """The newest snapshot that fits."""
+    wanted = [_SNAPSHOTS.c.projection == projection, _SNAPSHOTS.c.version == version]
+    if cursor is not None:
+        wanted.append(_SNAPSHOTS.c.cursor == cursor)
+    if note is not None:
+        wanted.append(_SNAPSHOTS.c.note == note)
+    query = sa.select(_SNAPSHOTS).where(*wanted).order_by(_SNAPSHOTS.c.cursor.desc()).limit(1)
+    with db.read() as connection:
+        row = connection.execute(query).mappings().first()
+    return Snapshot(**row) if row else None
+
+
+def kept(db: Database, projection: str, version: int) -> Sequence[Snapshot]:
+    """All snapshots of a projection, oldest first, without their states."""
+    columns = [column for column in _SNAPSHOTS.c if column.name != "state"]
+    query = sa.select(*columns).where(_SNAPSHOTS.c.projection == projection, _SNAPSHOTS.c.version == version)
+    with db.read() as connection:
+        return [
+            Snapshot(**row, state=b"") for row in connection.execute(query.order_by(_SNAPSHOTS.c.cursor)).mappings()
+        ]
+
+
+def drop(db: Database, projection: str, before: int) -> int:
+    """Delete the snapshots with a cursor below `before`."""
+    old = sa.delete(_SNAPSHOTS).where(_SNAPSHOTS.c.projection == projection, _SNAPSHOTS.c.cursor < before)
+    with db.write() as connection:
+        return connection.execute(old).rowcount
+
+
+def has_contexts(db: Database, before: float) -> bool:
+    """Whether a context is past its time."""
+    table = schema.contexts
+    old = sa.select(table.c.decision).where(table.c.decision < f"decision_{int(before * 1000):012x}").limit(1)
+    with db.read() as connection:
+        return connection.scalar(old) is not None
+
+
+def prune_contexts(db: Database, before: float) -> int:
+    """Delete the contexts of decisions from before that time, which their ids tell."""
+    table = schema.contexts
+    old = sa.delete(table).where(table.c.decision < f"decision_{int(before * 1000):012x}")
+    with db.write() as connection:
+        return connection.execute(old).rowcount
+
+
+def rewrite(db: Database, snapshot: Snapshot) -> None:
+    """Replace the state of a snapshot that is there, also one from before a base; its note stays."""
+    same = [_SNAPSHOTS.c[name] == getattr(snapshot, name) for name in ("projection", "version", "cursor")]
+    with db.write() as connection:
+        connection.execute(sa.update(_SNAPSHOTS).where(*same).values(state=snapshot.state))
+
+
+def erase(db: Database, erasure: Erasure) -> int:
+    """Delete what a user left, then rewrite what the database keeps of deleted bytes."""
+    gone = 0
+    with db.write() as connection:
+        for user in _users(connection, erasure):
+            gone += _erase(connection, erasure, user)
+    scrub(db)
+    return gone
+
+
+def scrub(db: Database) -> None:
+    """Take deleted bytes off the disk.
+
+    SQLite overwrites them (`secure_delete`), which leaves the write-ahead log: it is folded in and cut. PostgreSQL
+    leaves dead rows until their table is rewritten; its own log keeps them until the server recycles it.
+    """
+    with db.bare() as connection:
+        if db.dialect == "sqlite":
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            return
+        for table in (schema.bodies, schema.contexts, schema.calls, schema.feedback, schema.snapshots):
+            connection.exec_driver_sql(f"VACUUM (FULL) {table.name}")
+
+
+def _users(connection: sa.Connection, erasure: Erasure) -> list[str]:
+    """The names that the erasure's digest stands for: none once it has been done."""
+    table = schema.calls
+    earlier = table.c.user != "", table.c.seq < _place(erasure)
+    named = sa.select(table.c.user).where(*_owned(table, erasure), *earlier).distinct()
+    return [user for user in connection.scalars(named) if user_digest(erasure.scope, user) == erasure.user]
+
+
+def _erase(connection: sa.Connection, erasure: Erasure, user: str) -> int:
+    calls, decisions, said = schema.calls, schema.decisions, schema.feedback
+    # Who comes back after being forgotten is somebody new.
+    own = (*_owned(calls, erasure), calls.c.user == user, calls.c.seq < _place(erasure))
+    theirs = sa.select(calls.c.id).where(*own)
+    above = sa.select(calls.c.parent).where(*own, calls.c.parent != "")
+    decided = sa.select(decisions.c.id).where(*_owned(decisions, erasure), decisions.c.call.in_(theirs))
+    about = said.c.target.in_(theirs) | said.c.target.in_(above)
+    statements: list[Any] = [
+        sa.delete(schema.bodies).where(*_owned(schema.bodies, erasure), schema.bodies.c.call.in_(theirs)),
+        sa.delete(schema.contexts).where(*_owned(schema.contexts, erasure), schema.contexts.c.decision.in_(decided)),
+        sa.update(said).where(*_owned(said, erasure), about, said.c.comment != "").values(comment=""),
+        sa.update(calls).where(*own).values(user=""),
+    ]
+    return sum(connection.execute(statement).rowcount for statement in statements)
+
+
+def _place(erasure: Erasure) -> sa.ScalarSelect[int]:
+    table = schema.erasures
+    return sa.select(table.c.seq).where(*_owned(table, erasure), table.c.id == erasure.id).scalar_subquery()
+
+
+def _owned(table: sa.Table, erasure: Erasure) -> tuple[sa.ColumnElement[bool], ...]:
+    return table.c.tenant == erasure.tenant, table.c.workspace == erasure.workspace

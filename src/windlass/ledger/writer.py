@@ -1,0 +1,211 @@
+"""The writing side of the ledger on a database: one transaction a batch, and the one order over all records.
+
+SQLite has one writer, so a counter row gives the places. PostgreSQL has many, and a counter row would make them wait
+for each other: there a place is `base + (transaction id << 20) + n`. A transaction that is still running may yet commit
+places between those that are visible, so readers stop before the oldest one (`pg_snapshot_xmin`); what lies below
+never changes (PostgreSQL 15 manual, table 9.81, "Transaction ID and Snapshot Information Functions").
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
+
+import sqlalchemy as sa
+from psycopg.errors import UniqueViolation
+
+from windlass.errors import HANDLING, LedgerError, classify
+from windlass.ledger import partitions, rows, schema
+from windlass.ledger.db import Database
+
+Pending: TypeAlias = tuple[sa.Table, rows.Row]
+"""A row and where it goes."""
+SHIFT: Final = 20
+COPY_FROM = 200
+"""From so many rows of one table on, COPY is faster than executemany (benchmarks/ledger.py)."""
+RETRIES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+_VALUE = schema.heads.c.value
+_LEDGER = schema.heads.c.name == "ledger"
+_PLACED = frozenset(schema.SEQUENCED)
+
+
+class Order(Protocol):
+    """How one dialect numbers records. Everything happens in the caller's transaction."""
+
+    def take(self, connection: sa.Connection, count: int) -> int:
+        """The place before the first of `count` new ones."""
+        ...
+
+    def settled(self, connection: sa.Connection) -> int:
+        """No record will ever be added at or before this place, and all there are can be seen."""
+        ...
+
+    def head(self, connection: sa.Connection) -> int:
+        """The place of the last record that can be seen, 0 where there is none."""
+        ...
+
+
+class Counter:
+    """One row that every writing transaction raises; SQLite locks the database for it anyway."""
+
+    _take: Final = sa.update(schema.heads).where(_LEDGER).values(value=_VALUE + sa.bindparam("n")).returning(_VALUE)
+    _settled: Final = sa.select(_VALUE).where(_LEDGER)
+
+    def take(self, connection: sa.Connection, count: int) -> int:
+        return int(connection.scalar(self._take, {"n": count}) or 0) - count
+
+    def settled(self, connection: sa.Connection) -> int:
+        return int(connection.scalar(self._settled) or 0)
+
+    def head(self, connection: sa.Connection) -> int:
+        return self.settled(connection)
+
+
+class Transactions:
+    """Places from transaction ids; the counter row holds the base and is only read."""
+
+    _take: Final = sa.text(
+        f"SELECT value + (pg_current_xact_id()::text::bigint << {SHIFT}) FROM heads WHERE name = 'ledger'"
+    )
+    _settled: Final = sa.text(
+        f"SELECT value + (pg_snapshot_xmin(pg_current_snapshot())::text::bigint << {SHIFT}) FROM heads "
+        "WHERE name = 'ledger'"
+    )
+    _head: Final = sa.text("SELECT max(head) FROM workers WHERE head <= :settled")
+    _align: Final = sa.text("UPDATE heads SET value = value + :behind WHERE name = 'ledger'")
+
+    def take(self, connection: sa.Connection, count: int) -> int:
+        return int(connection.scalar(self._take) or 0)
+
+    def settled(self, connection: sa.Connection) -> int:
+        return int(connection.scalar(self._settled) or 0)
+
+    def head(self, connection: sa.Connection) -> int:
+        """Of the workers' last places the highest that is settled; a look at each table would plan each partition."""
+        found = connection.scalar(self._head, {"settled": self.settled(connection)})
+        return int(found or 0)
+
+    def align(self, connection: sa.Connection) -> int:
+        """Make new places follow all that are there, also where the rows came from another server; their highest."""
+        connection.exec_driver_sql("SELECT 1 FROM heads WHERE name = 'ledger' FOR UPDATE")
+        highest = max(_highest(connection, table) for table in schema.SEQUENCED)
+        behind = highest + 1 - self.take(connection, 0)
+        if behind > 0:
+            connection.execute(self._align, {"behind": behind})
+        return highest
+
+
+class Writer:
+    """Commits batches. name: of this process among the workers of a database, '' where it is alone."""
+
+    def __init__(self, db: Database, name: str = "", clock: Callable[[], float] = time.time):
+        self.order: Order = Counter()
+        self._db = db
+        self._shared = db.dialect != "sqlite"
+        self._name = name or f"process-{os.getpid()}"
+        self._clock = clock
+        self._inserts = {table: db.insert_new(table, *_identity(table)) for table in _APPENDED}
+        self._days: set[int] = set()
+        if self._shared:
+            self.order = self._join()
+
+    def commit(self, batch: Sequence[Pending]) -> int:
+        """Commit `batch` in one transaction and return the place of its last record.
+
+        A server that is away for a moment, or a deadlock, is tried again: ids make that safe. LedgerError otherwise.
+        """
+        if not self._shared:
+            return self._once(batch)
+        for patience_s in RETRIES_S:
+            try:
+                return self._once(batch)
+            except LedgerError as exc:
+                if not HANDLING[classify(exc)].retryable:
+                    raise
+                time.sleep(patience_s)
+        return self._once(batch)
+
+    def _once(self, batch: Sequence[Pending]) -> int:
+        if self._shared:
+            self._make_days(row["id"] for table, row in batch if table is not schema.contexts)
+        grouped: dict[sa.Table, list[rows.Row]] = defaultdict(list)
+        with self._db.write() as connection:
+            place = self.order.take(connection, sum(table in _PLACED for table, _ in batch))
+            for table, row in batch:
+                if table in _PLACED:
+                    place += 1
+                    row["seq"] = place
+                grouped[table].append(row)
+            for table in _APPENDED:
+                if table in grouped:
+                    self._insert(connection, table, grouped[table])
+            if self._shared:
+                connection.execute(_BEAT, {"name": self._name, "at": self._clock(), "head": place})
+        return place
+
+    def _insert(self, connection: sa.Connection, table: sa.Table, values: list[rows.Row]) -> None:
+        if not self._shared:
+            connection.execute(self._inserts[table], values)
+            return
+        # One order of keys in all workers, so that two that bring the same ids wait for each other, never in a ring.
+        values.sort(key=lambda row: [row[name] for name in _identity(table)])
+        if len(values) < COPY_FROM or not _copied(connection, table, values):
+            connection.execute(self._inserts[table], values)
+
+    def _make_days(self, ids: Iterable[str]) -> None:
+        """The partitions of a batch, before its transaction, because making one locks the tables."""
+        missing = partitions.days(ids) - self._days
+        if missing:
+            with self._db.write() as connection:
+                partitions.ensure(connection, missing)
+            self._days |= missing
+
+    def _join(self) -> Transactions:
+        """Take a place among the workers; makes the partitions of today and tomorrow before anyone waits for them."""
+        today = int(self._clock() * 1000) // partitions.DAY_MS
+        order = Transactions()
+        with self._db.write() as connection:
+            highest = order.align(connection)
+            row = {"name": self._name, "pid": os.getpid(), "at": self._clock(), "head": highest}
+            connection.execute(_JOIN, row)
+        with self._db.write() as connection:
+            partitions.ensure(connection, {today, today + 1})
+        self._days = {today, today + 1}
+        return order
+
+
+_APPENDED = (*rows.TABLES.values(), schema.contexts, schema.bodies)
+_BEAT = sa.text("UPDATE workers SET head = :head, at = :at WHERE name = :name")
+_JOIN = sa.text(
+    "INSERT INTO workers (name, pid, at, head, cursor) VALUES (:name, :pid, :at, :head, 0) "
+    "ON CONFLICT (name) DO UPDATE SET pid = excluded.pid, at = excluded.at, head = excluded.head, cursor = 0"
+)
+
+
+def _identity(table: sa.Table) -> tuple[str, str, str]:
+    return "tenant", "workspace", "decision" if table is schema.contexts else "id"
+
+
+def _copied(connection: sa.Connection, table: sa.Table, values: Sequence[rows.Row]) -> bool:
+    """Insert by COPY; False, and nothing inserted, where one of the rows is there already."""
+    names = list(values[0])
+    columns = ", ".join(f'"{name}"' for name in names)
+    driver: Any = connection.connection.driver_connection
+    point = connection.begin_nested()
+    try:
+        with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+            for row in values:
+                copy.write_row([row[name] for name in names])
+    except UniqueViolation:
+        point.rollback()
+        return False
+    point.commit()
+    return True
+
+
+def _highest(connection: sa.Connection, table: sa.Table) -> int:
+    newest: sa.Select[Any] = sa.select(table.c.seq).order_by(table.c.seq.desc()).limit(1)
+    return int(connection.scalar(newest) or 0)

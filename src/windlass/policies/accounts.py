@@ -1,0 +1,323 @@
+"""Accounts: what is known of each call, so that a reward which comes late finds the decisions it belongs to.
+
+Kept as small as a correction allows: of a live decision what a policy learns from, its context as raw float64 and all
+that decisions have in common once (forms.py); of a shadow decision its action; of a user a digest. Nothing here can
+form a ring, so the structs ask no time of the garbage collector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import MutableMapping, Sequence
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from windlass.policies.forms import Form, Forms, pack, unpack
+from windlass.policies.loop import decision_id
+from windlass.policies.reward import Signals, read
+from windlass.records import (
+    Call,
+    Decision,
+    Erasure,
+    Feedback,
+    FeedbackSource,
+    Outcome,
+    Record,
+    user_digest,
+)
+
+# One feedback moves at most this much, so that no chain or crowd of calls can hold up the others' decisions.
+_MAX_DEPTH = 8
+_MAX_CREDITED = 1_000
+# Distinct (source, metric) pairs of one target, decisions of one call; whoever sends more is not rating or deciding.
+_MAX_METRICS = 64
+_MAX_DECISIONS = 64
+_DIGESTS_AT_HAND = 1_000
+
+Key: TypeAlias = tuple[str, str, str]
+"""(tenant, workspace, id)."""
+Note: TypeAlias = tuple[int, float]
+"""(sequence number, value) of the newest feedback of one source and metric."""
+Metric: TypeAlias = tuple[FeedbackSource, str]
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Acted(msgspec.Struct, array_like=True, gc=False):
+    """A live decision. id: "" where the call and the point give it.
+
+    scored: the reward counted last. learned: by place, the reward that the policy there learned last; None where it
+    learned one and was rolled back to before it: it learns nothing more from this decision.
+    """
+
+    form: int
+    id: str
+    at: float
+    action: str
+    propensity: float
+    values: bytes
+    scored: float | None = None
+    learned: dict[str, float | None] = {}
+
+
+class Shadowed(msgspec.Struct, array_like=True, gc=False):
+    """What the policy at a place would have done. scored: the reward counted last."""
+
+    place: str
+    policy: str
+    action: str
+    scored: float | None = None
+
+
+class Account(msgspec.Struct, array_like=True, gc=False):
+    """What is known of one call. order: sequence number of its first record; user: digest or nothing."""
+
+    order: int
+    parent: str = ""
+    user: bytes = b""
+    latency_ms: float | None = None
+    cost_nusd: int | None = None
+    error: str = ""
+    acted: list[Acted] = []
+    shadowed: list[Shadowed] = []
+
+
+class StoredAccounts(msgspec.Struct, frozen=True, array_like=True):
+    """All accounts as plain data, in the order in which they came."""
+
+    calls: list[tuple[Key, Account]]
+    notes: list[tuple[Key, list[tuple[Metric, Note]]]]
+    seen: list[bytes]
+    forms: list[tuple[int, Form]]
+    next_form: int
+
+
+class Accounts:
+    """At most `window` calls, feedback targets and feedback ids; the oldest in ledger order go first.
+
+    What comes later for a call that went changes nothing. `seq` is the place of a record in the ledger.
+    """
+
+    def __init__(self, window: int, stored: StoredAccounts | None = None) -> None:
+        self.window = window
+        self.calls: dict[Key, Account] = dict(stored.calls) if stored else {}
+        self._notes: dict[Key, dict[Metric, Note]] = {key: dict(notes) for key, notes in stored.notes} if stored else {}
+        self._seen: dict[bytes, None] = dict.fromkeys(stored.seen) if stored else {}
+        used = (acted.form for account in self.calls.values() for acted in account.acted)
+        self.forms = Forms(stored.forms, used, stored.next_form) if stored else Forms((), (), 0)
+        self._digests: dict[tuple[str, str, str], bytes] = {}
+        self._children: dict[Key, set[str]] = {}
+        for key, account in self.calls.items():
+            self._adopt(key, account.parent)
+
+    def stored(self) -> StoredAccounts:
+        """What a restart needs."""
+        notes = [(key, list(notes.items())) for key, notes in self._notes.items()]
+        return StoredAccounts(list(self.calls.items()), notes, list(self._seen), self.forms.stored(), self.forms.next)
+
+    def open(self, call: Call, seq: int) -> Sequence[Key]:
+        """The call began; who stands above it is known from the first record that says so.
+
+        Returns, like `act`, `shadow`, `end` and `note`, the calls whose rewards may have changed.
+        """
+        key = (call.tenant, call.workspace, call.id)
+        account = self._account(key, seq)
+        if call.user and not account.user:
+            account.user = self._digest(call)
+        if call.parent and not account.parent:
+            account.parent = call.parent
+            self._adopt(key, call.parent)
+        return self._beneath(key) if account.acted or key in self._children else ()
+
+    def act(self, decision: Decision, seq: int) -> Sequence[Key]:
+        """A live decision was taken. The same one again changes nothing."""
+        key = (decision.tenant, decision.workspace, decision.call)
+        account = self._account(key, seq)
+        derived = decision_id(decision.call, decision.point, decision.point, live=True)
+        name = "" if decision.id == derived else decision.id
+        if not account.acted or (
+            len(account.acted) < _MAX_DECISIONS
+            and all(acted.id != name or self.forms[acted.form].point != decision.point for acted in account.acted)
+        ):
+            names, lengths, values = pack(decision.context)
+            form = Form(decision.point, decision.policy, decision.featuriser, decision.actions, names, lengths)
+            acted = Acted(self.forms.take(form), name, decision.at, decision.action, decision.propensity, values)
+            account.acted.append(acted)
+        return self._observed(key, account)
+
+    def shadow(self, decision: Decision, place: str, seq: int) -> Sequence[Key]:
+        """The policy at `place` said what it would do; what it said first counts."""
+        key = (decision.tenant, decision.workspace, decision.call)
+        account = self._account(key, seq)
+        known = any(shadowed.place == place for shadowed in account.shadowed)
+        if not known and len(account.shadowed) < _MAX_DECISIONS:
+            account.shadowed.append(Shadowed(place, decision.policy, decision.action))
+        return self._observed(key, account)
+
+    def end(self, outcome: Outcome, seq: int) -> Sequence[Key]:
+        """The call ended; a later outcome of it replaces an earlier one."""
+        key = (outcome.tenant, outcome.workspace, outcome.call)
+        account = self._account(key, seq)
+        account.latency_ms, account.cost_nusd = outcome.latency_ms, outcome.cost_nusd
+        account.error = outcome.error or (f"status {outcome.status}" if outcome.status >= 400 else "")
+        return (key,)
+
+    def note(self, feedback: Feedback, seq: int) -> tuple[Sequence[Key], str]:
+        """Somebody said something: (calls, "") or, where that has no usable value, none and the reason."""
+        own = hashlib.blake2b(msgspec.msgpack.encode(_key(feedback, feedback.id)), digest_size=16).digest()
+        if own in self._seen:
+            return (), ""
+        self._seen[own] = None
+        _keep_newest(self._seen, self.window)
+        value, ignored = read(feedback)
+        target = _key(feedback, feedback.target)
+        metric: Metric = (feedback.source, feedback.metric)
+        notes = self._notes.get(target, {})
+        if not ignored and metric not in notes and len(notes) >= _MAX_METRICS:
+            ignored = "too many metrics"
+        if value is None or ignored:
+            return (), ignored
+        self._notes.setdefault(target, notes)[metric] = (seq, value)
+        _keep_newest(self._notes, self.window)
+        return self._beneath(target), ""
+
+    def erase(self, erasure: Erasure) -> int:
+        """Let go of one user's calls and of what was made for them alone, and return how many accounts went.
+
+        With a call go the calls beneath it that name no other user, and what stands above it and above nothing else
+        (the answer that it was made for), each with the notes on it.
+        """
+        mine = (erasure.tenant, erasure.workspace)
+        self._digests.clear()
+        users = {key: account.user.hex() for key, account in self.calls.items() if key[:2] == mine}
+        level = {key for key, user in users.items() if user == erasure.user}
+        gone = set(level)
+        while level:
+            beneath = {(*mine, child) for key in level for child in self._children.get(key, ())}
+            level = {key for key in beneath - gone if users.get(key, erasure.user) in ("", erasure.user)}
+            gone |= level
+        above = {(*mine, self.calls[key].parent) for key in gone if key in self.calls} - gone
+        for key in gone:
+            self._let_go(key)
+        while above:
+            bare = {key for key in above if key[2] and key not in self._children and not users.get(key)}
+            above = {(*mine, self.calls[key].parent) for key in bare if key in self.calls} - gone - bare
+            for key in bare:
+                self._let_go(key)
+            gone |= bare
+        return len(gone & users.keys())
+
+    def _beneath(self, target: Key) -> Sequence[Key]:
+        """The target, if it is a call, and all calls beneath it, in the order in which they began."""
+        if target not in self._children:
+            return (target,) if target in self.calls else ()
+        beneath = level = {target}
+        for _ in range(_MAX_DEPTH):
+            children = {(key[0], key[1], child) for key in level for child in self._children.get(key, ())}
+            level = children - beneath
+            beneath = beneath | level
+        calls = sorted((key for key in beneath if key in self.calls), key=lambda key: self.calls[key].order)
+        return calls[:_MAX_CREDITED]
+
+    def signals(self, key: Key, account: Account) -> Signals:
+        """Everything observed of a call, with the newest feedback of each source and metric on it or above it."""
+        heard = self._heard(key, account) if account.parent or key in self._notes else ()
+        if not heard:
+            return Signals(account.latency_ms, account.cost_nusd, account.error)
+        newest: dict[Metric, Note] = {}
+        for notes in heard:
+            for metric, note in notes.items():
+                newest[metric] = max(newest.get(metric, note), note)
+        # In ledger order, so that the sum over them does not depend on which target they came by.
+        values = {metric: value for metric, (_, value) in sorted(newest.items(), key=lambda item: item[1])}
+        return Signals(account.latency_ms, account.cost_nusd, account.error, values)
+
+    def decision(self, key: Key, acted: Acted) -> Decision:
+        """The decision as a policy learns from it: without `fallback` and `extra`."""
+        form = self.forms[acted.form]
+        return Decision(
+            id=acted.id or decision_id(key[2], form.point, form.point, live=True),
+            at=acted.at,
+            tenant=key[0],
+            workspace=key[1],
+            call=key[2],
+            point=form.point,
+            policy=form.policy,
+            actions=form.actions,
+            action=acted.action,
+            propensity=acted.propensity,
+            live=True,
+            context=unpack(form, acted.values),
+            featuriser=form.featuriser,
+        )
+
+    def _observed(self, key: Key, account: Account) -> Sequence[Key]:
+        """The call, if anything is known by which it could be rewarded."""
+        known = account.latency_ms is not None or key in self._notes or (account.parent and self._heard(key, account))
+        return (key,) if known else ()
+
+    def _heard(self, key: Key, account: Account) -> list[dict[Metric, Note]]:
+        """The notes on the call and on what is above it, at most `_MAX_DEPTH` levels, each once even in a ring."""
+        own = self._notes.get(key)
+        heard = [own] if own else []
+        above: Account | None = account
+        passed = {key}
+        while above is not None and above.parent and len(passed) <= _MAX_DEPTH:
+            key = (key[0], key[1], above.parent)
+            if key in passed:
+                break
+            passed.add(key)
+            if notes := self._notes.get(key):
+                heard.append(notes)
+            above = self.calls.get(key)
+        return heard
+
+    def _digest(self, call: Call) -> bytes:
+        """Of the call's user; those of the calls just before are at hand."""
+        who = (call.tenant, call.workspace, call.user)
+        digest = self._digests.get(who)
+        if digest is None:
+            if len(self._digests) >= _DIGESTS_AT_HAND:
+                self._digests.clear()
+            digest = self._digests[who] = bytes.fromhex(user_digest(call.scope, call.user))
+        return digest
+
+    def _account(self, key: Key, seq: int) -> Account:
+        """The call's account; a new one may push the oldest out."""
+        account = self.calls.get(key)
+        if account is None:
+            account = self.calls[key] = Account(seq)
+            if len(self.calls) > self.window:
+                self._drop(next(iter(self.calls)))
+        return account
+
+    def _adopt(self, key: Key, parent: str) -> None:
+        if parent:
+            self._children.setdefault((key[0], key[1], parent), set()).add(key[2])
+
+    def _let_go(self, key: Key) -> None:
+        self._notes.pop(key, None)
+        if key in self.calls:
+            self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        account = self.calls.pop(key)
+        for acted in account.acted:
+            self.forms.release(acted.form)
+        if account.parent:
+            parent = (key[0], key[1], account.parent)
+            children = self._children[parent]
+            children.discard(key[2])
+            if not children:
+                del self._children[parent]
+
+
+def _key(record: Record, name: str) -> Key:
+    return (record.tenant, record.workspace, name)
+
+
+def _keep_newest(kept: MutableMapping[K, V], window: int) -> None:
+    """Drop what came first where there is more than the window holds."""
+    while len(kept) > window:
+        del kept[next(iter(kept))]

@@ -1,0 +1,108 @@
+"""Credit: what the reward of a call is worth to each decision in it, for the policies, the scores and who listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from windlass.policies.accounts import Account, Accounts, Acted, Key
+from windlass.policies.forms import Form
+from windlass.policies.loop import Loop
+from windlass.policies.points import shadow_place
+from windlass.policies.reward import scalar
+from windlass.policies.score import Row, Scores, weight
+from windlass.records import Scope
+
+
+class Credit(NamedTuple):
+    """A decision earned `reward`, in place of `previous` (None: its first); `seq` is the entry that made it so.
+
+    A shadow decision earns where the live action was the same; `weight` is what it counts there, 1 for a live one.
+    """
+
+    seq: int
+    scope: Scope
+    at: float
+    point: str
+    policy: str
+    shadow: str
+    action: str
+    live: bool
+    weight: float
+    reward: float
+    previous: float | None
+
+
+class Credits:
+    """Settles accounts: brings scores and policies of `loop` up to what is known of a call now."""
+
+    def __init__(self, loop: Loop, accounts: Accounts, scores: Scores) -> None:
+        self.accounts = accounts
+        self.scores = scores
+        self.listeners: list[Callable[[Credit], object]] = []
+        self._loop = loop
+
+    def settle(self, seq: int, calls: Sequence[Key]) -> None:
+        """Score, and let the policies learn, where the reward of the live decisions of a call has changed."""
+        for key in calls:
+            account = self.accounts.calls[key]
+            if not account.acted:
+                continue
+            reward = scalar(self.accounts.signals(key, account), self._loop.reward)
+            if reward is None:
+                continue
+            for acted in account.acted:
+                form = self.accounts.forms[acted.form]
+                if acted.scored != reward:
+                    self._score(seq, key, acted, (form.policy, "", True), 1.0, reward, acted.scored)
+                    acted.scored = reward
+                for place in self._deciders(account, form):
+                    self._teach(key, acted, place, reward)
+            if account.shadowed:
+                self._judge(seq, key, account, reward)
+
+    def _deciders(self, account: Account, form: Form) -> list[str]:
+        """The places whose policy decided in this call at the point of `form`, live or in shadow."""
+        own, forms = self._loop.ids[form.point], self.accounts.forms
+        acting = form.policy == own
+        if not acting and len(account.acted) > 1:
+            others = (forms[acted.form] for acted in account.acted)
+            acting = any(other.point == form.point and other.policy == own for other in others)
+        found = [form.point] if acting else []
+        if account.shadowed:
+            beside = shadow_place(form.point, "")
+            for shadowed in account.shadowed:
+                if shadowed.place.startswith(beside) or (shadowed.place == form.point and not acting):
+                    found.append(shadowed.place)
+        return found
+
+    def _teach(self, key: Key, acted: Acted, place: str, reward: float) -> None:
+        """Let the policy at `place` learn, unless it knows, or was rolled back to before it knew."""
+        previous = acted.learned.get(place)
+        if previous == reward or (previous is None and place in acted.learned):
+            return
+        if self._loop.learn(self.accounts.decision(key, acted), reward, previous, place):
+            acted.learned[place] = reward
+
+    def _judge(self, seq: int, key: Key, account: Account, reward: float) -> None:
+        """Score what was decided in shadow, each against the first live decision of its point in this call."""
+        for shadowed in account.shadowed:
+            point, _, name = shadowed.place.partition(shadow_place("", ""))
+            of_point = (acted for acted in account.acted if self.accounts.forms[acted.form].point == point)
+            acted = next(of_point, None)
+            if acted is not None and shadowed.scored != reward:
+                earned = weight(acted.propensity) if acted.action == shadowed.action else 0.0
+                self._score(seq, key, acted, (shadowed.policy, name, False), earned, reward, shadowed.scored)
+                shadowed.scored = reward
+
+    def _score(
+        self, seq: int, key: Key, acted: Acted, row: Row, weight: float, reward: float, previous: float | None
+    ) -> None:
+        point = self.accounts.forms[acted.form].point
+        self.scores.count((key[0], key[1], point), row, weight, reward, previous)
+        if self.listeners and weight > 0.0:
+            policy, shadow, live = row
+            scope = Scope(key[0], key[1])
+            credit = Credit(seq, scope, acted.at, point, policy, shadow, acted.action, live, weight, reward, previous)
+            for listener in self.listeners:
+                listener(credit)

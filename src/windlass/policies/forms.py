@@ -1,0 +1,87 @@
+"""Forms: what many decisions have in common, kept once; what is their own is an action and a few raw numbers."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from windlass.errors import PolicyError
+from windlass.policies.features import finite
+from windlass.policies.policy import Context
+from windlass.records import ContextValue
+
+
+class Form(NamedTuple):
+    """What many decisions have in common. lengths: of each named value, -1 for a plain number; () if all are plain."""
+
+    point: str
+    policy: str
+    featuriser: str
+    actions: tuple[str, ...]
+    names: tuple[str, ...]
+    lengths: tuple[int, ...]
+
+
+class Forms:
+    """Forms by number, each kept as long as a decision of it is: a context's names go with its last decision."""
+
+    def __init__(self, forms: Iterable[tuple[int, Form]], used: Iterable[int], next_form: int) -> None:
+        self.next = next_form
+        self._forms = dict(forms)
+        self._numbers = {form: number for number, form in self._forms.items()}
+        self._uses = dict.fromkeys(self._forms, 0)
+        for number in used:
+            if number not in self._uses:
+                raise PolicyError(
+                    f"a state with decisions of form {number} and no such form; rebuild it from the ledger"
+                )
+            self._uses[number] += 1
+
+    def __getitem__(self, number: int) -> Form:
+        return self._forms[number]
+
+    def stored(self) -> list[tuple[int, Form]]:
+        return list(self._forms.items())
+
+    def take(self, form: Form) -> int:
+        number = self._numbers.get(form)
+        if number is None:
+            number = self._numbers[form] = self.next
+            self._forms[number], self._uses[number] = form, 0
+            self.next += 1
+        self._uses[number] += 1
+        return number
+
+    def release(self, number: int) -> None:
+        self._uses[number] -= 1
+        if not self._uses[number]:
+            del self._uses[number], self._numbers[self._forms.pop(number)]
+
+
+def pack(context: Context) -> tuple[tuple[str, ...], tuple[int, ...], bytes]:
+    """(names, lengths, raw float64) of a context; what is no number counts as 0."""
+    try:
+        return tuple(context), (), array("d", context.values()).tobytes()  # type: ignore[type-var]  # or TypeError
+    except (TypeError, OverflowError):
+        pass
+    values: array[float] = array("d")
+    lengths: list[int] = []
+    clean = finite(context)
+    for value in clean.values():
+        lengths.append(len(value) if isinstance(value, tuple) else -1)
+        values.extend(value if isinstance(value, tuple) else (value,))
+    return tuple(clean), tuple(lengths), values.tobytes()
+
+
+def unpack(form: Form, raw: bytes) -> dict[str, ContextValue]:
+    values = array("d", raw)
+    if not form.lengths:
+        return dict(zip(form.names, values, strict=True))
+    context: dict[str, ContextValue] = {}
+    start = 0
+    for name, length in zip(form.names, form.lengths, strict=True):
+        end = start + abs(length)
+        context[name] = values[start] if length < 0 else tuple(values[start:end])
+        start = end
+    return context

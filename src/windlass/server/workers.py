@@ -1,0 +1,133 @@
+"""Several processes on one port and one PostgreSQL database: `windlass up --workers 4`.
+
+The first process only supervises: it owns the folder and the listening socket, starts the workers under fixed names and
+starts one again that died. A worker that loses its supervisor (its standard input ends) stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from windlass.errors import SettingsError
+from windlass.runtime import Runtime, owned
+from windlass.server.serve import Address, announced, attend, listen, url_of
+from windlass.settings import Settings, load
+
+log = structlog.get_logger(__name__)
+WORKER = "windlass.server.workers"
+# A worker that dies again and again is started ever more slowly, up to the second.
+RESTART_S, RESTART_MOST_S = 0.2, 10.0
+STOP_S = 10.0
+
+
+class _Post(msgspec.Struct, frozen=True):
+    """What a worker is told at its start, as one line of JSON."""
+
+    name: str
+    token: str
+    listening: int
+    dashboard: bool
+    overrides: dict[str, str | int]
+
+
+async def supervise(
+    settings: Settings,
+    count: int,
+    *,
+    overrides: dict[str, str | int],
+    dashboard: bool,
+    ready: Callable[[str], None],
+) -> None:
+    """Run `count` workers until SIGINT or SIGTERM. SettingsError where the database is a file of one process."""
+    if count < 1:
+        raise SettingsError(f"--workers is {count}; give at least 1")
+    if not settings.storage.database_url.startswith("postgres"):
+        raise SettingsError(f"{count} workers need PostgreSQL: set storage.database_url, or run without --workers")
+    stopping = asyncio.Event()
+    running = asyncio.get_running_loop()
+    for caught in (signal.SIGINT, signal.SIGTERM):
+        running.add_signal_handler(caught, stopping.set)
+    with owned(settings.home), contextlib.closing(listen(settings.server.host, settings.server.port)) as listening:
+        url, token = url_of(settings.server.host, listening), secrets.token_urlsafe(24)
+        posts = [_Post(f"worker-{number}", token, listening.fileno(), dashboard, overrides) for number in range(count)]
+        tasks = [asyncio.create_task(_keep_running(post, stopping)) for post in posts]
+        with announced(settings.home, Address(url=url, token=token, pid=os.getpid())):
+            ready(url)
+            await stopping.wait()
+            await asyncio.gather(*tasks)
+
+
+async def _keep_running(post: _Post, stopping: asyncio.Event) -> None:
+    """Start a worker, and again whenever it dies, until the server is told to stop."""
+    patience_s = RESTART_S
+    while not stopping.is_set():
+        worker, started = await _start(post), asyncio.get_running_loop().time()
+        stop, died = asyncio.create_task(stopping.wait()), asyncio.create_task(worker.wait())
+        await asyncio.wait((stop, died), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if stopping.is_set():
+            await _end(worker)
+            return
+        log.error("worker_died", worker=post.name, pid=worker.pid, status=worker.returncode)
+        lived = asyncio.get_running_loop().time() - started > RESTART_MOST_S
+        patience_s = RESTART_S if lived else min(2 * patience_s, RESTART_MOST_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), patience_s)
+
+
+async def _start(post: _Post) -> Process:
+    # -P: the folder that the server was started in is no place to import from.
+    worker = await create_subprocess_exec(
+        sys.executable, "-P", "-m", WORKER, stdin=PIPE, pass_fds=(post.listening,), start_new_session=True
+    )
+    if worker.stdin is not None:
+        worker.stdin.write(msgspec.json.encode(post) + b"\n")
+        with contextlib.suppress(ConnectionError):
+            await worker.stdin.drain()
+    return worker
+
+
+async def _end(worker: Process) -> None:
+    """Stop a worker in order; one that does not end in `STOP_S` is killed."""
+    if worker.stdin is not None:
+        worker.stdin.close()
+    try:
+        await asyncio.wait_for(worker.wait(), STOP_S)
+    except TimeoutError:
+        worker.kill()
+        await worker.wait()
+
+
+async def work(post: _Post) -> None:
+    """One worker, until its supervisor is gone."""
+    settings = load(post.overrides)
+    running = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await running.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    listening = socket.socket(fileno=post.listening)
+    async with Runtime(settings, workflows=True, worker=post.name) as runtime:
+        await attend(
+            runtime, listening, token=post.token, dashboard=post.dashboard, until=asyncio.create_task(reader.read())
+        )
+
+
+def main() -> None:
+    """Read what to be from the first line of standard input, and be it."""
+    from windlass.server.session import in_loop
+
+    in_loop(work(msgspec.json.decode(sys.stdin.buffer.readline(), type=_Post)))
+
+
+if __name__ == "__main__":
+    main()

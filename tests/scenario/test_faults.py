@@ -1,0 +1,336 @@
+"""Disk full, read-only folder, locked database, corrupted file, clock set back: clear errors, service, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenario.disk import Disk, disk
+from tests.scenario.program import command, environment, free_port, kill, post, url_of
+from windlass.ledger.db import BUSY_TIMEOUT_MS
+
+pytestmark = pytest.mark.scenario
+QUIET = {"WINDLASS_MEMORY__EMBEDDER": "off"}
+DISK_BYTES = 24 * 1024 * 1024
+CLEAR_S = 10.0
+"""From the end of a fault to the first call that is answered again."""
+
+
+@dataclass
+class Client:
+    """Calls and rates, and remembers what was acknowledged."""
+
+    url: str
+    calls: list[str] = field(default_factory=list)
+    ratings: list[str] = field(default_factory=list)
+
+    def call(self, *, stream: bool = False) -> tuple[int, Any]:
+        said = {"role": "user", "content": f"A pawl holds.\n\nWhat holds {len(self.calls)}?"}
+        status, body = post(
+            f"{self.url}/v1/chat/completions", {"model": "auto", "stream": stream, "messages": [said]}, 90
+        )
+        if stream and status == 200:
+            return status, body
+        if status == 200:
+            self.calls.append(json.loads(body)["id"].removeprefix("chatcmpl-"))
+        return status, json.loads(body)
+
+    def rate(self, call: str) -> tuple[int, Any]:
+        said = {"id": f"fb-{len(self.ratings)}", "target": call, "kind": "rating", "value": 1.0}
+        status, body = post(f"{self.url}/v1/feedback", said, 90)
+        if status < 300:
+            self.ratings.append(said["id"])  # type: ignore[arg-type]
+        return status, json.loads(body)
+
+    def calls_until_refused(self, most: int = 5_000) -> tuple[int, Any]:
+        """The first answer that is no 200."""
+        for _ in range(most):
+            status, body = self.call()
+            if status != 200:
+                return status, body
+        raise AssertionError(f"{most} calls were answered although nothing can be kept")
+
+    def back(self) -> None:
+        """Wait until calls are answered again."""
+        deadline = time.monotonic() + CLEAR_S
+        while self.call()[0] != 200:
+            assert time.monotonic() < deadline, "the service did not come back"
+
+
+def run(home: Path, *arguments: str, within: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """One command to its end; `within` goes before it."""
+    return subprocess.run(
+        [*within, *command(*arguments)],
+        env=environment(home, **QUIET),
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@contextmanager
+def up(
+    home: Path, *, seen: Path | None = None, within: Sequence[str] = ()
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server and its process; what it says on stderr is kept in `errors` beside the folder."""
+    with home.with_name(f"{home.name}.errors").open("w") as errors:
+        process = subprocess.Popen(
+            [*within, *command("up", "--port", str(free_port()))],
+            env=environment(home, **QUIET),
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield url_of(seen or home, process), process
+        finally:
+            if process.poll() is None:
+                kill(process)
+
+
+def said(home: Path) -> str:
+    return home.with_name(f"{home.name}.errors").read_text()
+
+
+def stopped(process: subprocess.Popen[str]) -> int:
+    os.killpg(process.pid, signal.SIGINT)
+    return process.wait(60)
+
+
+def refused(answer: tuple[int, Any], code: str) -> None:
+    """Is this the answer of a server that cannot keep anything: 503, the cause, and what to do?"""
+    status, body = answer
+    assert (status, body["error"]["code"], body["error"]["type"]) == (503, code, "server_error"), body
+    assert "windlass doctor" in body["error"]["message"]
+
+
+def kept(file: Path, query: str) -> list[str]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        return [str(row[0]) for row in connection.execute(query)]
+
+
+def nothing_lost(ledger: Path, client: Client) -> None:
+    """All that was acknowledged is there once, each call with its decision, in a file that is whole."""
+    assert kept(ledger, "PRAGMA integrity_check") == ["ok"]
+    ended = kept(ledger, "SELECT call FROM outcomes")
+    assert set(client.calls) <= set(ended)
+    assert len(ended) == len(set(ended))
+    assert set(client.ratings) <= set(kept(ledger, "SELECT id FROM feedback"))
+    lone = "SELECT c.id FROM calls c LEFT JOIN decisions d ON d.call = c.id WHERE d.id IS NULL"
+    assert kept(ledger, lone) == [], "a call without its decision"
+
+
+def findings(done: subprocess.CompletedProcess[str]) -> list[str]:
+    found: list[str] = json.loads(done.stdout)["findings"]
+    assert done.returncode == (1 if found else 0), done.stderr
+    return found
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Disk]:
+    with disk(tmp_path / "home", DISK_BYTES) as mounted:
+        yield mounted
+
+
+def test_a_full_disk_refuses_calls_and_the_service_returns_with_the_space(small: Disk, tmp_path: Path) -> None:
+    with up(small.home, seen=small.seen, within=small.command()) as (url, process):
+        client = Client(url)
+        for _ in range(20):
+            assert client.call()[0] == 200
+        assert client.rate(client.calls[0])[0] < 300
+        for _ in range(2):
+            small.fill()
+            refused(client.calls_until_refused(), "disk_full")
+            refused(client.call(stream=True), "disk_full")
+            refused(client.rate(client.calls[1]), "disk_full")
+            with urllib.request.urlopen(f"{url}/healthz", timeout=5) as healthy:
+                assert healthy.status == 200
+            shown = run(small.home, "calls", "--limit", "1000", "--json", within=small.command())
+            listed = [trace["call"]["id"] for trace in json.loads(shown.stdout)["calls"]]
+            assert listed[0] == client.calls[-1], "what is there can be read"
+            asked = run(small.home, "ask", "Why a pawl?", within=small.command())
+            assert (asked.returncode, "disk is full" in asked.stderr) == (1, True)
+            small.free()
+            client.back()
+            assert client.rate(client.calls[2])[0] < 300
+        assert stopped(process) == 0
+    assert "Traceback" not in said(small.home)
+    nothing_lost(small.copy("ledger.db", tmp_path), client)
+    report = json.loads(run(small.home, "doctor", "--replay", "--json", within=small.command()).stdout)
+    assert report["replay"]["equal"] is True
+
+
+def test_commands_on_a_full_disk_say_so_and_harm_nothing(small: Disk, tmp_path: Path) -> None:
+    with up(small.home, seen=small.seen, within=small.command()) as (url, process):
+        client = Client(url)
+        assert client.call()[0] == 200
+        small.fill()
+        client.calls_until_refused()
+        stopped(process)
+    for arguments in (("up",), ("ask", "Why a pawl?"), ("run", "--exit")):
+        done = run(small.home, *arguments, within=small.command())
+        assert done.returncode == 1, arguments
+        assert "disk is full" in done.stderr or "No space left" in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    found = findings(run(small.home, "doctor", "--json", within=small.command()))
+    assert any("only 0 MB are free" in finding for finding in found)
+    small.free()
+    with up(small.home, seen=small.seen, within=small.command()) as (url, process):
+        client.url = url
+        client.back()
+        assert stopped(process) == 0
+    nothing_lost(small.copy("ledger.db", tmp_path), client)
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert run(home, "run", "--exit").returncode == 0
+    before = {file.name: file.read_bytes() for file in home.iterdir()}
+    home.chmod(0o500)
+    for file in home.iterdir():
+        file.chmod(0o400)
+    # The permissions of files do not bind root, unless it gives this right of its up.
+    bound = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] if os.getuid() == 0 else []
+    try:
+        for arguments in (("up",), ("run", "--exit"), ("ask", "Why a pawl?"), ("calls",)):
+            done = run(home, *arguments, within=bound)
+            assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+            assert str(home) in done.stderr
+            assert "WINDLASS_HOME" in done.stderr or "windlass doctor" in done.stderr
+        found = findings(run(home, "doctor", "--json", within=bound))
+        assert f"{home} cannot be written; make it this user's own, on a disk that takes writes" in found
+        assert {file.name: file.read_bytes() for file in home.iterdir()} == before
+    finally:
+        home.chmod(0o700)
+        for file in home.iterdir():
+            file.chmod(0o600)
+    assert findings(run(home, "doctor", "--json")) == []
+
+
+def test_a_database_that_another_process_locks_refuses_in_time_and_comes_back(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    patience_s = BUSY_TIMEOUT_MS / 1000 + 15
+    with up(home) as (url, process):
+        client = Client(url)
+        assert client.call()[0] == 200
+        with closing(sqlite3.connect(home / "ledger.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            began = time.monotonic()
+            refused(client.call(), "database_locked")
+            assert time.monotonic() - began < patience_s
+            began = time.monotonic()
+            shown = run(home, "calls", "--json")
+            assert [trace["call"]["id"] for trace in json.loads(shown.stdout)["calls"]] == client.calls
+            with urllib.request.urlopen(f"{url}/healthz", timeout=5) as healthy:
+                assert healthy.status == 200
+            assert time.monotonic() - began < 15, "reading does not wait for the lock"
+            other.execute("ROLLBACK")
+        client.back()
+        assert client.rate(client.calls[0])[0] < 300
+        assert stopped(process) == 0
+    nothing_lost(home / "ledger.db", client)
+
+
+def test_a_short_lock_only_delays(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(home) as (url, process):
+        client = Client(url)
+        with closing(sqlite3.connect(home / "ledger.db", isolation_level=None)) as other:
+            for _ in range(5):
+                other.execute("BEGIN EXCLUSIVE")
+                held = time.monotonic()
+                answering = subprocess.Popen(
+                    ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", _BODY, f"{url}/v1/chat/completions"],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                time.sleep(0.3)
+                other.execute("COMMIT")
+                assert answering.communicate(timeout=30)[0] == "200"
+                assert time.monotonic() - held >= 0.3
+        assert client.call()[0] == 200
+        assert stopped(process) == 0
+
+
+@pytest.mark.parametrize("harm", ["pages", "header", "cut", "text"])
+def test_a_corrupted_file_is_named_by_every_command_and_not_written(tmp_path: Path, harm: str) -> None:
+    home = tmp_path / "home"
+    assert run(home, "run", "--exit").returncode == 0
+    ledger = home / "ledger.db"
+    backup = tmp_path / "backup.db"
+    shutil.copy(ledger, backup)
+    _harm(ledger, harm)
+    harmed = ledger.read_bytes()
+    found = findings(run(home, "doctor", "--json"))
+    assert any(str(ledger) in finding and "restore" in finding for finding in found), found
+    for arguments in (("up",), ("run", "--exit")):
+        done = run(home, *arguments)
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+        assert f"{ledger} is damaged" in done.stderr
+        assert "restore" in done.stderr
+    refusal = json.loads(run(home, "up", "--json").stdout)["error"]
+    assert refusal["category"] == "database_corrupt"
+    assert ledger.read_bytes() == harmed, "what is damaged is left for those who mend it"
+    for rest in home.glob("ledger.db*"):
+        rest.unlink()
+    shutil.copy(backup, ledger)
+    assert findings(run(home, "doctor", "--replay", "--json")) == [], "the remedy mends it"
+
+
+def test_pages_that_rot_under_a_running_server_are_told(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(home) as (url, process):
+        client = Client(url)
+        for _ in range(50):
+            assert client.call()[0] == 200
+        with closing(sqlite3.connect(home / "ledger.db")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _harm(home / "ledger.db", "pages")
+        for _ in range(20):
+            status, body = client.call()
+            assert status in (200, 503), body
+            if status == 503:
+                refused((status, body), "database_corrupt")
+        done = run(home, "doctor", "--json")
+        assert any("is damaged" in finding and "restore" in finding for finding in findings(done))
+        assert process.poll() is None
+    assert "Traceback" not in said(home)
+
+
+def _harm(ledger: Path, how: str) -> None:
+    rng = random.Random(5)
+    size = ledger.stat().st_size
+    with ledger.open("r+b") as file:
+        match how:
+            case "pages":
+                for page in range(2, size // 4096, 2):
+                    file.seek(page * 4096)
+                    file.write(rng.randbytes(4096))
+            case "header":
+                file.write(rng.randbytes(100))
+            case "cut":
+                file.truncate(size // 2)
+            case _:
+                file.truncate(0)
+                file.write(b"not a database\n" * 1000)
+
+
+_BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "A pawl holds.\n\nWhat holds?"}]})

@@ -1,0 +1,216 @@
+"""Seeded schedules of our concurrent parts: 100,000 with --soak, 2,000 otherwise; and the races that they find."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.simulation import stories
+from tests.simulation.schedules import Schedule, Story, Stuck, play, search, stepping, threads
+
+pytestmark = pytest.mark.simulation
+SCHEDULES = 100_000
+BOUND = 3_000
+"""Within so many seeds each planted race must show."""
+
+
+def _client(*edits: tuple[str, str]) -> Story:
+    return stories.client_close(stepping("windlass.client", *edits, asyncio=stories.seeded_asyncio()))
+
+
+def _commit(*edits: tuple[str, str]) -> Story:
+    return stories.group_commit(stepping("windlass.ledger.commit", *edits))
+
+
+def _learning(
+    memory: tuple[tuple[str, str], ...] = (),
+    replay: tuple[tuple[str, str], ...] = (),
+    projections: tuple[tuple[str, str], ...] = (),
+) -> Story:
+    return stories.learning(
+        stepping("windlass.ledger.memory", *memory),
+        stepping("windlass.policies.replay", *replay),
+        stepping("windlass.policies.loop"),
+        stepping("windlass.watch.projections", *projections),
+    )
+
+
+SOUND: dict[str, tuple[float, Callable[[], Story]]] = {
+    "group commit": (0.40, _commit),
+    "learning": (0.10, _learning),
+    "shutdown": (0.20, lambda: stories.shutdown(stories.copies())),
+    "starting once": (0.10, lambda: stories.start_once(stories.copies())),
+    "closing the client": (0.20, _client),
+}
+"""Each story with its part of the schedules."""
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_no_schedule_breaks_what_is_promised(name: str, share: float) -> None:
+    part, make = SOUND[name]
+    assert search(make(), round(SCHEDULES * share * part)) == ""
+
+
+def test_the_parts_are_all_schedules() -> None:
+    assert sum(part for part, _ in SOUND.values()) == pytest.approx(1.0)
+
+
+WRITE = "            head = self._write([item for _, items in batch for item in items])\n"
+SETTLE = "                future.set_result(head)\n"
+CHECKED = """        with self._changed:
+            if self._closed:
+                raise LedgerError("the ledger is closed; open a new one", category=ErrorCategory.LEDGER_CLOSED)
+            self._waiting"""
+TAKEN = """                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                self._due_s = 0.0 if self._waiting else None
+                if not batch:
+                    return
+"""
+RACES: dict[str, Callable[[], Story]] = {
+    "acknowledged before the write": lambda: _commit(
+        (WRITE, "            for future, _ in batch:\n                future and future.set_result(1 << 30)\n" + WRITE),
+        (SETTLE, "                pass\n"),
+    ),
+    "a lost wake-up: submit does not notify": lambda: _commit(
+        ("            self._changed.notify()\n        if not durable:", "        if not durable:")
+    ),
+    "check, then act: closed is looked at without the lock": lambda: _commit(
+        (
+            CHECKED,
+            """        if self._closed:
+            raise LedgerError("the ledger is closed; open a new one", category=ErrorCategory.LEDGER_CLOSED)
+        with self._changed:
+            self._waiting""",
+        )
+    ),
+    "a lost update: the batch is taken without the lock": lambda: _commit(
+        (
+            TAKEN,
+            """            batch = list(self._waiting)
+            self._waiting = []
+            self._due_s = None
+            if not batch:
+                return
+""",
+        )
+    ),
+    "settled twice: a cancelled caller is told all the same": lambda: _commit(
+        ("entry[0] is None or entry[0].set_running_or_notify_cancel()", "True")
+    ),
+    "closing does not wait for what was submitted": lambda: _commit(
+        ("                if not batch:", "                if not batch or self._closed:")
+    ),
+    "failed telemetry goes behind what came later": lambda: _commit(
+        ("self._waiting[:0] = telemetry[lost:]", "self._waiting += telemetry[lost:]")
+    ),
+    "an append to memory without the lock": lambda: _learning(
+        memory=(("        with self._lock:\n            if self._closed:", "        if True:\n            if self._closed:"),)
+    ),
+    "folded twice: no lock around the fold": lambda: _learning(
+        replay=(("            with self.loop.lock:\n                for seq", "            if True:\n                for seq"),)
+    ),
+    "rollups folded twice: no lock around catching up": lambda: _learning(
+        projections=(('since."""\n        with self._folding:', 'since."""\n        if True:'),)
+    ),
+    "a lost wake-up: commits are cleared after the fold": lambda: stories.shutdown(
+        stories.copies(
+            runtime=(
+                ("                committed.clear()\n", ""),
+                ("                await self.caught_up()\n                await", "                await self.caught_up()\n                committed.clear()\n                await"),
+            )
+        )
+    ),
+    "the last snapshot is kept before the last commit": lambda: stories.shutdown(
+        stories.copies(
+            runtime=(
+                ("            self.ledger.close()\n", ""),
+                ("            self.projections.keep()\n", "            self.projections.keep()\n            self.ledger.close()\n"),
+            )
+        )
+    ),
+    "single flight without its lock: two engines start": lambda: stories.start_once(
+        stories.copies(runtime=(("        with self._starting:", "        if True:"),))
+    ),
+    "closed twice: no lock around closing a client": lambda: _client(("        with self._closing:", "        if True:")),
+}
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_a_planted_race_is_found_and_its_seed_shows_it_again(name: str) -> None:
+    story = RACES[name]()
+    found = search(story, BOUND)
+    assert found, f"{BOUND} schedules found nothing"
+    seed = int(found.split(":")[0].removeprefix("seed "))
+    assert search(story, 1, first=seed) == found
+
+
+def test_the_same_seed_is_the_same_schedule() -> None:
+    story = _commit()
+    assert [play(seed, story).trace for seed in range(20)] == [play(seed, story).trace for seed in range(20)]
+    assert len({tuple(play(seed, story).trace) for seed in range(50)}) == 50
+
+
+# --- textbook races, to see that the explorer itself looks everywhere
+
+
+def test_it_finds_an_await_between_a_check_and_its_act() -> None:
+    async def spend(schedule: Schedule, locked: bool) -> None:
+        left, lock = 1, asyncio.Lock()
+
+        async def careless() -> None:
+            nonlocal left
+            if left > 0:
+                await asyncio.sleep(0)
+                left -= 1
+
+        async def careful() -> None:
+            async with lock:
+                await careless()
+
+        await asyncio.gather(*((careful if locked else careless)() for _ in range(2)))
+        assert left == 0
+
+    assert search(lambda schedule: spend(schedule, locked=False), 100)
+    assert search(lambda schedule: spend(schedule, locked=True), 100) == ""
+
+
+def test_it_finds_a_deadlock_of_two_locks() -> None:
+    def cross(schedule: Schedule) -> None:
+        one, two = threads.Lock(), threads.Lock()
+
+        def take(first: object, second: object) -> None:
+            with first, second:  # type: ignore[attr-defined]
+                pass
+
+        schedule.spawn(lambda: take(one, two), "ab")
+        schedule.spawn(lambda: take(two, one), "ba")
+
+    found = search(cross, 1000)
+    assert "Stuck: for ever waiting: ab, ba" in found or "Stuck: for ever waiting: ba, ab" in found
+
+
+def test_time_is_virtual_and_waits_end_in_its_order() -> None:
+    ended: list[float] = []
+
+    async def story(schedule: Schedule) -> None:
+        async def late(delay_s: float) -> None:
+            await asyncio.sleep(delay_s)
+            ended.append(delay_s)
+            assert schedule.now_s == delay_s
+
+        await asyncio.gather(*(late(delay_s) for delay_s in (3600.0, 0.5, 7.0)))
+
+    play(0, story)
+    assert ended == [0.5, 7.0, 3600.0]
+
+
+def test_a_thread_that_waits_for_ever_is_said() -> None:
+    def story(_schedule: Schedule) -> None:
+        condition = threads.Condition()
+        with condition:
+            condition.wait()
+
+    with pytest.raises(Stuck, match="main"):
+        play(0, story)
