@@ -32,20 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         code = int(arguments.command(arguments))
-        unwritten = _unwritten()
-        sys.stderr.write(unwritten)
-        return 1 if unwritten else code
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         terminal.note("interrupted")
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except OSError:
-        unwritten = _unwritten()
-        if not unwritten:
-            raise
-        sys.stderr.write(unwritten)
+    except OSError as exc:
+        # The rooms tell in their own words what the system refused them; what comes here is the output (`>/dev/full`),
+        # or a file beside the ledger on a disk that is full.
+        _drop_output()
+        terminal.note(f"error: the output or a file cannot be written: {exc}")
         return 1
     except (InputError, SettingsError) as exc:
         terminal.fail(exc, as_json=arguments.json)
@@ -89,16 +88,12 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(STDERR, "w")
 
 
-def _unwritten() -> str:
-    """Why the output could not leave (`>/dev/full`), '' where it did. What is left of it is dropped."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again as it ends, and says so
-        return f"error: the output cannot be written: {exc}\n"
-    return ""
+def _drop_output() -> None:
+    """Forget what could not be written, or Python tries again as it ends, and complains."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def _parser() -> Usage:

@@ -20,7 +20,7 @@ PARSE_DECLTYPES = PARSE_COLNAMES = 0
 Binary = bytes
 
 
-class Warning(Exception):  # noqa: A001 (the name that the DBAPI gives it)
+class Warning(Exception):
     """Never raised; the DBAPI wants the name."""
 
 

@@ -225,7 +225,9 @@ def _records(rng: random.Random, name: str) -> list[LedgerRecord | Body]:
         made += [call(of, user=f"user-{rng.randint(0, 3)}"), decision(f"decision_{of}", of), outcome(of)]
         if rng.random() < 0.5:
             data, expires_at = rng.randbytes(rng.randint(0, 6000)), AT + rng.uniform(0, 300)
-            body = Body(id=f"{of}-request", at=AT, call=of, role="request", data=data, expires_at=expires_at, tenant="a")
+            body = Body(
+                id=f"{of}-request", at=AT, call=of, role="request", data=data, expires_at=expires_at, tenant="a"
+            )
             made.append(body)
         if rng.random() < 0.5:
             made.append(rating(f"feedback_{of}", of))

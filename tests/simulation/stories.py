@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -23,6 +23,7 @@ from windlass.policies.points import PointOptions
 from windlass.policies.replay import Learner
 from windlass.policies.reward import RewardOptions
 from windlass.records import Feedback, LedgerRecord, Scope
+from windlass.runtime import LEARN_DELAY_S
 
 LAG_S = 0.1
 """A commit is learned from so soon after it, where nothing else is to do."""
@@ -141,6 +142,28 @@ def history(rng: random.Random, name: str) -> list[LedgerRecord]:
     made += rng.sample(made, 2)
     rng.shuffle(made)
     return made
+
+
+def appending(memory: ModuleType) -> Story:
+    """Threads append to a MemoryLedger, some the same record: each stands there once, in the order of its writer."""
+
+    def story(schedule: Schedule) -> None:
+        ledger, shared = memory.MemoryLedger(), call("call_shared")
+        written = [[call(f"call_{writer}-{n}") for n in range(2)] + [shared] for writer in range(3)]
+
+        def write(records: list[LedgerRecord]) -> None:
+            for record in records:
+                ledger.append_now(record)
+
+        running = [schedule.spawn(lambda mine=records: write(mine), "writer") for records in written]
+        schedule.block(lambda: all(thread.done for thread in running))
+        entries = ledger.read(ALL)
+        assert [entry.seq for entry in entries] == list(range(1, 8)), f"7 records stand at {entries}"
+        found = [entry.record.id for entry in entries]
+        for writer in range(3):
+            assert found.index(f"call_{writer}-0") < found.index(f"call_{writer}-1"), found
+
+    return story
 
 
 class Sums:
@@ -285,7 +308,7 @@ def shutdown(copies: _Copies) -> Story:
                 except LedgerError:
                     return
                 acknowledged.append(of)
-                await asyncio.sleep(rng.choice((0.0, 0.01, 0.03)))
+                await asyncio.sleep(rng.choice((0.0, 0.01, LEARN_DELAY_S)))
 
         async with runtime:
             clients = [asyncio.create_task(client(f"client{n}")) for n in range(3)]
@@ -416,5 +439,3 @@ def copies(**edits: Sequence[tuple[str, str]]) -> _Copies:
         "runtime": "windlass.runtime",
     }
     return _Copies(**{short: stepping(name, *edits.get(short, ())) for short, name in of.items()})
-
-

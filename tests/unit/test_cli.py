@@ -433,6 +433,6 @@ def test_closed_streams_keep_the_exit_code_of_a_mistake(filled: Path) -> None:
 def test_output_that_cannot_be_written_is_an_error(filled: Path, command: str) -> None:
     done = _shell(f"$W {command} >/dev/full")
     assert done.returncode == 1
-    assert "the output cannot be written" in done.stderr
+    assert "the output or a file cannot be written: [Errno 28]" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from windlass.errors import RequestError
+from windlass.gateway.admission import Caller, require
 from windlass.ledger import ids
 from windlass.records import Feedback, FeedbackKind, FeedbackSource, Scope
 
@@ -36,6 +37,16 @@ class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.json.decode(said, type=cls) if isinstance(said, bytes) else msgspec.convert(said, cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise RequestError(f"not a feedback: {exc}", code="invalid_feedback") from exc
+
+    def said_by(self, caller: Caller) -> FeedbackRequest:
+        """This, where the caller may speak as its `source`. AccessError for a viewer's key that claims to be more.
+
+        Keys that are handed to the users of an application are viewers: what they send is a user's word. Managers,
+        reviewers and checks weigh more in what the policies learn, so they take an operator's key.
+        """
+        if self.source != "user":
+            require(caller, "operator")
+        return self
 
     def record(self, scope: Scope, now: float) -> Feedback:
         """The record of it. RequestError where value or time make no sense, or a rating has no value."""

@@ -1,4 +1,4 @@
-"""Guards that narrow what the policy inside may choose from: by name, by cost, by how good it is expected to be.
+"""Guards that narrow what the policy inside may choose from: by name, and by how good it is expected to be.
 
 They are exact: the policy inside is asked about the actions that are left, and its probabilities are the guard's. What
 is left out has probability 0. Rewards reach the policy inside for every action, whatever the guard thinks of it.
@@ -6,10 +6,9 @@ is left out has probability 0. Rewards reach the policy inside for every action,
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from windlass.errors import PolicyError
 from windlass.policies.guards import Guard
 from windlass.policies.policy import Choice, Context, Policy, require
-from windlass.records import Decision
 
 
 class Narrowing(Guard):
@@ -53,7 +51,10 @@ class Narrowing(Guard):
 
 @dataclass(frozen=True, slots=True)
 class AllowedOptions:
-    """Names of actions, `*` for any characters and `?` for one (`local/*`). `allow`: with none every action. `deny`: stronger than `allow`."""
+    """Names of actions, `*` for any characters and `?` for one (`local/*`).
+
+    allow: with none every action. deny: stronger than `allow`.
+    """
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
@@ -78,66 +79,6 @@ class Allowed(Narrowing):
             place for place, action in enumerate(actions) if _matches(action, allow) and not _matches(action, deny)
         ]
         return (places, "") if places else ([0], f"allowed: none of {len(actions)} actions is allowed")
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetOptions:
-    """What is left to spend, and what actions cost.
-
-    remaining: feature of the context with the nano-dollars that are left; where it is missing there is no budget.
-    costs_nusd: action -> nano-dollars of one choice. For actions that are not in it the context says it in the feature
-    `prefix` + action. An action whose cost is not known counts as dearer than any other.
-    """
-
-    remaining: str = "budget_nusd"
-    prefix: str = "cost_nusd:"
-    costs_nusd: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if any(not (math.isfinite(cost) and cost >= 0.0) for cost in self.costs_nusd.values()):
-            raise PolicyError(f"budget: costs_nusd {dict(self.costs_nusd)} must be finite numbers, at least 0")
-
-
-class Budget(Narrowing):
-    """Only actions that cost no more than what is left; where all cost more, the cheapest, with `fallback`.
-
-    The policy inside does not see the features that say what is left and what actions cost: they are millions where
-    its features are of order one.
-    """
-
-    label = "budget"
-
-    def __init__(self, policy: Policy, options: BudgetOptions | None = None) -> None:
-        super().__init__(policy)
-        self.options = options or BudgetOptions()
-
-    def left(self, context: Context, actions: Sequence[str]) -> tuple[list[int], str]:
-        if self.options.remaining not in context:
-            return list(range(len(actions))), ""
-        remaining = _number(context[self.options.remaining], unknown=0.0)
-        costs = [self._cost_nusd(context, action) for action in actions]
-        places = [place for place, cost in enumerate(costs) if cost <= remaining]
-        if places:
-            return places, ""
-        cheapest = min(range(len(actions)), key=costs.__getitem__)
-        return [cheapest], f"budget: {remaining:.0f} nusd left, {actions[cheapest]} is the cheapest"
-
-    def learn(self, decision: Decision, reward: float, previous: float | None) -> None:
-        shown = dict(self.shown(decision.context))
-        self.policy.learn(msgspec.structs.replace(decision, context=shown), reward, previous)
-
-    def shown(self, context: Context) -> Context:
-        remaining, prefix = self.options.remaining, self.options.prefix
-        return {
-            name: value
-            for name, value in context.items()
-            if name != remaining and not (prefix and name.startswith(prefix))
-        }
-
-    def _cost_nusd(self, context: Context, action: str) -> float:
-        known = self.options.costs_nusd.get(action)
-        cost = context.get(self.options.prefix + action, math.inf) if known is None else known
-        return _number(cost, unknown=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +127,3 @@ class QualityFloor(Narrowing):
 def _matches(action: str, patterns: Sequence[str]) -> bool:
     """Only `*` and `?` mean something in a pattern: a name with brackets allows nothing but itself."""
     return any(fnmatchcase(action, pattern.replace("[", "[[]")) for pattern in patterns)
-
-
-def _number(value: object, *, unknown: float) -> float:
-    """A cost or a budget, at least 0; what is none (a tuple, NaN, a negative cost) is `unknown`."""
-    return float(value) if isinstance(value, float | int) and value >= 0.0 else unknown

@@ -16,13 +16,12 @@ import msgspec
 
 from windlass import plugins
 from windlass.errors import PolicyError
+from windlass.policies.budget import Budget, BudgetOptions
 from windlass.policies.check import check_policy
 from windlass.policies.cool_down import CoolDown, CoolDownOptions
 from windlass.policies.eligible import (
     Allowed,
     AllowedOptions,
-    Budget,
-    BudgetOptions,
     QualityFloor,
     QualityFloorOptions,
 )

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.errors import RequestError
+from windlass.errors import AccessError, RequestError
+from windlass.gateway.admission import Caller
 from windlass.gateway.feedback import AHEAD_S, EARLIEST_S, FeedbackRequest
 from windlass.records import Scope
 
@@ -110,3 +111,14 @@ def test_text_that_no_database_can_hold_is_the_clients_mistake(field: str) -> No
     with pytest.raises(RequestError) as refused:
         _said(**{field: "a\x00b"}).record(ACME, NOW)
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "approver", "admin"])
+@pytest.mark.parametrize("source", ["user", "manager", "system", "qa"])
+def test_only_an_operator_speaks_as_more_than_a_user(role: Any, source: Any) -> None:
+    said, caller = _said(source=source), Caller(ACME, role, "app")
+    if source == "user" or role != "viewer":
+        assert said.said_by(caller) is said
+        return
+    with pytest.raises(AccessError, match="needs the role operator; key 'app' has viewer"):
+        said.said_by(caller)

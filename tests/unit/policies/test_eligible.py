@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from windlass.errors import PolicyError
+from windlass.policies.budget import Budget
 from windlass.policies.eligible import (
     Allowed,
     AllowedOptions,
-    Budget,
-    BudgetOptions,
     QualityFloor,
     QualityFloorOptions,
 )
@@ -61,58 +60,6 @@ def test_where_nothing_is_allowed_it_says_so():
 def test_both_fallbacks_are_said():
     guard = Allowed(Fixed(FixedOptions("gone")), AllowedOptions(allow=("other/*",)))
     assert guard.choose({}, ACTIONS, RNG).fallback == "allowed: none of 3 actions is allowed; gone not eligible"
-
-
-COSTS = {"cost_nusd:local/fast": 10.0, "cost_nusd:local/slow": 500.0, "cost_nusd:far/large": 90_000.0}
-
-
-@pytest.mark.parametrize(
-    ("context", "expected"),
-    [
-        (COSTS, [1 / 3] * 3),
-        (COSTS | {"budget_nusd": 90_000.0}, [1 / 3] * 3),
-        (COSTS | {"budget_nusd": 89_999.0}, [0.5, 0.5, 0.0]),
-        (COSTS | {"budget_nusd": math.inf}, [1 / 3] * 3),
-        ({"budget_nusd": 1e18} | {"cost_nusd:local/slow": 1.0}, [0.0, 1.0, 0.0]),
-        (COSTS | {"budget_nusd": 1e18, "cost_nusd:far/large": math.nan}, [0.5, 0.5, 0.0]),
-        (COSTS | {"budget_nusd": 1e18, "cost_nusd:far/large": -1.0}, [0.5, 0.5, 0.0]),
-        (COSTS | {"budget_nusd": 1e18, "cost_nusd:far/large": (1.0,)}, [0.5, 0.5, 0.0]),
-        ({"budget_nusd": math.inf}, [1 / 3] * 3),
-    ],
-)
-def test_only_what_the_budget_allows(context, expected):
-    assert shares(Budget(Split()), context) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("remaining", [9.0, 0.0, -5.0, math.nan, (1e18,)])
-def test_where_nothing_is_affordable_the_cheapest_is_taken_and_it_says_so(remaining):
-    actions = ("far/large", "local/slow", "local/fast")
-    choice = Budget(Split()).choose(COSTS | {"budget_nusd": remaining}, actions, RNG)
-    assert (choice.action, choice.propensity) == ("local/fast", 1.0)
-    assert choice.fallback.startswith("budget: ")
-    assert choice.fallback.endswith("nusd left, local/fast is the cheapest")
-
-
-def test_the_table_of_costs_goes_before_the_context_and_the_names_can_be_set():
-    options = BudgetOptions(remaining="left", prefix="price:", costs_nusd={"local/fast": 100.0})
-    context = {"left": 50.0, "price:local/fast": 1.0, "price:local/slow": 2.0}
-    assert shares(Budget(Split(), options), context) == [0.0, 1.0, 0.0]
-
-
-def test_the_policy_inside_sees_no_money(decided):
-    inner, plain = LinearThompson(), LinearThompson()
-    guard = Budget(inner)
-    guard.learn(decided("local/fast", COSTS | {"budget_nusd": 1e12, "x": 0.5}), 0.9, None)
-    plain.learn(decided("local/fast", {"x": 0.5}), 0.9, None)
-    assert inner.state() == plain.state() == guard.state()
-    context = COSTS | {"budget_nusd": 1e12, "x": 0.5}
-    assert shares(guard, context) == plain.probabilities({"x": 0.5}, ACTIONS).tolist()
-
-
-@pytest.mark.parametrize("cost", [-1.0, math.nan, math.inf])
-def test_costs_that_are_none_are_refused(cost):
-    with pytest.raises(PolicyError, match="budget: costs_nusd"):
-        BudgetOptions(costs_nusd={"a": cost})
 
 
 def taught(decided, rewards, rounds=30):
@@ -164,12 +111,17 @@ def test_floors_out_of_range_are_refused(options):
         QualityFloorOptions(**options)
 
 
-@pytest.mark.parametrize("guard", [Allowed, Budget, QualityFloor])
-def test_name_version_and_state_are_those_inside_and_nothing_to_choose_from_is_refused(guard):
+@pytest.mark.parametrize("guard", [Allowed, QualityFloor])
+def test_name_version_and_state_are_those_inside(guard):
     inner = Split(SplitOptions({"a": 1.0}))
     made = guard(inner)
     assert (made.name, made.version, made.state()) == ("split", 1, inner.state())
     made.restore(inner.state())
+
+
+@pytest.mark.parametrize("guard", [Allowed, Budget, QualityFloor])
+def test_nothing_to_choose_from_is_refused(guard):
+    made = guard(Split())
     for ask in (made.probabilities, made.explain, lambda c, a: made.choose(c, a, RNG)):
         with pytest.raises(PolicyError, match="no eligible action"):
             ask({}, ())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections import namedtuple
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.golden.application import Client, chat, key, opened, settings
 
+from windlass.errors import ErrorCategory, LedgerError, classify
 from windlass.memory import embedder
 from windlass.records import Scope
-from windlass.server import doctor
+from windlass.server import doctor, session
 from windlass.server.app import Windlass
 from windlass.settings import load
 from windlass.testing import Echo
@@ -101,3 +104,68 @@ async def test_a_password_in_an_url_is_not_told(tmp_path: Path) -> None:
     secret = {**PROVIDER, "base_url": "http://user:hunter2@127.0.0.1:1/v1", "api_key_env": ""}
     async with opened(tmp_path, upstreams=[secret]) as runtime:
         assert "hunter2" not in json.dumps(await doctor.examine(runtime, replay=False))
+
+
+# --- a folder that cannot be opened
+
+
+def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "runs.db").write_bytes(b"not a database\n" * 500)
+    (found,) = doctor.storage(settings(tmp_path))
+    assert found.startswith(f"{tmp_path / 'runs.db'} is damaged (file is not a database)")
+    assert "restore a backup" in found
+    assert list(doctor.damages(settings(tmp_path), largest_bytes=100)) == []
+
+
+def test_a_folder_that_is_not_there_yet_is_well(tmp_path: Path) -> None:
+    assert doctor.storage(settings(tmp_path / "not-yet")) == []
+    assert not (tmp_path / "not-yet").exists()
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda _path, _mode: False)
+    assert doctor.storage(settings(tmp_path)) == [
+        f"{tmp_path} cannot be written; make it this user's own, on a disk that takes writes"
+    ]
+
+
+def test_on_a_server_the_folder_has_only_the_workflows(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, storage__database_url="postgresql://127.0.0.1:1/nowhere")
+    assert doctor.files(chosen) == (tmp_path / "runs.db",)
+
+
+def test_the_report_without_a_ledger_has_all_but_what_it_holds(tmp_path: Path) -> None:
+    report = doctor.unopened(settings(tmp_path), "database x: gone")
+    assert report["findings"] == ["database x: gone"]
+    assert report["ledger"] == {"head": None, "database": ""}
+    assert report["settings"]["server.port"]["source"] == "default"
+    assert doctor.unopened(settings(tmp_path), "")["findings"] == []
+
+
+def test_examine_reports_a_ledger_that_cannot_be_opened(tmp_path: Path) -> None:
+    """The file is whole, and not ours."""
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('from the future')")
+        connection.commit()
+    report = session.examine(settings(tmp_path), replay=True)
+    assert any("newer release" in finding for finding in report["findings"])
+    assert "replay" not in report
+
+
+def test_examine_writes_nothing_to_a_damaged_ledger(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"not a database\n" * 500)
+    report = session.examine(settings(tmp_path), replay=True)
+    assert ["is damaged" in finding for finding in report["findings"]] == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
+
+
+@pytest.mark.parametrize("command", ["up", "run"])
+def test_nothing_is_served_on_a_damaged_ledger(tmp_path: Path, command: str) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"not a database\n" * 500)
+    with pytest.raises(LedgerError, match="is damaged") as refused:
+        if command == "up":
+            session.up(settings(tmp_path), dashboard=False, as_json=True)
+        else:
+            session.run(settings(tmp_path), paths=(), questions=(), stay=False, dashboard=False, as_json=True)
+    assert classify(refused.value) is ErrorCategory.DATABASE_CORRUPT
