@@ -33,7 +33,7 @@ run: setup  ## the main job: ingest, two answers, dashboard; INPUT=folder Q="que
 	@$(BIN)/windlass run $(INPUT) $(if $(Q),-q "$(Q)") $(if $(EXIT),--exit)
 
 test: setup  ## every test that needs no server
-	@$(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/property tests/conformance tests/docs --cov --cov-report=term:skip-covered --cov-fail-under=90
+	@$(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/property tests/conformance tests/docs tests/simulation --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 scenario: setup  ## the tests with real servers and a real browser, which it installs
 	@tools/scenario.sh

@@ -127,8 +127,30 @@ def _parser() -> Usage:
         listing.add_argument("--limit", type=int, default=20, help="how many (1 to 1000)")
     doctor = _command(commands, "doctor", _doctor, "what is in force and what is wrong", "windlass doctor --replay")
     doctor.add_argument("--replay", action="store_true", help="rebuild every policy from the ledger and compare")
+    _policy_commands(commands)
     _auditing(commands)
+    _databases(commands)
     return parser
+
+
+def _policy_commands(commands: Any) -> None:
+    about = "snapshots of the policies, rolling one back, switching the mode of a decision point"
+    group = commands.add_parser("policy", help=about, description=about[0].upper() + about[1:] + ".")
+    kinds = group.add_subparsers(metavar="what", required=True)
+    _command(kinds, "snapshots", _policy_snapshots, "what a policy can be rolled back to", "windlass policy snapshots")
+    about = "let a point's policy be what it was at a snapshot (0: nothing learned)"
+    back = _command(kinds, "rollback", _policy_rollback, about, "windlass policy rollback model 12000 --reason 'worse'")
+    back.add_argument("point", help="a decision point, such as model")
+    back.add_argument("snapshot", type=int, help="its number in `windlass policy snapshots`")
+    about = "decide a point in another mode from now on; settings: as the settings say"
+    mode = _command(kinds, "mode", _policy_mode, about, "windlass policy mode model shadow --reason 'watch first'")
+    mode.add_argument("point", help="a decision point, such as model")
+    mode.add_argument("mode", choices=["off", "shadow", "live", "settings"])
+    about = "delete everything that one user left: texts, contexts, comments, the name"
+    forget = _command(commands, "forget", _forget, about, "windlass forget user-1234 --reason 'asked for it'")
+    forget.add_argument("user", help="the `user` that the calls carried")
+    for parser in (back, mode, forget):
+        parser.add_argument("--reason", default="", help="why; recorded")
 
 
 def _command(commands: Any, name: str, run: Command, about: str, example: str) -> argparse.ArgumentParser:
@@ -156,6 +178,19 @@ def _auditing(commands: Any) -> None:
     audit.add_argument("--checkpoints", type=Path, action="append", default=[], help="a file of them (may be repeated)")
     audit.add_argument("--limit", type=int, default=20, help="how many rows `list` shows (1 to 1000)")
     audit.add_argument("--across", metavar="WHY", help="list the rows of all tenants; who and why is recorded")
+
+
+def _databases(commands: Any) -> None:
+    about = "move the database, back it up, restore it"
+    group = commands.add_parser("db", help=about, description=about[0].upper() + about[1:] + ".")
+    kinds = group.add_subparsers(metavar="what", required=True)
+    about = "copy everything to another database and check that it came"
+    move = _command(kinds, "move", _db_move, about, "windlass db move --to postgresql://windlass@localhost/windlass")
+    move.add_argument("--to", required=True, metavar="URL", help="postgresql://... or sqlite:///path/ledger.db")
+    about = "write all that is stored into one archive, also while a server runs"
+    _command(kinds, "backup", _db_backup, about, "windlass db backup monday.tar.gz").add_argument("file", type=Path)
+    about = "put an archive back into an empty folder or an empty database, and check it"
+    _command(kinds, "restore", _db_restore, about, "windlass db restore monday.tar.gz").add_argument("file", type=Path)
 
 
 def _overrides(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -229,6 +264,45 @@ def _audit(arguments: argparse.Namespace) -> int:
             return auditing.show(load(), arguments.limit, arguments.across, as_json=arguments.json)
         case _:
             return auditing.key(load(), arguments.public_key, as_json=arguments.json)
+
+
+def _db_move(arguments: argparse.Namespace) -> int:
+    from windlass.server import databases
+    from windlass.settings import load
+
+    return databases.move_to(load(), arguments.to, as_json=arguments.json)
+
+
+def _db_backup(arguments: argparse.Namespace) -> int:
+    from windlass.server import databases
+    from windlass.settings import load
+
+    return databases.back_up(load(), arguments.file, as_json=arguments.json)
+
+
+def _db_restore(arguments: argparse.Namespace) -> int:
+    from windlass.server import databases
+    from windlass.settings import load
+
+    return databases.restore(load(), arguments.file, as_json=arguments.json)
+
+
+def _policy_snapshots(arguments: argparse.Namespace) -> int:
+    return _show("snapshots", {}, arguments.json)
+
+
+def _policy_rollback(arguments: argparse.Namespace) -> int:
+    wanted = {"point": arguments.point, "snapshot": arguments.snapshot, "reason": arguments.reason}
+    return _show("rollback", wanted, arguments.json)
+
+
+def _policy_mode(arguments: argparse.Namespace) -> int:
+    wanted = {"point": arguments.point, "mode": arguments.mode, "reason": arguments.reason}
+    return _show("mode", wanted, arguments.json)
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    return _show("forget", {"user": arguments.user, "reason": arguments.reason}, arguments.json)
 
 
 def _show(operation: str, wanted: dict[str, Any], as_json: bool) -> int:

@@ -13,6 +13,8 @@ from windlass.errors import SettingsError
 
 POLICIES = "windlass.policies"
 """name -> a callable that takes the options, a mapping, and returns a Policy; see `windlass.policies.registry`."""
+PROVIDERS = "windlass.providers"
+"""name -> a callable that takes a ProviderOptions and the key and returns a Provider; see `gateway/upstreams.py`."""
 
 
 class Plugin(NamedTuple):

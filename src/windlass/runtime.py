@@ -26,6 +26,7 @@ from windlass.gateway.gateway import Gateway
 from windlass.gateway.local import Local
 from windlass.gateway.provider import Provider, Providers
 from windlass.ledger import ids, workers
+from windlass.ledger.audit import Audit
 from windlass.ledger.db import Database, make_folder
 from windlass.ledger.sql import SqlLedger
 from windlass.memory import embedder as embedders
@@ -92,6 +93,7 @@ class Runtime:
         self.projections = Projections(
             self.ledger, self.loop, self.rollups, make_loop=partial(_loop, settings), clock=clock
         )
+        self.audit = Audit(self.db, settings.home / "audit", clock=clock)
         self.memory = Memory(self.db, self.embedder)
         self.contents = Contents(self.db)
         self.gateway = Gateway(
@@ -163,9 +165,11 @@ class Runtime:
         decision = rollout(change, id=ids.new("decision", now), at=now, scope=scope, by=by, reason=reason, kept=kept)
         await self.ledger.append(decision)
         await self.caught_up()
+        told = {"decision": decision.id, "change": decision.action, "reason": reason}
+        await asyncio.to_thread(self.audit.append, scope, by, "rollout", told)
         return decision
 
-    async def forget(self, scope: Scope, user: str) -> int:
+    async def forget(self, scope: Scope, user: str, *, by: str, reason: str = "") -> int:
         """Delete all that one user left, on every worker and in every snapshot; returns how many rows changed."""
         if not user:
             raise InputError("no user is named; give the `user` that the calls carried")
@@ -180,7 +184,10 @@ class Runtime:
         place = await self.ledger.append(erasure)
         await self.caught_up()
         await self._all_at(place)
-        return await asyncio.to_thread(self.projections.erase, erasure)
+        changed = await asyncio.to_thread(self.projections.erase, erasure)
+        told = {"erasure": erasure.id, "user": erasure.user, "changed": changed, "reason": reason}
+        await asyncio.to_thread(self.audit.append, scope, by, "forget", told)
+        return changed
 
     async def _all_at(self, place: int) -> None:
         """Wait until every living worker has learned from the entry at `place`. LedgerError where one hangs."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from windlass.gateway.check import check_provider
 from windlass.gateway.echo import Echo
 from windlass.ledger.check import check_ledger
 from windlass.ledger.memory import MemoryLedger
 from windlass.memory.check import check_index
 from windlass.policies.check import check_policy
 
-__all__ = ["Clock", "Echo", "MemoryLedger", "check_index", "check_ledger", "check_policy"]
+__all__ = ["Clock", "Echo", "MemoryLedger", "check_index", "check_ledger", "check_policy", "check_provider"]
 
 
 class Clock:

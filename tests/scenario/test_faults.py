@@ -12,6 +12,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -264,18 +265,17 @@ def test_a_short_lock_only_delays(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with up(home) as (url, process):
         client = Client(url)
-        with closing(sqlite3.connect(home / "ledger.db", isolation_level=None)) as other:
+        with (
+            closing(sqlite3.connect(home / "ledger.db", isolation_level=None)) as other,
+            ThreadPoolExecutor(1) as threads,
+        ):
             for _ in range(5):
                 other.execute("BEGIN EXCLUSIVE")
                 held = time.monotonic()
-                answering = subprocess.Popen(
-                    ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", _BODY, f"{url}/v1/chat/completions"],
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
+                answering = threads.submit(client.call)
                 time.sleep(0.3)
                 other.execute("COMMIT")
-                assert answering.communicate(timeout=30)[0] == "200"
+                assert answering.result(30)[0] == 200
                 assert time.monotonic() - held >= 0.3
         assert client.call()[0] == 200
         assert stopped(process) == 0
@@ -400,6 +400,3 @@ def _harm(ledger: Path, how: str) -> None:
             case _:
                 file.truncate(0)
                 file.write(b"not a database\n" * 1000)
-
-
-_BODY = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "A pawl holds.\n\nWhat holds?"}]})

@@ -7,7 +7,7 @@ begun implicitly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,6 +86,9 @@ class Connection:
     def execute(self, sql: str, bindings: Sequence[Any] = ()) -> Cursor:
         return self.cursor().execute(sql, bindings)
 
+    def executemany(self, sql: str, many: Iterable[Sequence[Any]]) -> Cursor:
+        return self.cursor().executemany(sql, many)
+
     def commit(self) -> None:
         if self.inner.in_transaction:
             with _translated():
@@ -129,7 +132,7 @@ class Cursor:
         self.lastrowid = inner.last_insert_rowid()
         return self
 
-    def executemany(self, sql: str, many: Sequence[Sequence[Any]]) -> Cursor:
+    def executemany(self, sql: str, many: Iterable[Sequence[Any]]) -> Cursor:
         inner = self.connection.inner
         before = inner.total_changes()
         with _translated():

@@ -108,18 +108,16 @@ class _File:
         content = None if self.durable is None else bytearray(self.durable)
         if kept:
             content = _applied(content, self.pending[first])
-        if content is None:
-            return None
         share = rng.choice((0.0, 0.1, 0.5, 0.5, 0.9, 1.0))
         torn = rng.choice((0.0, 0.0, 0.3))
         filler = rng.choice((b"\x00", rng.randbytes(1)))
         for step in self.pending[first:last]:
-            if step.kind == "truncate" and rng.random() < share:
+            if content is not None and step.kind == "truncate" and rng.random() < share:
                 content = _applied(content, step)
-            elif step.kind == "write":
+            elif content is not None and step.kind == "write":
                 for at, data in _surviving(step, rng, share, torn):
                     _write(content, at, data, filler)
-        return bytes(content)
+        return None if content is None else bytes(content)
 
 
 def _applied(content: bytearray | None, step: Step) -> bytearray | None:

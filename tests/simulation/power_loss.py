@@ -2,8 +2,8 @@
 
 One *life* is one run of a seeded workload through `Database` and `SqlLedger`. Its log gives thousands of disks without
 running it again. Each is opened by SQLite, checked, and compared with the states that the ledger went through: it must
-equal one of them (so no gap, no half batch, nothing deleted that came back), and with `durability="full"` one that holds
-all that was acknowledged before the cut. A second life begins on a disk that a cut of the first left behind.
+equal one of them (so no gap, no half batch, nothing deleted that came back), and with `durability="full"` one that
+holds all that was acknowledged before the cut. A second life begins on a disk that a cut of the first left behind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import sqlalchemy as sa
 
 from tests.simulation.apsw_dbapi import Driver
 from tests.simulation.disk import Cuts, Image, Recorder, Step, write_image
-from windlass.ledger import db as database
 from windlass.ledger.check import AT, A, call, decision, outcome, rating
 from windlass.ledger.db import Database, Durability
 from windlass.ledger.ledger import ALL, Body, Snapshot
@@ -62,7 +61,8 @@ class State:
 class Life:
     """One run: the disk it began on, everything it wrote, the states it passed, and what it promised when.
 
-    promises: (place, number of the state that must survive a cut from there on); batches: ids that stand or fall together.
+    promises: (place, number of the state that must survive a cut from there on). batches: ids that stand or fall
+    together. owed: (place, ids) of what was acknowledged, before `settle` finds the states that hold it.
     """
 
     start: Image
@@ -111,7 +111,7 @@ def _ids(connection: apsw.Connection) -> tuple[str, ...]:
 def opened(folder: Path, driver: Driver, durability: Durability) -> Iterator[Database]:
     """The real Database over `driver`."""
     real = sa.create_engine
-    with patch.object(database.sa, "create_engine", lambda url, **options: real(url, module=driver, **options)):
+    with patch("sqlalchemy.create_engine", lambda url, **options: real(url, module=driver, **options)):
         made = Database(folder / FILE, durability=durability)
     try:
         yield made
@@ -321,7 +321,7 @@ _SOUND = Fault()
 def explore(
     seed: int, cuts: int, start: Image, folder: Path, durability: Durability, fault: Fault = _SOUND, lives: int = 2
 ) -> Report:
-    """`cuts` power cuts over `lives` lives, each after the first on a disk that a cut left. The seed decides all of it."""
+    """`cuts` power cuts over `lives` lives, each after the first on a disk that a cut left. The seed decides it all."""
     report = Report()
     for number in range(lives):
         name = f"{seed}/{number}"

@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.simulation import stories
-from tests.simulation.schedules import Schedule, Story, Stuck, play, search, stepping, threads
+from tests.simulation.commit_stories import appending, group_commit
+from tests.simulation.learning_stories import learning
+from tests.simulation.runtime_stories import client_close, copies, seeded_asyncio, shutdown, start_once
+from tests.simulation.schedules import Schedule, Story, Stuck, play, search
+from tests.simulation.stand_ins import stepping, threads
 
 pytestmark = pytest.mark.simulation
 SCHEDULES = 100_000
@@ -18,22 +21,22 @@ BOUND = 3_000
 
 
 def _client(*edits: tuple[str, str]) -> Story:
-    return stories.client_close(stepping("windlass.client", *edits, asyncio=stories.seeded_asyncio()))
+    return client_close(stepping("windlass.client", *edits, asyncio=seeded_asyncio()))
 
 
 def _commit(*edits: tuple[str, str]) -> Story:
-    return stories.group_commit(stepping("windlass.ledger.commit", *edits))
+    return group_commit(stepping("windlass.ledger.commit", *edits))
 
 
 def _appending(*edits: tuple[str, str]) -> Story:
-    return stories.appending(stepping("windlass.ledger.memory", *edits))
+    return appending(stepping("windlass.ledger.memory", *edits))
 
 
 def _learning(
     replay: tuple[tuple[str, str], ...] = (),
     projections: tuple[tuple[str, str], ...] = (),
 ) -> Story:
-    return stories.learning(
+    return learning(
         stepping("windlass.ledger.memory"),
         stepping("windlass.policies.replay", *replay),
         stepping("windlass.policies.loop"),
@@ -45,8 +48,8 @@ SOUND: dict[str, tuple[float, Callable[[], Story]]] = {
     "group commit": (0.35, _commit),
     "appending to memory": (0.05, _appending),
     "learning": (0.10, _learning),
-    "shutdown": (0.20, lambda: stories.shutdown(stories.copies())),
-    "starting once": (0.10, lambda: stories.start_once(stories.copies())),
+    "shutdown": (0.20, lambda: shutdown(copies())),
+    "starting once": (0.10, lambda: start_once(copies())),
     "closing the client": (0.20, _client),
 }
 """Each story with its part of the schedules."""
@@ -73,96 +76,131 @@ TAKEN = """                batch, self._waiting = self._waiting[:BATCH], self._w
                 if not batch:
                     return
 """
-RACES: dict[str, Callable[[], Story]] = {
-    "acknowledged before the write": lambda: _commit(
-        (WRITE, "            for future, _ in batch:\n                future and future.set_result(1 << 30)\n" + WRITE),
-        (SETTLE, "                pass\n"),
+RACES: dict[str, tuple[str, Callable[[], Story]]] = {
+    "acknowledged before the write": (
+        "group commit",
+        lambda: _commit(
+            (
+                WRITE,
+                "            for future, _ in batch:\n                future and future.set_result(1 << 30)\n" + WRITE,
+            ),
+            (SETTLE, "                pass\n"),
+        ),
     ),
-    "a lost wake-up: submit does not notify": lambda: _commit(
-        ("            self._changed.notify()\n        if not durable:", "        if not durable:")
+    "a lost wake-up: submit does not notify": (
+        "group commit",
+        lambda: _commit(("            self._changed.notify()\n        if not durable:", "        if not durable:")),
     ),
-    "check, then act: closed is looked at without the lock": lambda: _commit(
-        (
-            CHECKED,
-            """        if self._closed:
+    "check, then act: closed is looked at without the lock": (
+        "group commit",
+        lambda: _commit(
+            (
+                CHECKED,
+                """        if self._closed:
             raise LedgerError("the ledger is closed; open a new one", category=ErrorCategory.LEDGER_CLOSED)
         with self._changed:
             self._waiting""",
-        )
+            )
+        ),
     ),
-    "a lost update: the batch is taken without the lock": lambda: _commit(
-        (
-            TAKEN,
-            """            batch = list(self._waiting)
+    "a lost update: the batch is taken without the lock": (
+        "group commit",
+        lambda: _commit(
+            (
+                TAKEN,
+                """            batch = list(self._waiting)
             self._waiting = []
             self._due_s = None
             if not batch:
                 return
 """,
-        )
+            )
+        ),
     ),
-    "settled twice: a cancelled caller is told all the same": lambda: _commit(
-        ("entry[0] is None or entry[0].set_running_or_notify_cancel()", "True")
+    "settled twice: a cancelled caller is told all the same": (
+        "group commit",
+        lambda: _commit(("entry[0] is None or entry[0].set_running_or_notify_cancel()", "True")),
     ),
-    "closing does not wait for what was submitted": lambda: _commit(
-        ("                if not batch:", "                if not batch or self._closed:")
+    "closing does not wait for what was submitted": (
+        "group commit",
+        lambda: _commit(("                if not batch:", "                if not batch or self._closed:")),
     ),
-    "failed telemetry goes behind what came later": lambda: _commit(
-        ("self._waiting[:0] = telemetry[lost:]", "self._waiting += telemetry[lost:]")
+    "failed telemetry goes behind what came later": (
+        "group commit",
+        lambda: _commit(("self._waiting[:0] = telemetry[lost:]", "self._waiting += telemetry[lost:]")),
     ),
-    "an append to memory without the lock": lambda: _appending(
-        ("        with self._lock:\n            if self._closed:", "        if True:\n            if self._closed:")
+    "an append to memory without the lock": (
+        "appending to memory",
+        lambda: _appending(
+            ("        with self._lock:\n            if self._closed:", "        if True:\n            if self._closed:")
+        ),
     ),
-    "folded twice: no lock around the fold": lambda: _learning(
-        replay=(
-            (
-                "            with self.loop.lock:\n                for seq",
-                "            if True:\n                for seq",
-            ),
-        )
-    ),
-    "rollups folded twice: no lock around catching up": lambda: _learning(
-        projections=(('since."""\n        with self._folding:', 'since."""\n        if True:'),)
-    ),
-    "a lost wake-up: commits are cleared after the fold": lambda: stories.shutdown(
-        stories.copies(
-            runtime=(
-                ("                committed.clear()\n", ""),
+    "folded twice: no lock around the fold": (
+        "learning",
+        lambda: _learning(
+            replay=(
                 (
-                    "                await self.caught_up()\n                await",
-                    "                await self.caught_up()\n                committed.clear()\n                await",
+                    "            with self.loop.lock:\n                for seq",
+                    "            if True:\n                for seq",
                 ),
             )
-        )
+        ),
     ),
-    "the last snapshot is kept before the last commit": lambda: stories.shutdown(
-        stories.copies(
-            runtime=(
-                ("            self.ledger.close()\n", ""),
-                (
-                    "            self.projections.keep()\n",
-                    "            self.projections.keep()\n            self.ledger.close()\n",
-                ),
+    "rollups folded twice: no lock around catching up": (
+        "learning",
+        lambda: _learning(projections=(('since."""\n        with self._folding:', 'since."""\n        if True:'),)),
+    ),
+    "a lost wake-up: commits are cleared after the fold": (
+        "shutdown",
+        lambda: shutdown(
+            copies(
+                runtime=(
+                    ("                committed.clear()\n", ""),
+                    (
+                        "                await self.caught_up()\n                await",
+                        "                await self.caught_up()\n                committed.clear()\n"
+                        "                await",
+                    ),
+                )
             )
-        )
+        ),
     ),
-    "single flight without its lock: two engines start": lambda: stories.start_once(
-        stories.copies(runtime=(("        with self._starting:", "        if True:"),))
+    "the last snapshot is kept before the last commit": (
+        "shutdown",
+        lambda: shutdown(
+            copies(
+                runtime=(
+                    ("            self.ledger.close()\n", ""),
+                    (
+                        "            self.projections.keep()\n",
+                        "            self.projections.keep()\n            self.ledger.close()\n",
+                    ),
+                )
+            )
+        ),
     ),
-    "closed twice: no lock around closing a client": lambda: _client(
-        ("        with self._closing:", "        if True:")
+    "single flight without its lock: two engines start": (
+        "starting once",
+        lambda: start_once(copies(runtime=(("        with self._starting:", "        if True:"),))),
+    ),
+    "closed twice: no lock around closing a client": (
+        "closing the client",
+        lambda: _client(("        with self._closing:", "        if True:")),
     ),
 }
+"""Each with the sound story that it breaks."""
 
 
 @pytest.mark.parametrize("name", RACES)
 def test_a_planted_race_is_found_and_its_seed_shows_it_again(name: str) -> None:
-    story = RACES[name]()
+    sound, plant = RACES[name]
+    story = plant()
     found = search(story, BOUND)
     assert found, f"{BOUND} schedules found nothing"
     seed = int(found.split()[1])
     again = search(story, 1, first=seed)
     assert re.sub("0x[0-9a-f]+", "", again) == re.sub("0x[0-9a-f]+", "", found)
+    assert search(SOUND[sound][1](), 1, first=seed) == "", "it is the story that is broken"
 
 
 def test_the_same_seed_is_the_same_schedule() -> None:

@@ -199,7 +199,8 @@ class Gateway:
         if completion is None:
             completion = estimate_tokens(tally.text) if answered else 0
         transit.outcome = Outcome(
-            id=ids.new("outcome", now),
+            # By the call's own time, so that both lie on one day even where the clock is set meanwhile.
+            id=ids.new("outcome", call.at),
             at=now,
             tenant=call.tenant,
             workspace=call.workspace,

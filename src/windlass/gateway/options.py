@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +10,7 @@ from msgspec import Meta
 Role = Literal["viewer", "operator", "approver", "admin"]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
+OPENAI_COMPATIBLE = "openai_compatible"
 
 
 class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,16 +23,27 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One upstream that speaks OpenAI's dialect. The key comes from the environment variable `api_key_env`."""
+    """One upstream. The key comes from the environment variable `api_key_env`.
+
+    kind: `openai_compatible`, at `base_url`, or the name of a plugin (entry point of the group `windlass.providers`).
+    options: for a plugin, whatever it reads from them.
+    """
 
     name: Annotated[str, Meta(min_length=1)]
-    base_url: Annotated[str, Meta(pattern="^https?://")]
     models: tuple[ModelOptions, ...]
-    kind: Literal["openai_compatible"] = "openai_compatible"
+    base_url: Annotated[str, Meta(pattern="^(https?://|$)")] = ""
+    kind: Annotated[str, Meta(min_length=1)] = OPENAI_COMPATIBLE
+    options: dict[str, Any] = {}
     api_key_env: str = ""
     connect_timeout_s: Positive = 5.0
     first_byte_timeout_s: Positive = 120.0
     idle_timeout_s: Positive = 60.0
+
+    def __post_init__(self) -> None:
+        if self.kind == OPENAI_COMPATIBLE and not self.base_url:
+            raise ValueError(f"provider {self.name!r} has no base_url; give one, or the `kind` of a plugin")
+        if self.kind == OPENAI_COMPATIBLE and self.options:
+            raise ValueError(f"provider {self.name!r} takes no options; they are for plugins, named by `kind`")
 
 
 class KeyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,9 +6,24 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from windlass.errors import LedgerError, RecordInvalid
-from windlass.ledger.ledger import ALL, Body, Ledger, Snapshot
-from windlass.records import Call, Decision, Erasure, Feedback, Outcome, RunEvent, Scope, StepResult, user_digest
+from windlass.ledger.ledger import ALL, Body, CallFilter, DecisionFilter, FeedbackFilter, Ledger, Snapshot
+from windlass.records import (
+    Call,
+    Decision,
+    Erasure,
+    Feedback,
+    FeedbackKind,
+    FeedbackSource,
+    LedgerRecord,
+    Outcome,
+    RunEvent,
+    Scope,
+    StepResult,
+    user_digest,
+)
 
 A, B = Scope("a", "default"), Scope("b", "default")
 AT = 1_800_000_000.0
@@ -16,7 +31,19 @@ AT = 1_800_000_000.0
 
 async def check_ledger(make: Callable[[], Ledger]) -> None:
     """Hold fresh ledgers from `make` to the contract; AssertionError says which promise broke."""
-    for promise in (_order, _idempotent, _scoped, _traces, _pages, _parents, _refuses, _bodies, _snapshots, _telemetry):
+    for promise in (
+        _order,
+        _idempotent,
+        _scoped,
+        _traces,
+        _pages,
+        _listings,
+        _parents,
+        _refuses,
+        _bodies,
+        _snapshots,
+        _telemetry,
+    ):
         ledger = make()
         try:
             await promise(ledger)
@@ -162,6 +189,102 @@ async def _pages(ledger: Ledger) -> None:
     assert [d.call for d in chosen] == names[:5][::-1], "decisions page as well"
     assert not ledger.decisions(A, point="trim"), "a point without decisions gives none"
     assert not ledger.calls(A, before="call_unknown"), "a page before nothing is empty"
+
+
+async def _listings(ledger: Ledger) -> None:
+    """Every filter against its plain words (`fits`), page by page; nothing of another tenant, no wildcard, no crash."""
+    await _varied(ledger)
+    calls = {trace.call.id: trace for trace in ledger.calls(A, limit=1000)}
+    for wanted in _CALL_FILTERS:
+        expected = [name for name, trace in calls.items() if wanted.fits(trace)]
+        seen: list[str] = []
+        while page := ledger.calls(A, limit=7, before=seen[-1] if seen else "", wanted=wanted):
+            seen += [trace.call.id for trace in page]
+        assert seen == expected, f"{wanted} gives {seen}, not {expected}"
+    decisions = ledger.decisions(A, limit=1000)
+    for asked in _DECISION_FILTERS:
+        found = list(ledger.decisions(A, limit=1000, wanted=asked))
+        assert found == [one for one in decisions if asked.fits(one)], f"{asked} gives {found}"
+    feedback = ledger.feedback(A, limit=1000)
+    assert [said.id for said in ledger.feedback(A, limit=2, before=feedback[0].id)] == [
+        said.id for said in feedback[1:3]
+    ], "feedback pages, newest first"
+    for told in _FEEDBACK_FILTERS:
+        listed = list(ledger.feedback(A, limit=1000, wanted=told))
+        assert listed == [said for said in feedback if told.fits(said)], f"{told} gives {listed}"
+    assert [said.id for said in ledger.feedback(B)] == ["feedback_b"], "feedback keeps to its scope"
+    assert len(ledger.calls(ALL, limit=1000, wanted=CallFilter(model="x"))) == 16, "ALL filters across tenants"
+    for strange in ("\x00", "\ud800"):
+        assert not ledger.calls(A, before=strange), "no row stands before what cannot be stored"
+        assert not ledger.calls(A, wanted=CallFilter(text=strange)), "nor holds it"
+        assert not ledger.decisions(A, wanted=DecisionFilter(policy=strange)), "nor decides by it"
+        assert not ledger.feedback(A, wanted=FeedbackFilter(text=strange)), "nor says it"
+
+
+_CALL_FILTERS = (
+    CallFilter(),
+    CallFilter(model="x"),
+    CallFilter(model="y", provider="far"),
+    CallFilter(model="x", provider="far"),
+    CallFilter(error="any"),
+    CallFilter(error="none"),
+    CallFilter(error="rate_limited", since=AT + 20),
+    CallFilter(error="no_such_error"),
+    CallFilter(endpoint="embeddings"),
+    CallFilter(user="u%", text="call"),
+    CallFilter(user="none"),
+    CallFilter(since=AT + 3, until=AT + 9),
+    CallFilter(until=AT),
+    CallFilter(text="call_1"),
+    CallFilter(text="u%"),
+    CallFilter(text="%"),
+    CallFilter(text="CALL"),
+    CallFilter(text="' OR 1=1 --"),
+)
+_DECISION_FILTERS = (
+    DecisionFilter(),
+    DecisionFilter(point="model"),
+    DecisionFilter(point="trim"),
+    DecisionFilter(point="model", live=False),
+    DecisionFilter(live=True, since=AT + 2, until=AT + 5),
+    DecisionFilter(action="x", policy="p@1"),
+    DecisionFilter(action="z"),
+    DecisionFilter(policy="q@1"),
+)
+_FEEDBACK_FILTERS = (
+    FeedbackFilter(),
+    FeedbackFilter(kind="praise"),
+    FeedbackFilter(kind="rating", source="qa"),
+    FeedbackFilter(source="manager"),
+    FeedbackFilter(metric="tone"),
+    FeedbackFilter(target="call_03"),
+    FeedbackFilter(text="50 %"),
+    FeedbackFilter(text="_"),
+    FeedbackFilter(since=AT + 1, until=AT + 3),
+)
+
+
+async def _varied(ledger: Ledger) -> None:
+    """30 calls of A, one a second, with an outcome for all but the last two; the same ids in part for B."""
+    kinds: tuple[FeedbackKind, ...] = ("rating", "correction", "suggestion", "complaint", "praise")
+    sources: tuple[FeedbackSource, ...] = ("user", "manager", "system", "qa")
+    for n in range(30):
+        name, at = f"call_{n:02}", AT + n
+        records: list[LedgerRecord] = [
+            replace(call(name, user=("u%", "v", "")[n % 3]), at=at, endpoint="embeddings" if n % 4 == 0 else "chat"),
+            replace(decision(f"decision_{n:02}", name, live=n % 5 != 0), at=at, action="xy"[n % 2]),
+        ]
+        if n < 28:
+            error = "rate_limited" if n % 9 == 0 else "timeout_connect" if n == 5 else ""
+            model, provider = ("x", "local") if n % 2 else ("y", "far")
+            records.append(outcome(name, model=model, provider=provider, error=error))
+        if n < 20:
+            said = rating(f"feedback_{n:02}", name, comment=f"{n * 10} % right")
+            metric = "tone" if n % 7 == 0 else "quality"
+            records.append(replace(said, at=at, kind=kinds[n % 5], source=sources[n % 4], metric=metric))
+        await ledger.append(*records)
+    await ledger.append(call("call_03", B), call("call_04", B), outcome("call_03", B), outcome("call_04", B))
+    await ledger.append(rating("feedback_b", "call_03", B))
 
 
 async def _parents(ledger: Ledger) -> None:

@@ -18,7 +18,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from windlass.errors import ErrorCategory, LedgerError, SettingsError, classify
 
 Durability = Literal["normal", "full"]
-BUSY_TIMEOUT_MS = 30_000
+BUSY_TIMEOUT_MS = 5_000
+WORKFLOW_BUSY_TIMEOUT_MS = 30_000
 CONNECTIONS = 10
 POOL_TIMEOUT_S = 10
 _MIGRATING = 0x57494E44
@@ -37,13 +38,13 @@ def make_folder(path: Path) -> None:
         raise LedgerError(f"{path} cannot be used as a folder: {exc}; set WINDLASS_HOME to another place") from exc
 
 
-def sqlite_pragmas(engine: sa.Engine, durability: Durability) -> None:
+def sqlite_pragmas(engine: sa.Engine, durability: Durability, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> None:
     """Make every new SQLite connection of `engine` a WAL connection that waits for locks instead of failing."""
 
     @sa.event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute(f"PRAGMA synchronous={durability.upper()}")
         cursor.execute("PRAGMA foreign_keys=ON")
@@ -72,6 +73,8 @@ class Database:
         if self.dialect == "sqlite":
             sqlite_pragmas(self.engine, durability)
             _begin_by_hand(self.engine)
+        # What is sent past SQLAlchemy for speed fails with the driver's own errors.
+        self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
         self._reading: dict[str, Any] = {"windlass_read": True}
         if self.dialect == "postgresql":
             self._reading |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -152,14 +155,19 @@ class Database:
         try:
             yield
         except sa.exc.DBAPIError as exc:
-            where = self.url.render_as_string(hide_password=True)
-            words = str(exc.orig).strip().replace("\n", "; ")
-            message = f"database {where}: {words}; run `windlass doctor` for what is wrong"
-            raise LedgerError(message, category=classify(exc)) from exc
+            raise self._failed(exc, exc.orig) from exc
+        except self._driver_error as exc:
+            raise self._failed(exc, exc) from exc
         except sa.exc.TimeoutError as exc:
             where = self.url.render_as_string(hide_password=True)
             message = f"database {where}: no connection was free in {POOL_TIMEOUT_S} s; raise storage.connections"
             raise LedgerError(message, category=ErrorCategory.DATABASE_TIMEOUT) from exc
+
+    def _failed(self, exc: Exception, said: BaseException | None) -> LedgerError:
+        where = self.url.render_as_string(hide_password=True)
+        words = str(said).strip().replace("\n", "; ")
+        message = f"database {where}: {words}; run `windlass doctor` for what is wrong"
+        return LedgerError(message, category=classify(exc))
 
 
 def _spelled(url: str) -> sa.URL:
@@ -183,7 +191,7 @@ def workflow_engine(path: Path, durability: Durability) -> sa.Engine:
     """An SQLite engine for the workflow tables, which another library fills: WAL, and every writing transaction
     takes its lock at once."""
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
-    sqlite_pragmas(engine, durability)
+    sqlite_pragmas(engine, durability, WORKFLOW_BUSY_TIMEOUT_MS)
     sa.event.listen(engine, "connect", _immediate)
     return engine
 

@@ -65,6 +65,84 @@ class CallTrace(msgspec.Struct, frozen=True, kw_only=True):
     feedback: tuple[Feedback, ...]
 
 
+class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which calls are wanted; what is left empty asks nothing.
+
+    model, provider, error: of the outcome; error is `any`, `none` or one `ErrorCategory` value. endpoint, user: exact.
+    since, until: the time of the call in UTC seconds, from the first on, before the second. text: stands in the id, the
+    parent, the user, the endpoint or the model asked for, letter by letter; bodies are not searched.
+    """
+
+    model: str = ""
+    provider: str = ""
+    error: str = ""
+    endpoint: str = ""
+    user: str = ""
+    since: float | None = None
+    until: float | None = None
+    text: str = ""
+
+    def fits(self, trace: CallTrace) -> bool:
+        """Whether `trace` is wanted: the filter in plain words, which the databases are held to."""
+        call, outcome = trace.call, trace.outcome
+        if outcome is None and (self.model or self.provider or self.error):
+            return False
+        if outcome is not None:
+            wrong = {"": False, "any": not outcome.error, "none": outcome.error != ""}
+            if wrong.get(self.error, outcome.error != self.error):
+                return False
+            if self.model not in ("", outcome.model) or self.provider not in ("", outcome.provider):
+                return False
+        if self.endpoint not in ("", call.endpoint) or self.user not in ("", call.user):
+            return False
+        found = any(self.text in field for field in (call.id, call.parent, call.user, call.endpoint, call.model))
+        return found and _within(call.at, self.since, self.until)
+
+
+class DecisionFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which decisions are wanted; what is left empty asks nothing. policy: `name@version`; times as in `CallFilter`."""
+
+    point: str = ""
+    action: str = ""
+    policy: str = ""
+    live: bool | None = None
+    since: float | None = None
+    until: float | None = None
+
+    def fits(self, decision: Decision) -> bool:
+        """Whether `decision` is wanted."""
+        asked = (self.point, decision.point), (self.action, decision.action), (self.policy, decision.policy)
+        same = all(wanted in ("", is_) for wanted, is_ in asked) and self.live in (None, decision.live)
+        return same and _within(decision.at, self.since, self.until)
+
+
+class FeedbackFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which feedback is wanted; what is left empty asks nothing.
+
+    kind, source, metric, target: exact. times: as in `CallFilter`. text: stands in the comment or the target.
+    """
+
+    kind: str = ""
+    source: str = ""
+    metric: str = ""
+    target: str = ""
+    since: float | None = None
+    until: float | None = None
+    text: str = ""
+
+    def fits(self, said: Feedback) -> bool:
+        """Whether `said` is wanted."""
+        asked = (self.kind, said.kind), (self.source, said.source), (self.metric, said.metric)
+        same = all(wanted in ("", is_) for wanted, is_ in (*asked, (self.target, said.target)))
+        found = self.text in said.comment or self.text in said.target
+        return same and found and _within(said.at, self.since, self.until)
+
+
+EVERY_CALL: Final = CallFilter()
+EVERY_DECISION: Final = DecisionFilter()
+EVERY_FEEDBACK: Final = FeedbackFilter()
+
+
 class Ledger(Protocol):
     """What every ledger offers; `check_ledger` in `windlass.testing` holds an implementation to it.
 
@@ -98,12 +176,31 @@ class Ledger(Protocol):
         """Up to `limit` entries with `seq > after`, in order."""
         ...
 
-    def calls(self, scope: AnyScope, *, limit: int = 50, before: str = "") -> Sequence[CallTrace]:
-        """The newest calls first; `before` is a call id for the next page."""
+    def calls(
+        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: CallFilter = EVERY_CALL
+    ) -> Sequence[CallTrace]:
+        """The newest calls first that are wanted; `before` is a call id for the next page."""
         ...
 
-    def decisions(self, scope: AnyScope, *, point: str = "", limit: int = 50, before: str = "") -> Sequence[Decision]:
-        """The newest decisions first; `before` is a decision id for the next page."""
+    def decisions(
+        self,
+        scope: AnyScope,
+        *,
+        point: str = "",
+        limit: int = 50,
+        before: str = "",
+        wanted: DecisionFilter = EVERY_DECISION,
+    ) -> Sequence[Decision]:
+        """The newest decisions first that are wanted; `before` is a decision id for the next page.
+
+        point: in place of the filter's.
+        """
+        ...
+
+    def feedback(
+        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: FeedbackFilter = EVERY_FEEDBACK
+    ) -> Sequence[Feedback]:
+        """The newest feedback first that is wanted; `before` is a feedback id for the next page."""
         ...
 
     def trace(self, scope: AnyScope, call: str) -> CallTrace | None:
@@ -169,3 +266,7 @@ class Ledger(Protocol):
     def close(self) -> None:
         """Commit what is waiting and release the files. A second call does nothing."""
         ...
+
+
+def _within(at: float, since: float | None, until: float | None) -> bool:
+    return (since is None or at >= since) and (until is None or at < until)

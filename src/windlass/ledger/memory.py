@@ -11,7 +11,20 @@ import msgspec
 
 from windlass.errors import ErrorCategory, LedgerError
 from windlass.ledger import rows
-from windlass.ledger.ledger import AllScopes, AnyScope, Body, CallTrace, Entry, Snapshot
+from windlass.ledger.ledger import (
+    EVERY_CALL,
+    EVERY_DECISION,
+    EVERY_FEEDBACK,
+    AllScopes,
+    AnyScope,
+    Body,
+    CallFilter,
+    CallTrace,
+    DecisionFilter,
+    Entry,
+    FeedbackFilter,
+    Snapshot,
+)
 from windlass.ledger.retention import BASE, SNAPSHOTS_KEPT
 from windlass.records import (
     Call,
@@ -74,12 +87,30 @@ class MemoryLedger:
         found = (entry for entry in self._entries if entry.seq > after and _in(entry.record, scope))
         return list(itertools.islice(found, limit))
 
-    def calls(self, scope: AnyScope, *, limit: int = 50, before: str = "") -> Sequence[CallTrace]:
-        return tuple(self._trace(call) for call in _page(self._of(Call, scope), before, limit))
+    def calls(
+        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: CallFilter = EVERY_CALL
+    ) -> Sequence[CallTrace]:
+        older = _older(self._of(Call, scope), before)
+        return tuple(itertools.islice(filter(wanted.fits, map(self._trace, older)), limit))
 
-    def decisions(self, scope: AnyScope, *, point: str = "", limit: int = 50, before: str = "") -> Sequence[Decision]:
-        found = [decision for decision in self._of(Decision, scope) if point in ("", decision.point)]
-        return tuple(_page(found, before, limit))
+    def decisions(
+        self,
+        scope: AnyScope,
+        *,
+        point: str = "",
+        limit: int = 50,
+        before: str = "",
+        wanted: DecisionFilter = EVERY_DECISION,
+    ) -> Sequence[Decision]:
+        wanted = msgspec.structs.replace(wanted, point=point or wanted.point)
+        older = _older(self._of(Decision, scope), before)
+        return tuple(itertools.islice(filter(wanted.fits, older), limit))
+
+    def feedback(
+        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: FeedbackFilter = EVERY_FEEDBACK
+    ) -> Sequence[Feedback]:
+        older = _older(self._of(Feedback, scope), before)
+        return tuple(itertools.islice(filter(wanted.fits, older), limit))
 
     def trace(self, scope: AnyScope, call: str) -> CallTrace | None:
         return next((self._trace(found) for found in self._of(Call, scope) if found.id == call), None)
@@ -219,10 +250,10 @@ def _in(record: Record, scope: AnyScope) -> bool:
     return isinstance(scope, AllScopes) or record.scope == scope
 
 
-def _page(records: Sequence[R], before: str, limit: int) -> Iterable[R]:
+def _older(records: Sequence[R], before: str) -> Iterable[R]:
     """Newest first; after the record with id `before`, nothing where there is no such record."""
     newest = list(reversed(records))
     if before:
         places = [place for place, record in enumerate(newest) if record.id == before]
         newest = newest[places[0] + 1 :] if places else []
-    return newest[:limit]
+    return newest

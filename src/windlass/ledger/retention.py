@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,9 +108,22 @@ def scrub(db: Database) -> None:
     with db.bare() as connection:
         if db.dialect == "sqlite":
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            _sync(f"{db.url.database}-wal")
             return
         for table in (schema.bodies, schema.contexts, schema.calls, schema.feedback, schema.snapshots):
             connection.exec_driver_sql(f"VACUUM (FULL) {table.name}")
+
+
+def _sync(path: str) -> None:
+    """SQLite does not sync the cut of its log: a power cut could bring the old bytes back."""
+    try:
+        log = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(log)
+    finally:
+        os.close(log)
 
 
 def _users(connection: sa.Connection, erasure: Erasure) -> list[str]:

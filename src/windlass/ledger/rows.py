@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -22,44 +23,68 @@ TABLES: dict[type[Record], sa.Table] = {
     KINDS["erasure"]: schema.erasures,
 }
 _JSON = frozenset({"actions", "result", "extra"})
-_BESIDE = frozenset({"context"})
-_FIELDS = {kind: tuple(f for f in kind.__struct_fields__ if f not in _BESIDE) for kind in TABLES}
-
 _DECODE = msgspec.json.Decoder().decode
+_ENCODE = msgspec.json.Encoder().encode
+_NOTHING: dict[type, str] = {dict: "{}", tuple: "[]", list: "[]"}
 
-Row = dict[str, Any]
+Row: TypeAlias = list[Any]
+"""The values of one row in the order of its table's columns; a place in the sequence comes first, None until taken."""
 R = TypeVar("R", bound=Record)
 
 
+class _Form:
+    """How the records of one kind become rows: which columns hold what."""
+
+    def __init__(self, kind: type[Record]):
+        self.names = [str(column.name) for column in TABLES[kind].c]
+        self.values = operator.attrgetter(*self.names[1:])
+        columns = list(enumerate(TABLES[kind].c))[1:]
+        self.json = [place for place, column in columns if column.name in _JSON]
+        self.texts = [
+            place for place, column in columns if isinstance(column.type, sa.Text) and column.name not in _JSON
+        ]
+        self.reals = [place for place, column in columns if isinstance(column.type, sa.Double)]
+        self.wholes = [place for place, column in columns if isinstance(column.type, sa.BigInteger)]
+
+
+_FORMS = {kind: _Form(kind) for kind in TABLES}
+
+
 def to_row(record: LedgerRecord) -> Row:
-    """The columns of `record` without its seq. RecordInvalid for what a database cannot hold (NUL, NaN, 2^63)."""
-    row = {name: getattr(record, name) for name in _FIELDS[type(record)]}
-    for name, value in row.items():
-        if name in _JSON:
-            row[name] = _json(record, name, value)
-        elif isinstance(value, str) and ("\x00" in value or not value.isascii()):
-            _storable(record, name, value)
-        elif isinstance(value, float) and not -1e300 < value < 1e300:
-            raise RecordInvalid(f"{type(record).__name__}.{name} is {value}; send a finite number")
-        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise RecordInvalid(f"{type(record).__name__}.{name} is {value}; send a 64-bit number")
+    """The row of `record`. RecordInvalid for what a database cannot hold (NUL, NaN, 2^63) or a column does not take."""
+    form = _FORMS[type(record)]
+    row: Row = [None, *form.values(record)]
+    for place in form.json:
+        value = row[place]
+        row[place] = _json(record, form.names[place], value) if value else _NOTHING.get(type(value), "null")
+    try:
+        joined = "".join([row[place] for place in form.texts])
+        good = (joined.isascii() or bool(joined.encode())) and "\x00" not in joined
+        for place in form.reals:
+            good = good and (row[place] is None or -1e300 < row[place] < 1e300)
+        for place in form.wholes:
+            good = good and -(2**63) <= row[place] < 2**63
+    except (TypeError, UnicodeEncodeError):
+        good = False
+    if not good:
+        _explain(record, form, row)
     return row
 
 
 def context_row(decision: Decision) -> Row:
     """The row of the deletable side table that holds a decision's context."""
     data = _json(decision, "context", decision.context)
-    return {"tenant": decision.tenant, "workspace": decision.workspace, "decision": decision.id, "data": data}
+    return [decision.tenant, decision.workspace, decision.id, data]
 
 
 def body_row(body: Body) -> Row:
     """The columns of a kept request or reply."""
-    return {name: getattr(body, name) for name in schema.bodies.c.keys()}  # noqa: SIM118 (a column collection)
+    return [getattr(body, column.name) for column in schema.bodies.c]
 
 
 def from_rows(kind: type[R], found: Iterable[Sequence[Any]]) -> Iterator[tuple[int, R]]:
     """(seq, record of `kind`) of each row, whose columns are the table's, for a decision the context beside them."""
-    names = [str(column.name) for column in TABLES[kind].c] + (["context"] if kind is Decision else [])
+    names = _FORMS[kind].names + (["context"] if kind is Decision else [])
     texts = [name for name in names if name in _JSON]
     for row in found:
         fields = dict(zip(names, row, strict=True))
@@ -75,9 +100,24 @@ def from_rows(kind: type[R], found: Iterable[Sequence[Any]]) -> Iterator[tuple[i
             raise RecordInvalid(f"row {seq} is no {kind.__name__}: {exc}") from exc
 
 
+def _explain(record: LedgerRecord, form: _Form, row: Row) -> NoReturn:
+    """Raise RecordInvalid for the first field of `record` that cannot be stored."""
+    where = type(record).__name__
+    for place in form.texts:
+        _storable(record, form.names[place], row[place])
+    for place, kind, what in [(p, float, "a finite number") for p in form.reals] + [
+        (p, int, "a 64-bit number") for p in form.wholes
+    ]:
+        value = row[place]
+        number = isinstance(value, kind | int) and -(2**63) <= value < 2**63
+        if not number and value is not None:
+            raise RecordInvalid(f"{where}.{form.names[place]} is {value!r}; send {what}")
+    raise RecordInvalid(f"{where} {record.id!r} cannot be stored; send its fields in their types")
+
+
 def _json(record: LedgerRecord, name: str, value: Any) -> str:
     try:
-        text = msgspec.json.encode(value).decode()
+        text = _ENCODE(value).decode()
     except (TypeError, UnicodeEncodeError, RecursionError) as exc:
         raise RecordInvalid(f"{type(record).__name__}.{name} cannot be stored: {exc}") from exc
     if "\\u0000" in text:
@@ -85,7 +125,9 @@ def _json(record: LedgerRecord, name: str, value: Any) -> str:
     return text
 
 
-def _storable(record: LedgerRecord, name: str, value: str) -> None:
+def _storable(record: LedgerRecord, name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise RecordInvalid(f"{type(record).__name__}.{name} is {value!r}; send text")
     try:
         value.encode()
     except UnicodeEncodeError as exc:

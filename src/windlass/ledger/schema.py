@@ -9,6 +9,10 @@ from windlass.ledger.db import metadata
 Seq = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
+LISTED = ("calls", "decisions", "feedback")
+"""Read newest first by their owner: an index in that order, or each page sorts all that the owner has."""
+
+
 def owned() -> tuple[sa.Column[str], sa.Column[str]]:
     """The two columns that say whose a row is."""
     return sa.Column("tenant", sa.Text, nullable=False), sa.Column("workspace", sa.Text, nullable=False)
@@ -26,6 +30,7 @@ def _record_table(name: str, *columns: sa.Column[object], index: tuple[str, ...]
         *columns,
         sa.Column("extra", sa.Text, nullable=False),
         sa.Index(f"{name}_by_id", "tenant", "workspace", "id", unique=True),
+        *((sa.Index(f"{name}_by_owner", "tenant", "workspace", "seq"),) if name in LISTED else ()),
         *(sa.Index(f"{name}_by_{column}", "tenant", "workspace", column) for column in index),
     )
 

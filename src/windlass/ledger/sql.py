@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 
 from windlass.errors import LedgerError
-from windlass.ledger import partitions, retention, rows, schema
+from windlass.ledger import retention, rows, schema, search
 from windlass.ledger.commit import GroupCommit
 from windlass.ledger.db import Database
-from windlass.ledger.ledger import AllScopes, AnyScope, Body, CallTrace, Entry, Snapshot
+from windlass.ledger.ledger import (
+    EVERY_CALL,
+    EVERY_DECISION,
+    EVERY_FEEDBACK,
+    AllScopes,
+    AnyScope,
+    Body,
+    CallFilter,
+    CallTrace,
+    DecisionFilter,
+    Entry,
+    FeedbackFilter,
+    Snapshot,
+)
 from windlass.ledger.writer import Pending, Writer
 from windlass.records import KINDS, Call, Decision, Erasure, Feedback, LedgerRecord, Outcome, Record, RunEvent, Scope
 
@@ -82,19 +97,43 @@ class SqlLedger:
         last = connection.scalar(sa.select(places.c.seq).order_by(places.c.seq).limit(1).offset(limit - 1))
         return settled if last is None else int(last)
 
-    def calls(self, scope: AnyScope, *, limit: int = 50, before: str = "") -> Sequence[CallTrace]:
-        table = schema.calls
-        query = _select(Call).where(*_owner(table, scope), *_older(table, scope, before)).order_by(table.c.seq.desc())
+    def calls(
+        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: CallFilter = EVERY_CALL
+    ) -> Sequence[CallTrace]:
+        query = self._page(Call, scope, before, search.of_calls(wanted, self._db.dialect))
+        ended = search.of_outcomes(wanted)
+        if not search.possible(before, wanted):
+            return ()
         with self._db.read() as connection:
+            if ended:
+                owner = _owner(schema.outcomes, scope)
+                query = query.where(schema.calls.c.seq.in_(search.ended(connection, query, (*owner, *ended), limit)))
             return _traces(connection, _records(connection, Call, query.limit(limit)))
 
-    def decisions(self, scope: AnyScope, *, point: str = "", limit: int = 50, before: str = "") -> Sequence[Decision]:
-        table = schema.decisions
-        query = _select(Decision).where(*_owner(table, scope), *_older(table, scope, before))
-        if point:
-            query = query.where(table.c.point == point)
+    def decisions(
+        self,
+        scope: AnyScope,
+        *,
+        point: str = "",
+        limit: int = 50,
+        before: str = "",
+        wanted: DecisionFilter = EVERY_DECISION,
+    ) -> Sequence[Decision]:
+        wanted = msgspec.structs.replace(wanted, point=point or wanted.point)
+        if not search.possible(before, wanted):
+            return ()
         with self._db.read() as connection:
-            return _records(connection, Decision, query.order_by(table.c.seq.desc()).limit(limit))
+            query = self._page(Decision, scope, before, search.of_decisions(wanted))
+            return _records(connection, Decision, query.limit(limit))
+
+    def feedback(
+        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: FeedbackFilter = EVERY_FEEDBACK
+    ) -> Sequence[Feedback]:
+        if not search.possible(before, wanted):
+            return ()
+        with self._db.read() as connection:
+            query = self._page(Feedback, scope, before, search.of_feedback(wanted, self._db.dialect))
+            return _records(connection, Feedback, query.limit(limit))
 
     def trace(self, scope: AnyScope, call: str) -> CallTrace | None:
         table = schema.calls
@@ -163,6 +202,14 @@ class SqlLedger:
         if self._watcher.is_alive():
             self._watcher.join()
 
+    def _page(
+        self, kind: type[Record], scope: AnyScope, before: str, asked: Sequence[sa.ColumnElement[bool]]
+    ) -> sa.Select[Any]:
+        """The records of `kind` for which all of `asked` holds, newest first, from before the one with id `before`."""
+        table = rows.TABLES[kind]
+        found = _select(kind).where(*_owner(table, scope), *_older(table, scope, before), *asked)
+        return found.order_by(table.c.seq.desc())
+
     def _commit(self, batch: Sequence[Pending]) -> int:
         head = self._writer.commit(batch)
         self._announced = max(self._announced, head)
@@ -211,13 +258,14 @@ def _older(table: sa.Table, scope: AnyScope, before: str) -> tuple[sa.ColumnElem
     return (table.c.seq < place,)
 
 
-def _select(kind: type[Record]) -> sa.Select[Any]:
+def _select(kind: type[Record], *beside: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """All columns; a decision's with its context, where it meets what is asked `beside`."""
     table = rows.TABLES[kind]
     if kind is not Decision:
         return sa.select(table)
     side = schema.contexts
     same = sa.and_(
-        side.c.tenant == table.c.tenant, side.c.workspace == table.c.workspace, side.c.decision == table.c.id
+        side.c.tenant == table.c.tenant, side.c.workspace == table.c.workspace, side.c.decision == table.c.id, *beside
     )
     return sa.select(table, side.c.data.label("context")).join_from(table, side, same, isouter=True)
 
@@ -230,22 +278,35 @@ def _traces(connection: sa.Connection, calls: Sequence[Call]) -> tuple[CallTrace
     """Each call with its decisions, outcome and feedback: three queries, however many calls."""
     ids = [call.id for call in calls]
     targets = ids + [call.parent for call in calls if call.parent]
-    decided = _records(connection, Decision, _in_order(Decision, "call", ids, ids))
-    ended = _records(connection, Outcome, _in_order(Outcome, "call", ids, ids))
-    said = _records(connection, Feedback, _in_order(Feedback, "target", targets, ()))
-    return tuple(
-        CallTrace(
-            call=call,
-            decisions=tuple(d for d in decided if (d.call, d.scope) == (call.id, call.scope)),
-            outcome=next((o for o in ended if (o.call, o.scope) == (call.id, call.scope)), None),
-            feedback=tuple(f for f in said if f.target in (call.id, call.parent) and f.scope == call.scope),
+    decided = _about(connection, Decision, "call", ids, calls)
+    ended = _about(connection, Outcome, "call", ids, calls)
+    said = _about(connection, Feedback, "target", targets, calls)
+    found: list[CallTrace] = []
+    for call in calls:
+        above = said[call.scope, call.parent] if call.parent and call.parent != call.id else []
+        feedback = sorted(said[call.scope, call.id] + above)
+        found.append(
+            CallTrace(
+                call=call,
+                decisions=tuple(decision for _, decision in sorted(decided[call.scope, call.id])),
+                outcome=min(ended[call.scope, call.id])[1] if ended[call.scope, call.id] else None,
+                feedback=tuple(one for _, one in feedback),
+            )
         )
-        for call in calls
-    )
+    return tuple(found)
 
 
-def _in_order(kind: type[Record], column: str, values: Sequence[str], calls: Sequence[str]) -> sa.Select[Any]:
-    """The records whose `column` is one of `values`, all of them about `calls`, where those tell the days to search."""
+def _about(
+    connection: sa.Connection, kind: type[R], column: str, values: Sequence[str], calls: Sequence[Call]
+) -> dict[tuple[Scope, str], list[tuple[int, R]]]:
+    """(place, record) of those whose `column` is one of `values`, by owner and value; `calls` tell where to search."""
     table = rows.TABLES[kind]
-    days = partitions.narrowed(table, calls, days_after=2) if calls else ()
-    return _select(kind).where(table.c[column].in_(values), *days).order_by(table.c.seq)
+    owners = (table.c[name].in_({getattr(call, name) for call in calls}) for name in ("tenant", "workspace"))
+    names = [call.id for call in calls]
+    beside = search.days(connection, schema.contexts, names, 2)
+    days = search.days(connection, table, names, 2) if column == "call" else ()
+    query = _select(kind, *beside).where(*owners, table.c[column].in_(values), *days)
+    found: dict[tuple[Scope, str], list[tuple[int, R]]] = defaultdict(list)
+    for place, record in rows.from_rows(kind, connection.execute(query)):
+        found[record.scope, getattr(record, column)].append((place, record))
+    return found

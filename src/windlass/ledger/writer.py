@@ -8,6 +8,7 @@ never changes (PostgreSQL 15 manual, table 9.81, "Transaction ID and Snapshot In
 
 from __future__ import annotations
 
+import operator
 import os
 import time
 from collections import defaultdict
@@ -107,7 +108,7 @@ class Writer:
         self._shared = db.dialect != "sqlite"
         self._name = name or f"process-{os.getpid()}"
         self._clock = clock
-        self._inserts = {table: db.insert_new(table, *_identity(table)) for table in _APPENDED}
+        self._inserts = {table: _insert_new(table, "?" if db.dialect == "sqlite" else "%s") for table in _APPENDED}
         self._days: set[int] = set()
         if self._shared:
             self.order = self._join()
@@ -130,14 +131,14 @@ class Writer:
 
     def _once(self, batch: Sequence[Pending]) -> int:
         if self._shared:
-            self._make_days(row["id"] for table, row in batch if table is not schema.contexts)
+            self._make_days(row[_KEY[table]] for table, row in batch)
         grouped: dict[sa.Table, list[rows.Row]] = defaultdict(list)
         with self._db.write() as connection:
             place = self.order.take(connection, sum(table in _PLACED for table, _ in batch))
             for table, row in batch:
                 if table in _PLACED:
                     place += 1
-                    row["seq"] = place
+                    row[0] = place
                 grouped[table].append(row)
             for table in _APPENDED:
                 if table in grouped:
@@ -148,12 +149,14 @@ class Writer:
 
     def _insert(self, connection: sa.Connection, table: sa.Table, values: list[rows.Row]) -> None:
         if not self._shared:
-            connection.execute(self._inserts[table], values)
+            driver: Any = connection.connection.driver_connection
+            driver.executemany(self._inserts[table], values)
             return
         # One order of keys in all workers, so that two that bring the same ids wait for each other, never in a ring.
-        values.sort(key=lambda row: [row[name] for name in _identity(table)])
+        identity = operator.itemgetter(*_PLACES[table])
+        values.sort(key=identity)
         if len(values) < COPY_FROM or not _copied(connection, table, values):
-            connection.execute(self._inserts[table], values)
+            connection.exec_driver_sql(self._inserts[table], [tuple(row) for row in values])
 
     def _make_days(self, ids: Iterable[str]) -> None:
         """The partitions of a batch, before its transaction, because making one locks the tables."""
@@ -178,6 +181,12 @@ class Writer:
 
 
 _APPENDED = (*rows.TABLES.values(), schema.contexts, schema.bodies)
+# Where in a row its identity stands, and the id that tells its day.
+_PLACES = {
+    table: tuple(list(table.c.keys()).index(name) for name in ("tenant", "workspace", partitions.key(table).name))
+    for table in _APPENDED
+}
+_KEY = {table: places[-1] for table, places in _PLACES.items()}
 _BEAT = sa.text("UPDATE workers SET head = :head, at = :at WHERE name = :name")
 _JOIN = sa.text(
     "INSERT INTO workers (name, pid, at, head, cursor) VALUES (:name, :pid, :at, :head, 0) "
@@ -185,20 +194,23 @@ _JOIN = sa.text(
 )
 
 
-def _identity(table: sa.Table) -> tuple[str, str, str]:
-    return "tenant", "workspace", "decision" if table is schema.contexts else "id"
+def _insert_new(table: sa.Table, mark: str) -> str:
+    """An INSERT for the driver itself, twice as fast as a compiled one; rows that are there already stay."""
+    names = [f'"{column.name}"' for column in table.c]
+    keys = ", ".join(names[place] for place in _PLACES[table])
+    marks = ", ".join([mark] * len(names))
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks}) ON CONFLICT ({keys}) DO NOTHING"
 
 
 def _copied(connection: sa.Connection, table: sa.Table, values: Sequence[rows.Row]) -> bool:
     """Insert by COPY; False, and nothing inserted, where one of the rows is there already."""
-    names = list(values[0])
-    columns = ", ".join(f'"{name}"' for name in names)
+    columns = ", ".join(f'"{column.name}"' for column in table.c)
     driver: Any = connection.connection.driver_connection
     point = connection.begin_nested()
     try:
         with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
             for row in values:
-                copy.write_row([row[name] for name in names])
+                copy.write_row(row)
     except UniqueViolation:
         point.rollback()
         return False

@@ -23,6 +23,9 @@ class Fts5:
             "(text, content='chunks', content_rowid='id', tokenize='porter unicode61')"
         )
 
+    def drop(self, connection: sa.Connection, collection: int) -> None:
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_table(collection)}")
+
     def add(self, connection: sa.Connection, collection: int, rows: Sequence[tuple[int, str]]) -> None:
         if rows:
             statement = f"INSERT INTO {_table(collection)}(rowid, text) VALUES (?, ?)"

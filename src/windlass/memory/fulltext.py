@@ -23,6 +23,9 @@ class FullText(Protocol):
     def create(self, connection: sa.Connection, collection: int) -> None:
         """Make the empty index of a collection."""
 
+    def drop(self, connection: sa.Connection, collection: int) -> None:
+        """Take the index of a collection away, if there is one."""
+
     def add(self, connection: sa.Connection, collection: int, rows: Sequence[tuple[int, str]]) -> None:
         """Index the (chunk id, text) `rows`."""
 

@@ -27,6 +27,7 @@ from windlass.memory.rows import Collection, Stored
 from windlass.records import Scope
 
 COLLECTIONS_HELD = 64
+REINDEXED = 1_000
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -261,3 +262,19 @@ def _storable(item: str, passages: Sequence[Passage]) -> list[Passage]:
 
 def _passage(chunk: Stored) -> Passage:
     return Passage(chunk.ordinal, chunk.first_segment, chunk.last_segment, chunk.start_s, chunk.text)
+
+
+def reindex(db: Database) -> int:
+    """Build the full-text index of every collection anew from its chunks, of all tenants; returns how many chunks."""
+    text, done = full_text(db.dialect), 0
+    with db.read() as connection:
+        collections = list(connection.scalars(sa.select(schema.collections.c.id).order_by(schema.collections.c.id)))
+    for collection in collections:
+        with db.write() as connection:
+            text.drop(connection, collection)
+            text.create(connection, collection)
+            stored = sa.select(schema.chunks.c.id, schema.chunks.c.text).where(schema.chunks.c.collection == collection)
+            for batch in connection.execute(stored.order_by(schema.chunks.c.id)).partitions(REINDEXED):
+                text.add(connection, collection, [(row[0], row[1]) for row in batch])
+                done += len(batch)
+    return done

@@ -3,7 +3,7 @@
 The words are cut here as FTS5's `unicode61` cuts them (letters and digits, without case and accents) and stemmed by the
 server's Porter stemmer without stop words, so that both databases find the same chunks with the same scores: section
 hit@5 0.829 and QMSum nDCG@10 0.580 on each (benchmarks/retrieval.py). What differs: the two stemmers on a few words (of
-269 queries nine find other chunks: `useful` is `use` to one of them), a word counts at most 256 times in a chunk, and
+269 queries nine find other chunks: `useful` is `use` to one of them), a word counts at most 255 times in a chunk, and
 words beyond the 16,383rd of a chunk are not indexed (PostgreSQL 15 manual, section 12.11).
 """
 
@@ -32,6 +32,9 @@ _WORD = re.compile(r"[^\W_]+")
 _ACCENT = re.compile("[\u0300-\u036f]+")
 
 _CREATE = sa.text("INSERT INTO search_sizes (collection, words) VALUES (:collection, 0)")
+_DROP = tuple(
+    sa.text(f"DELETE FROM {table} WHERE collection = :collection") for table in ("search_chunks", "search_sizes")
+)
 _ADD = sa.text(
     "INSERT INTO search_chunks (chunk, collection, length, words) "
     "VALUES (:chunk, :collection, :length, to_tsvector('windlass', :words))"
@@ -71,6 +74,10 @@ class TsVector:
 
     def create(self, connection: sa.Connection, collection: int) -> None:
         connection.execute(_CREATE, {"collection": collection})
+
+    def drop(self, connection: sa.Connection, collection: int) -> None:
+        for statement in _DROP:
+            connection.execute(statement, {"collection": collection})
 
     def add(self, connection: sa.Connection, collection: int, rows: Sequence[tuple[int, str]]) -> None:
         if not rows:
@@ -152,7 +159,7 @@ def _times(ranks: Scores) -> Scores:
     """How often a lexeme stands in chunks with these ranks.
 
     To unpack the positions costs 25 us a chunk, the rank 2 us, and it holds the same: of one lexeme with all weights 1
-    it is the sum of 1 / j^2 over its 1 to 256 places j, over pi^2 / 6 (`calc_rank_or` in PostgreSQL's tsrank.c).
+    it is the sum of 1 / j^2 over its 1 to 255 places j, over pi^2 / 6 (`calc_rank_or` in PostgreSQL's tsrank.c).
     """
     return np.searchsorted(_BETWEEN, ranks).astype(float) + 1.0
 

@@ -8,7 +8,7 @@ form a ring, so the structs ask no time of the garbage collector.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TypeAlias, TypeVar
 
 import msgspec
@@ -188,25 +188,31 @@ class Accounts:
         With a call go the calls beneath it that name no other user, and what stands above it and above nothing else
         (the answer that it was made for), each with the notes on it.
         """
-        mine = (erasure.tenant, erasure.workspace)
         self._digests.clear()
-        users = {key: account.user.hex() for key, account in self.calls.items() if key[:2] == mine}
-        level = {key for key, user in users.items() if user == erasure.user}
-        gone = set(level)
-        while level:
-            beneath = {(*mine, child) for key in level for child in self._children.get(key, ())}
-            level = {key for key in beneath - gone if users.get(key, erasure.user) in ("", erasure.user)}
-            gone |= level
-        above = {(*mine, self.calls[key].parent) for key in gone if key in self.calls} - gone
+        owner = (erasure.tenant, erasure.workspace)
+        users = {key: account.user.hex() for key, account in self.calls.items() if key[:2] == owner}
+        gone = self._made_above(self._made_beneath(users, erasure.user), users)
         for key in gone:
-            self._let_go(key)
-        while above:
-            bare = {key for key in above if key[2] and key not in self._children and not users.get(key)}
-            above = {(*mine, self.calls[key].parent) for key in bare if key in self.calls} - gone - bare
-            for key in bare:
-                self._let_go(key)
-            gone |= bare
+            self._notes.pop(key, None)
+            if key in self.calls:
+                self._drop(key)
         return len(gone & users.keys())
+
+    def take_back(self, place: Key, kept: StoredAccounts | None) -> None:
+        """Let the policy at the point of `place` (tenant, workspace, point) know of each decision what it knew then.
+
+        kept: the accounts at that time, None for the time before all. A reward that it learned since is never its.
+        """
+        knew: dict[tuple[Key, str], float | None] = {}
+        if kept is not None:
+            for key, acted in _acted(kept.calls, dict(kept.forms), place):
+                if place[2] in acted.learned:
+                    knew[key, acted.id] = acted.learned[place[2]]
+        for key, acted in _acted(self.calls.items(), self.forms, place):
+            if (key, acted.id) in knew:
+                acted.learned[place[2]] = knew[key, acted.id]
+            elif place[2] in acted.learned:
+                acted.learned[place[2]] = None
 
     def _beneath(self, target: Key) -> Sequence[Key]:
         """The target, if it is a call, and all calls beneath it, in the order in which they began."""
@@ -296,10 +302,24 @@ class Accounts:
         if parent:
             self._children.setdefault((key[0], key[1], parent), set()).add(key[2])
 
-    def _let_go(self, key: Key) -> None:
-        self._notes.pop(key, None)
-        if key in self.calls:
-            self._drop(key)
+    def _made_beneath(self, users: Mapping[Key, str], user: str) -> set[Key]:
+        """The calls of `user` and what was called for them, as far as it names nobody else."""
+        found = level = {key for key, theirs in users.items() if theirs == user}
+        while level:
+            beneath = {(key[0], key[1], child) for key in level for child in self._children.get(key, ())}
+            level = {key for key in beneath - found if users[key] in ("", user)}
+            found = found | level
+        return found
+
+    def _made_above(self, calls: set[Key], users: Mapping[Key, str]) -> set[Key]:
+        """`calls` and whatever stands above them, above nothing else, and is no user's."""
+        found = level = calls
+        while level:
+            above = {(key[0], key[1], self.calls[key].parent) for key in level if key in self.calls} - found
+            bare = {key for key in above if key[2] and not users.get(key)}
+            level = {key for key in bare if all((key[0], key[1], child) in found for child in self._children[key])}
+            found = found | level
+        return found
 
     def _drop(self, key: Key) -> None:
         account = self.calls.pop(key)
@@ -311,6 +331,17 @@ class Accounts:
             children.discard(key[2])
             if not children:
                 del self._children[parent]
+
+
+def _acted(
+    calls: Iterable[tuple[Key, Account]], forms: Mapping[int, Form] | Forms, place: Key
+) -> Iterator[tuple[Key, Acted]]:
+    """The live decisions of one tenant's workspace at one point, with their calls."""
+    for key, account in calls:
+        if key[:2] == place[:2]:
+            for acted in account.acted:
+                if forms[acted.form].point == place[2]:
+                    yield key, acted
 
 
 def _key(record: Record, name: str) -> Key:

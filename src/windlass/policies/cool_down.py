@@ -82,7 +82,7 @@ class CoolDown(Narrowing):
             seen.append(_Seen(decision.id, self._steps, bad))
             del seen[: -self.options.bad]
             return
-        for one in reversed(self._seen.get(decision.action, ())):
+        for one in self._seen.get(decision.action, ()):
             if one.decision == decision.id:
                 one.bad = bad
                 return

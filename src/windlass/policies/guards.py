@@ -1,5 +1,6 @@
 """Guards: policies that wrap a policy. The name and the version stay those of the policy inside, and so does the state,
-with the guard's own beside it where it has one. Guards that narrow what may be chosen: `eligible.py`, `budget.py`, `cool_down.py`.
+with the guard's own beside it where it has one. Here is the randomised share; the guards that leave actions out are in
+`eligible.py`, `budget.py` and `cool_down.py`.
 """
 
 from __future__ import annotations

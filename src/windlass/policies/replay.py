@@ -22,7 +22,7 @@ import msgspec
 
 from windlass.errors import PolicyError
 from windlass.ledger.ledger import ALL, Entry, Ledger
-from windlass.policies.accounts import Account, Accounts, Key, StoredAccounts
+from windlass.policies.accounts import Accounts, StoredAccounts
 from windlass.policies.credit import Credit, Credits
 from windlass.policies.loop import Loop, PolicyKey
 from windlass.policies.points import ROLLOUT, Mode, shadow_place
@@ -203,32 +203,12 @@ class Learner:
         A decision whose reward the snapshot had learned is corrected from that reward; one whose reward was learned
         since teaches this policy nothing more; one without a reward so far is learned from when it gets one.
         """
-        kept: dict[Key, Account] = {}
-        state, forms = None, {}
         try:
-            if cursor > 0:
-                stored = self._recalled(cursor)
-                state = dict(stored.policies).get(key)
-                forms = dict(stored.accounts.forms)
-                kept = {call: account for call, account in stored.accounts.calls if call[:2] == key[:2]}
-            self.loop.replace(key, state)
+            kept = self._recalled(cursor) if cursor > 0 else None
+            self.loop.replace(key, dict(kept.policies).get(key) if kept else None)
         except PolicyError:
             return False
-        point = key[2]
-        for call, account in self._accounts.calls.items():
-            if call[:2] != key[:2]:
-                continue
-            then = kept[call].acted if call in kept else []
-            knew = {
-                was.id: was.learned[point] for was in then if forms[was.form].point == point and point in was.learned
-            }
-            for acted in account.acted:
-                if self._accounts.forms[acted.form].point != point:
-                    continue
-                if acted.id in knew:
-                    acted.learned[point] = knew[acted.id]
-                elif point in acted.learned:
-                    acted.learned[point] = None
+        self._accounts.take_back(key, kept.accounts if kept else None)
         return True
 
     def _recalled(self, cursor: int) -> _State:

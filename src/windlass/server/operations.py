@@ -20,7 +20,7 @@ from windlass.gateway.gateway import AUTO
 from windlass.ledger.ledger import CallTrace
 from windlass.records import RunEvent
 from windlass.runtime import Runtime
-from windlass.server import doctor
+from windlass.server import control, doctor
 
 Arguments = dict[str, Any]
 Operation = Callable[[Runtime, Caller, Arguments], Awaitable[dict[str, Any]]]
@@ -120,6 +120,10 @@ OPERATIONS: dict[str, Operation] = {
     "calls": calls,
     "decisions": decisions,
     "doctor": examine,
+    "snapshots": control.snapshots,
+    "mode": control.set_mode,
+    "rollback": control.roll_back,
+    "forget": control.forget,
 }
 
 

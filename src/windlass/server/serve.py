@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
+import structlog
 import uvicorn
+import uvloop
 
 from windlass.errors import SettingsError
 from windlass.runtime import Runtime
@@ -22,6 +27,7 @@ from windlass.server.peer import FILE
 
 PORTS_TRIED = 50
 DRAIN_S = 5
+T = TypeVar("T")
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -128,3 +134,19 @@ def announced(home: Path, address: Address) -> Iterator[None]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
+
+
+def in_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end on a fresh event loop, with warnings and errors on standard error."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # Plain tracebacks: those with local variables would print keys and prompts.
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

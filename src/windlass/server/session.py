@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, TypeVar
-
-import structlog
-import uvloop
 
 from windlass.content.analysis import WELCOME
 from windlass.content.ingest import VECTORS, files_of
@@ -23,7 +18,7 @@ from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server import doctor, peer, terminal
 from windlass.server.operations import OPERATIONS
-from windlass.server.serve import serve
+from windlass.server.serve import in_loop, serve
 from windlass.settings import Settings
 
 OWNER = Caller(Scope(), "admin", "")
@@ -257,19 +252,3 @@ def _alone(settings: Settings, work: Coroutine[Any, Any, int]) -> int:
         work.close()
         raise LedgerError(damaged, category=ErrorCategory.DATABASE_CORRUPT)
     return in_loop(work)
-
-
-def in_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end on a fresh event loop, with warnings and errors on standard error."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Plain tracebacks: those with local variables would print keys and prompts.
-            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)

@@ -193,9 +193,32 @@ def _row(table: Table, *cells: str) -> None:
     table.add_row(*(escape(clean(cell)) for cell in cells))
 
 
+def show_snapshots(answer: Answer) -> None:
+    """One line a snapshot."""
+    table = _table("snapshot", "when", "kept because")
+    for one in answer["snapshots"]:
+        _row(table, str(one["snapshot"]), when(one["at"]), one["note"])
+    console().print(table if table.row_count else "No snapshots yet; one is taken every 5,000 records and at the end.")
+
+
+def show_rollout(answer: Answer) -> None:
+    """What was decided, and under which id it is recorded."""
+    decision = answer["decision"]
+    console().print(escape(clean(f"{decision['action']}, recorded as {decision['id']}")))
+
+
+def show_forgotten(answer: Answer) -> None:
+    """How much went."""
+    console().print(f"{answer['changed']} rows deleted or cleared.")
+
+
 _SHOWN: dict[str, Callable[[Answer], None]] = {
     "ask": show_ask,
     "calls": show_calls,
     "decisions": show_decisions,
     "doctor": show_doctor,
+    "snapshots": show_snapshots,
+    "mode": show_rollout,
+    "rollback": show_rollout,
+    "forget": show_forgotten,
 }

@@ -21,7 +21,7 @@ import structlog
 
 from windlass.errors import SettingsError
 from windlass.runtime import Runtime, owned
-from windlass.server.serve import Address, announced, attend, listen, url_of
+from windlass.server.serve import Address, announced, attend, in_loop, listen, url_of
 from windlass.settings import Settings, load
 
 log = structlog.get_logger(__name__)
@@ -124,8 +124,6 @@ async def work(post: _Post) -> None:
 
 def main() -> None:
     """Read what to be from the first line of standard input, and be it."""
-    from windlass.server.session import in_loop
-
     in_loop(work(msgspec.json.decode(sys.stdin.buffer.readline(), type=_Post)))
 
 

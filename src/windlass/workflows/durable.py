@@ -18,12 +18,13 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 import structlog
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, WorkflowHandle
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, WorkflowHandle
 from dbos import error as dbos_error
 
 from windlass.errors import WorkflowError, classify
 from windlass.ledger.db import Database, DatabaseError, Durability, workflow_engine
 from windlass.ledger.ledger import Ledger
+from windlass.ledger.move import has_table
 from windlass.records import RunEvent, Scope, StepResult
 
 log = structlog.get_logger(__name__)
@@ -188,6 +189,25 @@ class Durable:
 
         run.__qualname__ = name
         return run
+
+
+def unfinished(where: Path | str) -> int:
+    """How many runs are pending or enqueued in an engine that does not run, without running them. See `Durable`."""
+    here = isinstance(where, Path)
+    if isinstance(where, Path) and not where.exists():
+        return 0
+    db = Database(where, connections=2)
+    try:
+        if not has_table(db, "workflow_status", None if here else SCHEMA):
+            return 0
+        client = DBOSClient(
+            system_database_engine=db.engine, dbos_system_schema=SCHEMA, serializer=DBOSPortableJSONSerializer()
+        )
+        return len(client.list_workflows(status=["PENDING", "ENQUEUED"], load_input=False, load_output=False))
+    except (dbos_error.DBOSException, DatabaseError) as exc:
+        raise WorkflowError(f"the runs cannot be read: {exc}; run `windlass doctor`") from exc
+    finally:
+        db.close()
 
 
 class Handle:

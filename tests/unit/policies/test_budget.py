@@ -66,6 +66,7 @@ def test_the_policy_inside_sees_no_money(decided):
     assert inner.state() == plain.state()
     context = COSTS | {"budget_nusd": 1e12, "x": 0.5}
     assert shares(guard, context) == plain.probabilities({"x": 0.5}, ACTIONS).tolist()
+    assert guard.explain(context, ACTIONS) == plain.explain({"x": 0.5}, ACTIONS)
 
 
 @pytest.mark.parametrize("cost", [-1.0, math.nan, math.inf])

@@ -80,6 +80,10 @@ def test_only_what_reaches_the_floor(decided):
     assert untried.tolist() == [0.0, 1.0]
 
 
+def test_what_just_reaches_the_floor_is_good_enough():
+    assert shares(QualityFloor(LinearThompson(), QualityFloorOptions(floor=0.5, k=0.0))) == pytest.approx([1 / 3] * 3)
+
+
 @pytest.mark.parametrize(
     ("reference", "taken", "words"),
     [

@@ -218,6 +218,14 @@ def test_nobody_rolls_back_to_the_future():
     assert story.observations() == {"fast": 1, "deep": 0}
 
 
+def test_a_replay_does_not_know_the_snapshots_that_came_later():
+    story = Kept().tell(decided(RollBack("model", 4)), call(), decision(), outcome())
+    again = Learner(new_loop(), 100, story.states.get)
+    again.fold(*story.told)
+    assert again.digest() == story.learner.digest()
+    assert story.observations() == {"fast": 1, "deep": 0}
+
+
 def test_a_recall_that_fails_is_tried_again():
     """A database that cannot be read for a moment must not make a replay skip what people decided."""
     story = Kept().tell(call(), decision(), outcome(), said(1.0))

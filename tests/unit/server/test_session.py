@@ -18,6 +18,7 @@ from windlass.errors import FolderBusy, InputError, WorkflowError
 from windlass.records import Scope
 from windlass.server import peer, session
 from windlass.server.app import Windlass
+from windlass.server.serve import in_loop
 from windlass.testing import Echo
 
 DATA = Path(__file__).parents[2] / "data" / "transcripts"
@@ -276,7 +277,7 @@ def test_the_log_of_a_failed_call_holds_neither_keys_nor_prompts_and_is_quick(
                 assert response.status == 502
             took_s.append(time.process_time() - started)
 
-    session._in_loop(failing())
+    in_loop(failing())
     written = capsys.readouterr()
     said = written.out + written.err
     assert "request_failed" in said

@@ -42,8 +42,11 @@ def test_stored_arms_are_restored_to_the_last_bit(half_life):
     rng = np.random.default_rng(1)
     for number in range(70):
         arms.observe("abc"[number % 3], f"k{number}", rng.normal(size=2), float(rng.random()))
+        if number < 60:
+            arms.observe("old", f"old{number}", rng.normal(size=2), float(rng.random()))
     again.restore(arms.stored())
     assert again.stored() == arms.stored()
+    np.testing.assert_array_equal(again.predict(("old", "a"), X), arms.predict(("old", "a"), X))
     for each in (arms, again):
         each.revise("a", "k69", X, 0.2, 0.9)
         each.observe("d", "new", np.ones(3), 0.4)

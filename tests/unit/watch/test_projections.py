@@ -54,13 +54,13 @@ async def test_a_forgotten_user_leaves_no_byte(tmp_path: Path) -> None:
         runtime.projections.keep()
         assert _bytes_in(tmp_path, SECRET), "the test can fail"
         assert _bytes_in(tmp_path, USER)
-        assert await runtime.forget(Scope(), USER) > 10
+        assert await runtime.forget(Scope(), USER, by="ann") > 10
         assert not _bytes_in(tmp_path, SECRET)
         assert not _bytes_in(tmp_path, USER)
         assert _bytes_in(tmp_path, "kept-words")
         cursor, live, again = runtime.replay()
         assert (cursor, live) == (runtime.ledger.head(), again)
-        assert await runtime.forget(Scope(), USER) == 0, "there is nothing left to forget"
+        assert await runtime.forget(Scope(), USER, by="ann") == 0, "there is nothing left to forget"
         assert len([e for e in runtime.ledger.read(ALL) if isinstance(e.record, Erasure)]) == 2
         await _rate(runtime, call, 0.0)
         await runtime.caught_up()
@@ -75,10 +75,10 @@ async def test_forgetting_is_for_one_tenant(tmp_path: Path) -> None:
     acme = Scope("acme", "default")
     async with opened(tmp_path, [Echo("a", "b")]) as runtime:
         await _call(runtime, USER, SECRET, acme)
-        assert await runtime.forget(Scope(), USER) == 0
+        assert await runtime.forget(Scope(), USER, by="ann") == 0
         assert _bytes_in(tmp_path, SECRET)
         with pytest.raises(InputError, match="no user"):
-            await runtime.forget(acme, "")
+            await runtime.forget(acme, "", by="ann")
 
 
 async def test_forgetting_waits_for_the_other_workers_and_says_who_hangs(
@@ -90,10 +90,10 @@ async def test_forgetting_waits_for_the_other_workers_and_says_who_hangs(
         sleep = asyncio.sleep
         monkeypatch.setattr(asyncio, "sleep", lambda _seconds: sleep(0))
         with pytest.raises(LedgerError, match="worker-7 do not follow"):
-            await runtime.forget(Scope(), USER)
+            await runtime.forget(Scope(), USER, by="ann")
         assert _bytes_in(tmp_path, SECRET), "nothing goes while a worker could still need it"
         workers.beat(runtime.db, "worker-7", 1, NOW, runtime.ledger.head() + 10)
-        assert await runtime.forget(Scope(), USER) > 0
+        assert await runtime.forget(Scope(), USER, by="ann") > 0
 
 
 async def test_contexts_past_their_time_go_and_replay_begins_after_them(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def upgrade() -> None:
             "UPDATE heads SET value = greatest(value - (pg_current_xact_id()::text::bigint << 20), 0) "
             "WHERE name = 'ledger'"
         )
+    for table in ("calls", "decisions", "feedback"):
+        op.create_index(f"{table}_by_owner", table, ["tenant", "workspace", "seq"], unique=False)
 
 
 def _owner() -> tuple[sa.Column[str], sa.Column[str]]:

@@ -1,0 +1,257 @@
+"""The ledger: append, replay and pages, against a bare `executemany` of the same rows, on SQLite and PostgreSQL.
+
+An event is one record: a call, its decision (with a context of 12 numbers, which is one more row) and its outcome. The
+peer inserts the same rows into the same tables with nothing in between: no validation, no thread, no SQLAlchemy.
+`replay_events_per_s` is CPU time of reading and folding into the rollups and a fresh learner; the policy is the
+default one of the point `model`. PostgreSQL is measured where a server is installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from tests.scenario.postgres import Postgres, binary
+
+from benchmarks.common import Figures, Options, run
+from windlass.ledger import ids, rows
+from windlass.ledger.db import Database
+from windlass.ledger.ledger import ALL
+from windlass.ledger.sql import SqlLedger
+from windlass.policies.loop import Loop
+from windlass.policies.replay import Learner
+from windlass.records import Call, Decision, Feedback, LedgerRecord, Outcome
+from windlass.settings import Settings
+from windlass.watch.store import Rollups
+
+BATCH, LARGE = 64, 3_000
+ROUNDS = 5
+AT = 1_800_000_000.0
+
+
+def calls(count: int, seed: int, start: float = AT) -> Iterator[tuple[LedgerRecord, ...]]:
+    """The records of `count` calls, 50 ms apart, every tenth one rated."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        at = start + number * 0.05
+        name = ids.new("call", at)
+        suffix = name.removeprefix("call_")
+        action = ("m1", "m2", "m3")[number % 3]
+        context = {"tokens": float(number % 900), "embedding": tuple(map(float, rng.normal(size=11).round(3)))}
+        made: list[LedgerRecord] = [
+            Call(id=name, at=at, endpoint="chat", model="auto", request_bytes=300),
+            Decision(
+                id=f"decision_{suffix}-model", at=at, call=name, point="model", policy="linear_thompson@2",
+                actions=("m1", "m2", "m3"), action=action, propensity=0.5, live=True, context=context,
+                featuriser="prompt@1", extra={"why": "m1 0.71 +- 0.05, m2 0.70 +- 0.05"},
+            ),
+            Outcome(
+                id=f"outcome_{suffix}", at=at + 0.4, call=name, model=action, provider="p", status=200,
+                latency_ms=400.0 + number % 50, first_byte_ms=90.0, prompt_tokens=75, completion_tokens=40,
+                cost_nusd=155_000,
+            ),
+        ]  # fmt: skip
+        if number % 10 == 0:
+            made.append(
+                Feedback(id=f"feedback_{suffix}", at=at + 5, target=name, kind="rating", source="user",
+                         value=float(rng.random() < 0.7))
+            )  # fmt: skip
+        yield tuple(made)
+
+
+def flat(count: int, seed: int) -> list[LedgerRecord]:
+    """The records of `count` calls in one list."""
+    return [record for made in calls(count, seed) for record in made]
+
+
+@contextmanager
+def sqlite() -> Iterator[Path]:
+    """A migrated, empty database file."""
+    folder = Path(tempfile.mkdtemp(prefix="windlass-bench-"))
+    try:
+        db = Database(folder / "ledger.db")
+        db.migrate()
+        db.close()
+        yield folder / "ledger.db"
+    finally:
+        shutil.rmtree(folder)
+
+
+async def append(where: Path | str, records: Sequence[LedgerRecord], batch: int) -> tuple[float, list[float]]:
+    """(events a second of wall time, seconds of each append)."""
+    db = Database(where)
+    ledger = SqlLedger(db)
+    took: list[float] = []
+    started = time.perf_counter()
+    for place in range(0, len(records), batch):
+        before = time.perf_counter()
+        await ledger.append(*records[place : place + batch])
+        took.append(time.perf_counter() - before)
+    seconds = time.perf_counter() - started
+    ledger.close()
+    db.close()
+    return len(records) / seconds, took
+
+
+def bare(path: Path, records: Sequence[LedgerRecord], batch: int) -> float:
+    """Events a second of `executemany` alone: the rows are made beforehand, the tables and pragmas are the same."""
+    batches = []
+    for place in range(0, len(records), batch):
+        grouped: dict[str, list[tuple[Any, ...]]] = {}
+        for number, record in enumerate(records[place : place + batch], start=place + 1):
+            row = rows.to_row(record)
+            grouped.setdefault(rows.TABLES[type(record)].name, []).append((number, *row[1:]))
+            if isinstance(record, Decision):
+                grouped.setdefault("contexts", []).append(tuple(rows.context_row(record)))
+        batches.append([(f"INSERT INTO {name} VALUES ({','.join('?' * len(v[0]))})", v) for name, v in grouped.items()])
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    started = time.perf_counter()
+    for statements in batches:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement, values in statements:
+            connection.executemany(statement, values)
+        connection.execute("COMMIT")
+    seconds = time.perf_counter() - started
+    connection.close()
+    return len(records) / seconds
+
+
+def replay(where: Path | str) -> float:
+    """Events a second of CPU time from the tables into rollups and a fresh learner."""
+    db = Database(where)
+    ledger = SqlLedger(db)
+    settings = Settings()
+    learner, rollups = Learner(Loop(settings.points, settings.reward)), Rollups(db)
+    started, events = time.process_time(), 0
+    while entries := ledger.read(ALL, after=learner.cursor, limit=2_000):
+        rollups.fold(*entries)
+        learner.fold(*entries)
+        events += len(entries)
+    seconds = time.process_time() - started
+    ledger.close()
+    db.close()
+    return events / seconds
+
+
+def measure(options: Options) -> Figures:
+    """Everything, SQLite first."""
+    figures = Figures()
+    count = 1_500 if options.quick else 6_000
+    one, batched, ratios, tail, folded = [], [], [], [], []
+    for turn in range(ROUNDS):
+        records = flat(count, options.seed + turn)
+        with sqlite() as path:
+            one.append(asyncio.run(append(path, records[: count // 4], 1))[0])
+        with sqlite() as path, sqlite() as other:
+            rate, took = asyncio.run(append(path, records, BATCH))
+            batched.append(rate)
+            tail += took
+            ratios.append(rate / bare(other, records, BATCH))
+            folded.append(replay(path))
+            size = path.stat().st_size
+    figures.mean("append_events_per_s_b1", one, options.seed)
+    figures.mean("append_events_per_s_b64", batched, options.seed)
+    figures.mean("ratio_bare_sqlite_b64", ratios, options.seed)
+    figures.mean("replay_events_per_s", folded, options.seed)
+    figures.metrics["bytes_per_event"] = size / len(records)
+    figures.metrics["append_p99_ms"] = float(np.quantile(tail, 0.99) * 1000)
+    figures.target("ratio_bare_sqlite_b64", ">= 0.6")
+    figures.target("replay_events_per_s", ">= 100000")
+    try:
+        binary("postgres")
+    except FileNotFoundError as exc:
+        print(f"ledger: PostgreSQL is not measured: {exc}", file=sys.stderr)
+        return figures
+    _postgres(figures, options, 3 * count)
+    return figures
+
+
+def _postgres(figures: Figures, options: Options, count: int) -> None:
+    server = Postgres()
+    server.start()
+    try:
+        records = flat(count, options.seed)
+        decided = [record for record in records if isinstance(record, Decision)]
+        one, took = asyncio.run(append(_fresh(server), records[: count // 10], 1))
+        figures.metrics["append_events_per_s_b1_pg"] = one
+        figures.metrics["append_p99_ms_pg"] = float(np.quantile(took, 0.99) * 1000)
+        url = _fresh(server)
+        figures.metrics["append_events_per_s_b64_pg"] = asyncio.run(append(url, records, BATCH))[0]
+        figures.metrics["replay_events_per_s_pg"] = replay(url)
+        figures.metrics["bytes_per_event_pg"] = _size(url) / len(records)
+        rates = [asyncio.run(append(_fresh(server), decided, LARGE))[0] for _ in range(3)]
+        figures.mean("decisions_per_s_pg", rates, options.seed)
+        figures.target("decisions_per_s_pg", ">= 15000")
+        figures.mean("scaling_2_writers_pg", [_scaling(server, count, options.seed) for _ in range(3)], options.seed)
+        figures.target("scaling_2_writers_pg", ">= 1.5")
+    finally:
+        server.stop()
+
+
+def _fresh(server: Postgres) -> str:
+    url = server.create()
+    db = Database(url)
+    db.migrate()
+    db.close()
+    return url
+
+
+def _size(url: str) -> int:
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        size = int(connection.scalar(sa.text("SELECT pg_database_size(current_database())")) or 0)
+    engine.dispose()
+    return size
+
+
+def _scaling(server: Postgres, count: int, seed: int) -> float:
+    """Decisions a second of two processes on one database, over those of one."""
+    return _together(_fresh(server), count, seed, 2) / _together(_fresh(server), count, seed, 1)
+
+
+def _together(url: str, count: int, seed: int, writers: int) -> float:
+    context = get_context("spawn")
+    ready, go = context.Barrier(writers + 1), context.Barrier(writers + 1)
+    processes = [context.Process(target=_writer, args=(url, count, seed + n, ready, go, n)) for n in range(writers)]
+    for process in processes:
+        process.start()
+    ready.wait()
+    started = time.perf_counter()
+    go.wait()
+    for process in processes:
+        process.join()
+    return writers * count / (time.perf_counter() - started)
+
+
+def _writer(url: str, count: int, seed: int, ready: Any, go: Any, number: int) -> None:
+    """One process that appends decisions in large batches as fast as it can."""
+    decided = [record for record in flat(count, seed) if isinstance(record, Decision)]
+    db = Database(url)
+    ledger = SqlLedger(db, f"writer-{number}")
+
+    async def work() -> None:
+        for place in range(0, len(decided), LARGE):
+            await ledger.append(*decided[place : place + LARGE])
+
+    ready.wait()
+    go.wait()
+    asyncio.run(work())
+    ledger.close()
+    db.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run("ledger", measure))

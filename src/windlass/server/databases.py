@@ -1,0 +1,146 @@
+"""The flows of `windlass db`: move everything to another database, back it up, restore it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import time
+
+import msgspec
+from rich.markup import escape
+from rich.table import Table
+
+from windlass.errors import FolderBusy, InputError, LedgerError, WorkflowError
+from windlass.ledger import backup, move, workers
+from windlass.ledger.backup import LEDGER, Manifest
+from windlass.ledger.db import Database
+from windlass.ledger.move import Sum
+from windlass.memory.store import reindex
+from windlass.runtime import owned
+from windlass.server import peer, terminal
+from windlass.settings import Settings
+
+RUNS, UNFINISHED, AUDIT = "runs.db", "runs.unfinished", "audit"
+
+
+def move_to(settings: Settings, to: str, *, as_json: bool) -> int:
+    """Copy the ledger, memory and content to the database at `to`, check both, and say which setting to change."""
+    with _alone(settings), ExitStack() as open_:
+        source = open_.enter_context(_existing(settings))
+        _finished(settings, source)
+        target = open_.enter_context(_opened(to))
+        if source.url == target.url:
+            raise InputError(f"{to} is the database in use; give another one")
+        target.migrate()
+        _idle(target)
+        bars = terminal.Steps(quiet=as_json)
+        try:
+            sums = move.move(source, target, bars.at)
+        finally:
+            bars.close()
+        chunks = reindex(target)
+        move.finish(source, target)
+    setting = _setting(settings, target)
+    if as_json:
+        tables = [msgspec.to_builtins(one) for one in sums]
+        terminal.print_json({"tables": tables, "chunks_indexed": chunks, "storage.database_url": setting})
+    else:
+        _tell(sums)
+        out = terminal.console()
+        out.print(f"every table arrived as it was; {chunks} passages indexed; the source is untouched. To use it, set:")
+        out.print(escape(f'  WINDLASS_STORAGE__DATABASE_URL="{setting}"'))
+    return 0
+
+
+def back_up(settings: Settings, file: Path, *, as_json: bool) -> int:
+    """Write one archive of all that is stored, while a server runs or not."""
+    with _existing(settings) as db:
+        manifest = backup.write(db, settings.home / RUNS, settings.home / AUDIT, file, now=time())
+    return _told(manifest, f"{file}: {file.stat().st_size / 1e6:.1f} MB, readable by you only", as_json)
+
+
+def restore(settings: Settings, file: Path, *, as_json: bool) -> int:
+    """Put an archive back into an empty folder, or an empty database."""
+    with _alone(settings):
+        manifest = backup.read(file, settings.database, settings.home / RUNS, settings.home / AUDIT)
+        # The next start then opens the engine and goes on with what was unfinished.
+        (settings.home / UNFINISHED).touch()
+    return _told(manifest, f"restored into {settings.home}; every table is as it was", as_json)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Nobody works on the folder until the end. FolderBusy otherwise."""
+    running = peer.find(settings.home)
+    if running is not None:
+        raise FolderBusy(f"a server runs on {settings.home}: {running.url}; stop it, then do this again")
+    with owned(settings.home):
+        yield
+
+
+@contextmanager
+def _opened(url: str | Path) -> Iterator[Database]:
+    db = Database(url)
+    try:
+        yield db
+    finally:
+        db.close()
+
+
+@contextmanager
+def _existing(settings: Settings) -> Iterator[Database]:
+    """The database in force. InputError where there is none, and none is made."""
+    where = settings.database
+    if isinstance(where, Path) and not where.exists():
+        raise InputError(f"there is no ledger at {where}; run `windlass up` first, or set WINDLASS_HOME")
+    with _opened(where) as db:
+        if not move.version(db):
+            raise InputError("the database is empty; run `windlass up` first, or correct storage.database_url")
+        yield db
+
+
+def _idle(db: Database) -> None:
+    """LedgerError where a worker is at work on a shared database."""
+    if db.dialect != "sqlite" and move.has_table(db, "workers"):
+        names = ", ".join(one.name for one in workers.alive(db, time()))
+        if names:
+            raise LedgerError(f"workers {names} are at work on the database; stop them, wait 5 s, and do this again")
+
+
+def _finished(settings: Settings, source: Database) -> None:
+    """Runs do not move: they must have come to their end."""
+    from windlass.workflows.durable import unfinished  # 2 s from cold: only here
+
+    _idle(source)
+    open_runs = unfinished(settings.home / RUNS if source.dialect == "sqlite" else settings.storage.database_url)
+    if open_runs:
+        raise WorkflowError(
+            f"{open_runs} runs are not finished, and runs do not move; start `windlass up`, wait "
+            "until its items and vectors are in, stop it, and move then"
+        )
+
+
+def _setting(settings: Settings, target: Database) -> str:
+    """What `storage.database_url` must be from now on: empty for the file that is the default."""
+    if target.dialect == "sqlite" and Path(target.url.database or "").resolve() == (settings.home / LEDGER).resolve():
+        return ""
+    return target.url.render_as_string(hide_password=True)
+
+
+def _told(manifest: Manifest, sentence: str, as_json: bool) -> int:
+    if as_json:
+        terminal.print_json(msgspec.to_builtins(manifest))
+    else:
+        _tell(manifest.tables)
+        terminal.console().print(escape(sentence))
+    return 0
+
+
+def _tell(sums: Sequence[Sum]) -> None:
+    """Count and digest of each table that holds something."""
+    table = Table("table", "rows", "digest", box=None)
+    for one in sums:
+        if one.rows:
+            table.add_row(one.table, str(one.rows), one.digest)
+    terminal.console().print(table)

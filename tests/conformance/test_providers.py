@@ -1,0 +1,163 @@
+"""Every provider of ours keeps the contract, and providers that break it are told which promise they broke."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+import msgspec
+import pytest
+
+from windlass.errors import UpstreamError
+from windlass.gateway.compose import completion
+from windlass.gateway.echo import Echo
+from windlass.gateway.local import Local
+from windlass.gateway.openai_compatible import OpenAICompatible
+from windlass.gateway.options import ModelOptions, ProviderOptions
+from windlass.gateway.provider import ProviderReply
+from windlass.testing import check_provider
+
+
+def _openai(url):
+    return OpenAICompatible(
+        ProviderOptions(name="up", base_url=url, models=(ModelOptions(name="m"),), first_byte_timeout_s=10)
+    )
+
+
+async def _speak(reader, writer):
+    """A stand-in upstream: plain or streamed, whatever is asked for; hangs up after each answer."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
+    asked = json.loads(await reader.readexactly(length))
+    if asked.get("stream"):
+        parts = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in ("one ", "word")]
+        events = b"".join(b"data: %s\n\n" % json.dumps(part).encode() for part in parts) + b"data: [DONE]\n\n"
+        kind, body = "text/event-stream", events
+    else:
+        message = {"role": "assistant", "content": "word"}
+        kind, body = "application/json", json.dumps({"choices": [{"index": 0, "message": message}]}).encode()
+    writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n".encode() + body)
+    await writer.drain()
+    writer.close()
+
+
+async def test_echo_keeps_the_contract():
+    await check_provider(Echo, broken=lambda: Echo("m", failing=("m",)))
+
+
+async def test_the_local_models_keep_the_contract():
+    await check_provider(lambda: Local(None, lambda: 0.0))
+
+
+async def test_an_openai_compatible_upstream_keeps_the_contract():
+    server = await asyncio.start_server(_speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        await check_provider(
+            lambda: _openai(f"http://127.0.0.1:{port}/v1"), broken=lambda: _openai("http://127.0.0.1:1/v1")
+        )
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+class _Broken(Echo):
+    """`Echo` with a part that each test makes worse."""
+
+    def __init__(self, **parts):
+        super().__init__()
+        self.__dict__.update(parts)
+
+
+def _answering(**changed):
+    async def send(request):
+        return ProviderReply(**{**vars(await Echo().send(request)), **changed})
+
+    return send
+
+
+def _saying(*parts):
+    async def chunks():
+        for part in parts:
+            yield part
+
+    return chunks()
+
+
+async def _raises(request):
+    raise KeyError("choices")
+
+
+async def _swallows(request):
+    try:
+        await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        raise UpstreamError("left") from None
+    return await Echo().send(request)
+
+
+async def _drops_the_end(request):
+    reply = await Echo().send(request)
+    parts = [part async for part in reply.chunks]
+    return ProviderReply(200, reply.content_type, _saying(*parts[:-1]))
+
+
+async def _raises_when_odd(request):
+    if "unheard_of" in request.chat.fields:
+        raise ValueError("odd")
+    return await Echo().send(request)
+
+
+async def _hangs(request):
+    await asyncio.Event().wait()
+
+
+async def _never_streams(request):
+    return completion(type(request)(request.call, request.model, request.body, _plain(request)), "x", 0)
+
+
+def _plain(request):
+    return msgspec.structs.replace(request.chat, stream=False)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"name": ""}, "needs a name"),
+        ({"name": 5}, "is no text"),
+        ({"name": "a\x1b[31m"}, "plain characters"),
+        ({"local": None}, "local is None"),
+        ({"models": ()}, "at least one model"),
+        ({"models": ("m",)}, "models are ModelOptions"),
+        ({"models": (ModelOptions(name="m"),) * 2}, "a name of its own"),
+        ({"send": _answering(status=201)}, "status 201"),
+        ({"send": _answering(content_type="text/html")}, "not 'text/html'"),
+        ({"send": _answering(headers={"x-a": "b\r\nc"})}, "headers"),
+        ({"send": _answering(chunks=_saying("text"))}, "not bytes"),
+        ({"send": _answering(chunks=_saying(b"{"))}, "not JSON"),
+        ({"send": _answering(chunks=_saying(b'{"id": 1}'))}, "`choices`"),
+        ({"send": _answering(chunks=_saying(b'{"choices": []}'))}, "no text"),
+        ({"send": _never_streams}, "a stream is text/event-stream"),
+        ({"send": _raises_when_odd}, "raised ValueError"),
+        ({"send": _swallows}, "let CancelledError through"),
+        ({"send": _hangs}, "not done within"),
+    ],
+)
+async def test_a_broken_promise_is_named(parts, said):
+    with pytest.raises(AssertionError, match=said):
+        await check_provider(lambda: _Broken(**parts), limit_s=2.0)
+
+
+async def test_a_stream_without_its_end_is_found():
+    async def send(request):
+        return await (_drops_the_end if request.chat.stream else Echo().send)(request)
+
+    with pytest.raises(AssertionError, match=r"`data: \[DONE\]`"):
+        await check_provider(lambda: _Broken(send=send))
+
+
+@pytest.mark.parametrize(("broken", "said"), [(_raises, "raised KeyError"), (Echo().send, "status 200")])
+async def test_a_missing_upstream_is_an_upstream_error(broken, said):
+    with pytest.raises(AssertionError, match=said):
+        await check_provider(Echo, broken=lambda: _Broken(send=broken))
