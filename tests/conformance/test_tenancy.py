@@ -1,9 +1,9 @@
 """What one tenant writes, no other tenant, and no other workspace of the same one, ever reads: through any door.
 
 Two worlds hold the same rows of the tenant `rival`; in one of them the tenant `acme` has written to every room as well.
-Each probe asks both worlds the same thing as somebody who is not `acme/default`. What comes back must be equal, and must
-hold nothing of what `acme` planted: a word in every text, a figure in every number. Every public method that takes an
-owner is found by reflection: one that this file does not know fails the first test.
+Each probe asks both worlds the same thing as somebody who is not `acme/default`. What comes back must be equal, and
+must hold nothing of what `acme` planted: a word in every text, a figure in every number. Every public method that takes
+an owner is found by reflection: one that this file does not know fails the first test.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ PRIVATE_MODULES = {
 }
 PAGES = {"/", "/ask", "/feedback", "/events", "/login", "/logout", "/static/{name}"}
 ENDPOINTS = {"/v1/chat/completions", "/v1/models", "/v1/feedback", "/healthz"}
-ASKED = {"ask", "ingest", "progress", "calls", "decisions", "doctor"}
+ASKED = {"ask", "ingest", "progress", "calls", "decisions", "doctor", "snapshots", "mode", "rollback", "forget"}
 _OWNED = re.compile(r"\b(Scope|AnyScope|Caller)\b")
 
 
@@ -282,14 +282,14 @@ async def test_every_page_endpoint_and_operation_is_known_here(tmp_path: Path) -
         pages: Any = dashboard(runtime)
         assert {route.path for route in pages._app.routes} == PAGES
         assert {path for _, path in Windlass(runtime)._routes} == ENDPOINTS
-    assert OPERATIONS.keys() == ASKED, "ask it in _over_http"
+    assert OPERATIONS.keys() == ASKED, "ask it in DOORS"
 
 
 # --- the worlds
 
 
 def _records(scope: Scope, word: str, figure: int) -> list[Any]:
-    """One record of each kind, two bodies; `word` stands in every text and `figure` in every number that can hold it."""
+    """One record of each kind, two bodies; `word` stands in every text, `figure` in every number."""
     owner: dict[str, Any] = {"tenant": scope.tenant, "workspace": scope.workspace, "at": NOW}
     made: dict[str, Any] = {"extra": {word: figure, "why": word}}
     call, decided, run = f"call_{word}", f"decision_{word}", f"run_{word}"
@@ -392,7 +392,11 @@ async def _world(folder: Path, chance: Chance, *, planted: bool) -> AsyncIterato
     """The rival's rows, and after them, where `planted`, the owner's."""
     folder.mkdir()
     chance.random.seed(0)
-    keys = [key("acme", "acme", "default", "other"), key("rival", "rival"), key("looker", "rival", role="viewer")]
+    keys = [
+        key("acme", "acme", "default", "other"),
+        key("rival", "rival", role="admin"),
+        key("looker", "rival", role="viewer"),
+    ]
     providers = (Echo("echo", "parrot"),)
     async with opened(folder / "home", providers, keys=keys) as runtime:
         runtime.memory.embedder = BagOfWords()
@@ -519,7 +523,7 @@ def _forms(text: str) -> Iterator[str]:
 
 
 class Chance:
-    """In place of `secrets` where ids are made: both worlds give their rows the same ids, so that they can be compared."""
+    """In place of `secrets` where ids are made: both worlds name their rows alike, so that they can be compared."""
 
     def __init__(self) -> None:
         self.random = random.Random(0)
@@ -538,9 +542,11 @@ def chance(monkeypatch: pytest.MonkeyPatch) -> Chance:
 @pytest.fixture
 async def worlds(tmp_path: Path, chance: Chance) -> AsyncIterator[tuple[World, World]]:
     """(with the owner's rows, without)."""
-    async with _world(tmp_path / "planted", chance, planted=True) as planted:
-        async with _world(tmp_path / "bare", chance, planted=False) as bare:
-            yield planted, bare
+    async with (
+        _world(tmp_path / "planted", chance, planted=True) as planted,
+        _world(tmp_path / "bare", chance, planted=False) as bare,
+    ):
+        yield planted, bare
 
 
 def _count(request: pytest.FixtureRequest) -> int:
@@ -642,6 +648,24 @@ async def _examining(world: World, probe: Probe) -> str:
     return re.sub(r'"[^"]*(?:planted|bare)[^"]*"', "", report)  # the two worlds' own folders
 
 
+async def _snapshots(world: World, probe: Probe) -> str:
+    return await _api(world, "snapshots", {})
+
+
+async def _deciding(world: World, probe: Probe) -> str:
+    """The rival's own policies are switched and rolled back, whatever the owner's do."""
+    point = probe.text if probe.number % 3 == 0 else "answer"
+    if probe.number % 2:
+        return await _api(world, "rollback", {"point": point, "snapshot": probe.number % 5, "reason": probe.text})
+    mode = ("off", "shadow", "live", "settings")[probe.number // 2 % 4]
+    return await _api(world, "mode", {"point": point, "mode": mode, "reason": probe.text})
+
+
+async def _forgetting(world: World, probe: Probe) -> str:
+    """The rival forgets a user who has the name of one of the owner's."""
+    return await _api(world, "forget", {"user": probe.text or "x", "reason": "asked to"})
+
+
 async def _models(world: World, probe: Probe) -> str:
     response = await ApiClient(world.app, bearer="secret-rival").get("/v1/models")
     return response.body.decode()
@@ -688,7 +712,22 @@ async def _page(world: World, probe: Probe) -> str:
     return _door(f"{page.status} {page.text}")
 
 
-DOORS = (_calls, _decisions, _asking, _ingesting, _examining, _models, _elsewhere, _chatting, _rating, _page, _page)
+DOORS = (
+    _calls,
+    _decisions,
+    _snapshots,
+    _deciding,
+    _forgetting,
+    _asking,
+    _ingesting,
+    _examining,
+    _models,
+    _elsewhere,
+    _chatting,
+    _rating,
+    _page,
+    _page,
+)
 
 
 async def _api(world: World, operation: str, arguments: dict[str, Any]) -> str:

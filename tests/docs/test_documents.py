@@ -1,64 +1,111 @@
-"""What the documents show is run, in order, in an empty folder."""
+"""What the documents show is run, in order, in an empty folder; what they name is there."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.docs.blocks import ROOT, Block, blocks, run, run_page
 
-ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from windlass import plugins
+from windlass.errors import ErrorCategory
+from windlass.settings import load
 
-
-def _blocks(name: str) -> list[tuple[str, str, str]]:
-    return [(kind, note.strip(), text) for kind, note, text in BLOCK.findall((ROOT / name).read_text())]
-
-
-def _run(kind: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    cleared = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{cleared['PATH']}"
-    program = ["bash", "-euo", "pipefail", "-c", text] if kind == "bash" else [sys.executable, "-c", text]
-    return subprocess.run(
-        program, cwd=folder, env={**cleared, "PATH": path}, capture_output=True, text=True, timeout=120, check=False
-    )
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("docs/*.md", "docs/howto/*.md", "docs/explanation/*.md")
+    for path in ROOT.glob(pattern)
+)
+ADRS = sorted(path.name for path in (ROOT / "docs" / "adr").glob("*.md"))
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
-def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
-    blocks = _blocks("docs/tutorial.md")
-    assert len(blocks) >= 6
-    for kind, _, text in blocks:
-        done = _run(kind, text, tmp_path)
-        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
+    ran = run_page(page, tmp_path)
+    assert ran >= 6 or page != "docs/tutorial.md"
+
+
+def test_a_block_that_fails_is_noticed(tmp_path: Path) -> None:
+    assert run(Block("bash", "", "false | true", 1), tmp_path).returncode != 0
+    assert run(Block("bash", "", "echo $nothing", 1), tmp_path).returncode != 0
+    assert run(Block("python", "", "assert False", 1), tmp_path).returncode != 0
+    assert run(Block("bash", "", "windlass doctor --json > found.json", 1), tmp_path).returncode == 0
+    assert (tmp_path / "found.json").exists()
 
 
 def test_the_readmes_python_runs(tmp_path: Path) -> None:
-    blocks = [text for kind, note, text in _blocks("README.md") if kind == "python" and note != "no-run"]
-    assert blocks
-    for text in blocks:
-        done = _run("python", text, tmp_path)
+    wanted = [block for block in blocks("README.md") if block.kind == "python" and block.note != "no-run"]
+    assert wanted
+    for block in wanted:
+        done = run(block, tmp_path)
         assert done.returncode == 0, done.stderr
 
 
 def test_the_readmes_settings_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from windlass.settings import load
-
     monkeypatch.chdir(tmp_path)
-    for kind, _, text in _blocks("README.md"):
-        if kind == "toml":
-            (tmp_path / "windlass.toml").write_text(text)
-            assert load(environ={}).providers
+    for block in blocks("README.md"):
+        if block.kind == "toml":
+            (tmp_path / "windlass.toml").write_text(block.text)
+            assert load(environ={}).sources
 
 
-def test_the_readme_names_only_make_targets_and_commands_that_exist() -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if "explanation" not in page])
+def test_the_settings_that_a_page_shows_exist(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies and providers are not made for it, so a page may name those of plugins."""
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page):
+        if block.kind == "toml" and not block.text.startswith("[project"):
+            (tmp_path / "windlass.toml").write_text(block.text)
+            assert load(environ={}).sources, f"{page}:{block.line}"
+
+
+def test_the_readme_names_only_make_targets_that_exist() -> None:
     text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`?make ([a-z]+)", text)) <= targets
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
-        assert "://" in link or (ROOT / link).exists(), link
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
+    assert {"run", "test"} <= named <= targets
+
+
+def test_every_link_leads_somewhere_and_every_page_is_reached() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        for link in LINK.findall(page.read_text()):
+            if "://" in link:
+                continue
+            there = (page.parent / link).resolve()
+            assert there.exists(), f"{page.relative_to(ROOT)} links to {link}, which is not there"
+            found = sorted(there.glob("*.md")) if there.is_dir() else [there] * (there.suffix == ".md")
+            waiting += [one for one in found if one not in reached and one not in waiting]
+    missing = {path for path in (ROOT / "docs").rglob("*.md") if path not in reached}
+    assert not missing, f"no link leads to {', '.join(sorted(str(path.relative_to(ROOT)) for path in missing))}"
+
+
+def test_adrs_are_numbered_without_gaps_and_say_what_enforces_them() -> None:
+    assert [int(name[:4]) for name in ADRS] == list(range(1, len(ADRS) + 1))
+    for name in ADRS:
+        text = (ROOT / "docs" / "adr" / name).read_text()
+        assert text.startswith(f"# {name[:4]} "), name
+        assert "**Enforced by**" in text, f"{name} names nothing that enforces it"
+
+
+def test_the_files_that_adrs_name_exist() -> None:
+    for name in ADRS:
+        for path in re.findall(r"`((?:tests|benchmarks|tools)/[\w/.]+\.(?:py|sh|ini))`", (ROOT / "docs/adr" / name).read_text()):
+            assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+def test_every_plugin_group_and_every_error_is_documented() -> None:
+    groups = {value for name, value in vars(plugins).items() if name.isupper() and isinstance(value, str)}
+    assert groups
+    settings, errors = ((ROOT / "docs/reference" / name).read_text() for name in ("settings.md", "errors.md"))
+    assert all(f"`{group}`" in settings for group in groups)
+    assert all(f"`{category.value}`" in errors for category in ErrorCategory)
 
 
 def test_the_reference_is_what_the_program_says() -> None:

@@ -222,7 +222,8 @@ def test_a_trail_that_was_written_anew_is_found(row: int, rewritten: bool) -> No
                 fields |= {"previous": previous} | ({"actor": "nobody"} if fields["place"] == place else {})
                 previous = fields["digest"] = digest_of(AuditRow(**fields))
                 connection.execute(
-                    "UPDATE audit SET actor = :actor, previous = :previous, digest = :digest WHERE place = :place", fields
+                    "UPDATE audit SET actor = :actor, previous = :previous, digest = :digest WHERE place = :place",
+                    fields,
                 )
 
     verdict = _after(attack)

@@ -18,9 +18,9 @@ from windlass.content.options import AskOptions
 from windlass.content.store import Contents, Item, Segment
 from windlass.content.support import support
 from windlass.errors import ErrorCategory, InputError, UpstreamError
-from windlass.gateway import passages
+from windlass.gateway import prompt
 from windlass.gateway.gateway import AUTO, Gateway, Request
-from windlass.gateway.passages import Excerpt, Material
+from windlass.gateway.prompt import Excerpt, Material
 from windlass.ledger import ids
 from windlass.ledger.ledger import Ledger
 from windlass.memory.retrieval import Hit, Results, search
@@ -155,7 +155,7 @@ class Ask:
         async for _ in reply.chunks:
             pass
         transit = reply.transit
-        shown, dropped = verify(passages.quotes(transit.tally.text), sources, self._options.quotes)
+        shown, dropped = verify(prompt.quotes(transit.tally.text), sources, self._options.quotes)
         call, outcome = transit.call.id, transit.outcome
         if outcome is None or outcome.error:
             cause = ErrorCategory(outcome.error) if outcome else None
@@ -213,7 +213,7 @@ class Ask:
         return found
 
 
-def verify(quoted: Sequence[passages.Quoted], sources: Sequence[Source], limit: int) -> tuple[tuple[Quote, ...], int]:
+def verify(quoted: Sequence[prompt.Quoted], sources: Sequence[Source], limit: int) -> tuple[tuple[Quote, ...], int]:
     """The quotes that hold, at most `limit`, and how many did not.
 
     A quote holds if the passage it names was offered and its words stand, letter for letter, in the stored segment
@@ -263,7 +263,7 @@ def _covered(segment: str, chunk: str) -> str:
 def _request(question: str, offered: Sequence[Excerpt], model: str) -> bytes:
     messages = [
         {"role": "system", "content": INSTRUCTION},
-        {"role": "user", "content": passages.render(Material(question, tuple(offered)))},
+        {"role": "user", "content": prompt.render(Material(question, tuple(offered)))},
     ]
     return msgspec.json.encode({"model": model, "messages": messages})
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 from windlass.gateway.admission import Admission
 from windlass.gateway.compose import estimate_tokens
-from windlass.gateway.features import FEATURISER, features
 from windlass.gateway.options import GatewayOptions, ModelOptions
+from windlass.gateway.prompt import FEATURISER, features
 from windlass.gateway.provider import EVENT_STREAM, Provider, ProviderReply, ProviderRequest, Providers
 from windlass.gateway.relay import GONE, Incoming, Once, Record, Stream, ending, whole
 from windlass.gateway.wire import Chat, Tally, parse_chat

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import UpstreamError, WindlassError, classify
-from windlass.gateway import passages
+from windlass.gateway import prompt
 from windlass.gateway.compose import completion
 from windlass.gateway.options import ModelOptions
-from windlass.gateway.passages import Excerpt, Material
+from windlass.gateway.prompt import Excerpt, Material
 from windlass.gateway.provider import ProviderReply, ProviderRequest
 from windlass.memory.embedder import Embedder
 from windlass.stats.sentences import sentences
@@ -64,7 +64,7 @@ class Local:
         self._clock = clock
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
-        material = passages.read(request.chat.messages)
+        material = prompt.read(request.chat.messages)
         try:
             text = await asyncio.to_thread(answer, material, self._rankers[request.model], request.model)
         except WindlassError as exc:
@@ -85,7 +85,7 @@ def answer(material: Material, rank: Ranker, model: str) -> str:
     order = np.argsort(-worth, kind="stable")[:QUOTES]
     best = worth[order[0]]
     kept = [candidates[place] for place in order if worth[place] >= best * KEPT_SHARE or place == order[0]]
-    lines = [passages.quote(candidate.text, candidate.excerpt) for candidate in kept]
+    lines = [prompt.quote(candidate.text, candidate.excerpt) for candidate in kept]
     return "\n".join((f"Extractive answer by {model}: sentences quoted word for word, nothing rephrased.", *lines))
 
 

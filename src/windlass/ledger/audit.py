@@ -133,6 +133,8 @@ class Audit:
         """Call this every minute: full blocks are sealed and signed at once, the rest every `every_s` seconds."""
         due = self._clock() - self._signed_at >= self._every_s
         sealed = self.seal(whole=not due)
+        if self._stopping.is_set():
+            return  # `stop` signs, and the database may be closed after it
         if sealed or (due and self._head() > self._signed_place()):
             self.checkpoint()
         elif due:

@@ -133,22 +133,25 @@ class MemoryLedger:
         return tuple(sorted(found, key=lambda body: body.role, reverse=True))
 
     def erase(self, erasure: Erasure) -> int:
-        scope = erasure.scope
-        place = next((seq for seq, record in self._entries if record == erasure), 0)
-        earlier = [record for seq, record in self._entries if seq < place and isinstance(record, Call)]
-        mine = [call for call in earlier if call.scope == scope and call.user]
-        theirs = [call for call in mine if user_digest(scope, call.user) == erasure.user]
+        theirs = self._calls_before(erasure)
         ids = {call.id for call in theirs}
         above = ids | {call.parent for call in theirs if call.parent}
-        gone = [key for key, body in self._bodies.items() if body.call in ids and body.scope == scope]
+        gone = [key for key, body in self._bodies.items() if body.call in ids and body.scope == erasure.scope]
         for key in gone:
             del self._bodies[key]
         changed = 0
         for at, (seq, record) in enumerate(self._entries):
-            cleared = _cleared(record, ids, above) if record.scope == scope else record
+            cleared = _cleared(record, ids, above) if record.scope == erasure.scope else record
             changed += cleared != record
             self._entries[at] = Entry(seq, cleared)
         return len(gone) + changed
+
+    def _calls_before(self, erasure: Erasure) -> list[Call]:
+        """The calls of the erasure's user that stand before it."""
+        place = next((seq for seq, record in self._entries if record == erasure), 0)
+        calls = [record for seq, record in self._entries if seq < place and isinstance(record, Call)]
+        mine = [call for call in calls if call.scope == erasure.scope and call.user]
+        return [call for call in mine if user_digest(call.scope, call.user) == erasure.user]
 
     def prune(self, now: float) -> int:
         gone = [key for key, body in self._bodies.items() if body.expires_at <= now]

@@ -58,17 +58,25 @@ def to_row(record: LedgerRecord) -> Row:
         value = row[place]
         row[place] = _json(record, form.names[place], value) if value else _NOTHING.get(type(value), "null")
     try:
-        joined = "".join([row[place] for place in form.texts])
-        good = (joined.isascii() or bool(joined.encode())) and "\x00" not in joined
-        for place in form.reals:
-            good = good and (row[place] is None or -1e300 < row[place] < 1e300)
-        for place in form.wholes:
-            good = good and -(2**63) <= row[place] < 2**63
+        good = _storable_as(form, row)
     except (TypeError, UnicodeEncodeError):
         good = False
     if not good:
         _explain(record, form, row)
     return row
+
+
+def _storable_as(form: _Form, row: Row) -> bool:
+    """Whether each column can take its value. TypeError, UnicodeEncodeError where one is of a wrong type or encoding."""
+    joined = "".join([row[place] for place in form.texts])
+    if not joined.isascii():
+        joined.encode()
+    good = "\x00" not in joined
+    for place in form.reals:
+        good = good and (row[place] is None or -1e300 < row[place] < 1e300)
+    for place in form.wholes:
+        good = good and -(2**63) <= row[place] < 2**63
+    return good
 
 
 def context_row(decision: Decision) -> Row:

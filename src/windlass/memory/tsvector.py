@@ -58,7 +58,7 @@ _PHRASE = sa.text(
 )
 
 
-class _Held(NamedTuple):
+class _Terms(NamedTuple):
     """The chunks that hold one term: how often, and how many words each has."""
 
     ids: Ids
@@ -66,7 +66,7 @@ class _Held(NamedTuple):
     lengths: Scores
 
 
-_NONE = _Held(np.empty(0, np.int64), np.empty(0), np.empty(0))
+_NONE = _Terms(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
 class TsVector:
@@ -145,12 +145,12 @@ def _lexemes(connection: sa.Connection, asked: Sequence[str]) -> dict[str, tuple
     return {term: tuple(lexeme for _, lexeme in sorted(parts)) for term, parts in found.items()}
 
 
-def _holders(connection: sa.Connection, collection: int, lexemes: Iterable[str]) -> dict[str, _Held]:
+def _holders(connection: sa.Connection, collection: int, lexemes: Iterable[str]) -> dict[str, _Terms]:
     """For each lexeme the chunks that hold it."""
     wanted = sorted(lexemes)
     given = {"collection": collection, "queries": [_quoted(lexeme) for lexeme in wanted]}
     return {
-        wanted[place - 1]: _Held(np.array(ids, np.int64), _times(np.array(ranks)), np.array(lengths, float))
+        wanted[place - 1]: _Terms(np.array(ids, np.int64), _times(np.array(ranks)), np.array(lengths, float))
         for place, ids, lengths, ranks in (connection.execute(_HOLDERS, given) if wanted else ())
     }
 
@@ -164,7 +164,7 @@ def _times(ranks: Scores) -> Scores:
     return np.searchsorted(_BETWEEN, ranks).astype(float) + 1.0
 
 
-def _phrase(connection: sa.Connection, collection: int, parts: Sequence[str]) -> _Held:
+def _phrase(connection: sa.Connection, collection: int, parts: Sequence[str]) -> _Terms:
     """The chunks in which `parts` follow each other."""
     given = {"collection": collection, "phrase": " <-> ".join(map(_quoted, parts)), "lexemes": list(parts)}
     places: dict[int, dict[str, set[int]]] = defaultdict(dict)
@@ -178,10 +178,10 @@ def _phrase(connection: sa.Connection, collection: int, parts: Sequence[str]) ->
         )
         for chunk in ids
     ]
-    return _Held(np.array(ids, np.int64), np.array(times, float), np.array([lengths[chunk] for chunk in ids], float))
+    return _Terms(np.array(ids, np.int64), np.array(times, float), np.array([lengths[chunk] for chunk in ids], float))
 
 
-def _weight(held: _Held, mean_length: float) -> Scores:
+def _weight(held: _Terms, mean_length: float) -> Scores:
     """The factor of BM25 that grows with how often a chunk holds a term
     (Robertson and Zaragoza 2009, doi 10.1561/1500000019, eq. 3.15 with the k1 + 1 of FTS5)."""
     return held.times * (K1 + 1) / (held.times + K1 * (1 - B + B * held.lengths / mean_length))

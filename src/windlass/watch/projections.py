@@ -11,8 +11,8 @@ import structlog
 from windlass.errors import PolicyError
 from windlass.ledger.ledger import ALL, Ledger, Snapshot
 from windlass.ledger.retention import BASE
-from windlass.policies.loop import Loop
 from windlass.policies.credit import Credit
+from windlass.policies.loop import Loop
 from windlass.policies.replay import Learner, erased
 from windlass.policies.rollout import Change, RollBack
 from windlass.records import Erasure

@@ -18,10 +18,10 @@ from windlass.content.ask import INSTRUCTION, MAX_QUESTION_CHARS, Ask, Source, v
 from windlass.content.options import AskOptions
 from windlass.content.store import Item, Segment
 from windlass.errors import InputError, ModelUnknown, UpstreamError
-from windlass.gateway import passages
+from windlass.gateway import prompt
 from windlass.gateway.local import FAST
 from windlass.gateway.options import ModelOptions
-from windlass.gateway.passages import Excerpt, Quoted
+from windlass.gateway.prompt import Excerpt, Quoted
 from windlass.gateway.provider import ProviderReply, ProviderRequest
 from windlass.ledger.ledger import ALL
 from windlass.records import Call, Decision, Scope
@@ -46,7 +46,7 @@ class Tampering(Scripted):
         self.seen: list[passages.Material] = []
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
-        self.seen.append(passages.read(request.chat.messages))
+        self.seen.append(prompt.read(request.chat.messages))
         text = "\n".join(f"> {quote.text} [{quote.passage}]" for quote in self.reply)
         body = {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}
         scripted = Scripted(json.dumps(body).encode(), status=self.status)
@@ -268,7 +268,7 @@ async def test_one_item_can_be_asked_alone(ask: Ask, runtime: Runtime) -> None:
 async def test_a_reply_of_many_spaces_does_not_stop_the_loop(ask: Ask) -> None:
     """A pattern that tries every split of a run of spaces takes time with the square of its length."""
     started = time.process_time()
-    assert passages.quotes("> a" + " " * 20_000 + "b") == ()
+    assert prompt.quotes("> a" + " " * 20_000 + "b") == ()
     assert time.process_time() - started < 0.2
 
 

@@ -326,7 +326,9 @@ def test_a_line_that_a_crash_cut_off_is_no_finding_and_is_mended(audit: Audit, d
     assert checked(audit, db).checkpoints == 2
 
 
-def test_a_crash_between_row_and_line_is_no_finding(audit: Audit, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_between_row_and_line_is_no_finding(
+    audit: Audit, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     audit.checkpoint()
     with monkeypatch.context() as patched:
         patched.setattr(audit.checkpoints, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))

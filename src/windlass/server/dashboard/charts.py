@@ -95,6 +95,21 @@ def share(part: float) -> Markup:
     )
 
 
+def span(ident: str, first_byte_ms: float, latency_ms: float) -> Markup:
+    """How a call's time was spent: waiting for the first byte, then receiving; ms."""
+    whole = max(latency_ms, first_byte_ms) or 1.0
+    wait = percent(first_byte_ms / whole)
+    return picture(
+        f"span-{ident}",
+        "How the time was spent",
+        f"{words.ms(first_byte_ms)} until the first byte, {words.ms(latency_ms)} in all",
+        element("rect", x="0", y=4, width="100%", height=12, rx=3, class_="fill"),
+        element("rect", x="0", y=4, width=wait, height=12, rx=3, class_="waited"),
+        class_="span",
+        height=20,
+    )
+
+
 def nice(value: float) -> float:
     """The next of 1, 2, 4, 6, 8, 10 times a power of ten: an axis that ends there has a round mark at its middle too.
 

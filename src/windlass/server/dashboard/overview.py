@@ -60,7 +60,7 @@ def _view(site: Site, request: Request, scope: Scope, picked: Range, before: str
     return {
         "head": head,
         "chosen": picked,
-        "ranges": RANGES,
+        "ranges": [(one, address("/", {"range": one.name})) for one in RANGES],
         "totals": totals,
         "decisions": decisions,
         "feedback": feedback,

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from windlass.errors import AccessError, RequestError, WindlassError, classify
 from windlass.runtime import Runtime
 from windlass.server import asgi
-from windlass.server.dashboard import asking, overview
+from windlass.server.dashboard import asking, calls, onecall, overview
 from windlass.server.dashboard.events import Streams
 from windlass.server.dashboard.forms import form_of
 from windlass.server.dashboard.site import Safe, Site
@@ -29,6 +29,9 @@ def dashboard(runtime: Runtime, *, stopping: Callable[[], bool] = lambda: False)
     app = Starlette(
         routes=[
             Route("/", partial(overview.page, site)),
+            Route("/calls", partial(calls.page, site)),
+            Route("/calls/{id}", partial(onecall.page, site)),
+            Route("/calls/{id}/feedback", partial(onecall.feedback, site), methods=["POST"]),
             Route("/ask", partial(asking.page, site)),
             Route("/feedback", partial(asking.feedback, site), methods=["POST"]),
             Route("/events", _Events(site, Streams(runtime, stopping)), methods=["GET"]),

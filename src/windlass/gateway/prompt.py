@@ -1,4 +1,4 @@
-"""How passages travel inside a chat message, and how a quote points back at one.
+"""What a prompt holds: its question, the passages that travel inside it, and the numbers that routing sees of it.
 
 A message that carries passages is JSON: `{"question": ..., "passages": [{"id": "p1", "title": ..., "at": "00:07:10",
 "speaker": ..., "text": ...}]}`. JSON strings cannot be broken out of, so what a transcript says stays inside its
@@ -7,13 +7,18 @@ passage. A reply quotes with one line per quote: `> the words, exactly [p1]`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
 import msgspec
 
-from windlass.gateway.wire import Message
+from windlass.gateway.wire import Chat, Message
+from windlass.records import ContextValue
 
+FEATURISER = "lexical@1"
+_ASKING = ("why", "how", "what", "who", "when")
+_READ_CHARS = 20_000
 _ID = re.compile(r"p\d{1,4}")
 
 
@@ -90,3 +95,20 @@ def _material(text: str) -> Material | None:
 
 def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def features(chat: Chat) -> dict[str, ContextValue]:
+    """The named context of the `model` point for one chat request: lexical, all in [0, 1] or nearly so; no text."""
+    material = read(chat.messages)
+    question = material.question[:_READ_CHARS].lower()
+    asked = question.split()
+    context: dict[str, ContextValue] = {
+        "log_chars": math.log1p(sum(len(message.text) for message in chat.messages)) / 12,
+        "log_question_words": math.log1p(len(asked)) / 6,
+        "messages": min(len(chat.messages), 20) / 20,
+        "passages": min(len(material.passages), 20) / 20,
+        "mean_word_chars": min(sum(map(len, asked)) / max(1, len(asked)), 20) / 10,
+        "digits": sum(character.isdigit() for character in question) / max(1, len(question)),
+        "stream": float(chat.stream),
+    }
+    return context | {f"asks_{word}": float(word in asked) for word in _ASKING}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.gateway.features import features
+from windlass.gateway.prompt import features
 from windlass.gateway.wire import Chat, parse_chat
 from windlass.records import ContextValue
 
