@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install what the scenarios need (a browser, its driver's Python package, PostgreSQL, the openai client) and run them.
+# Install what the scenarios need (a browser, its driver's Python package, PostgreSQL, openai for Python and Node.js),
+# and run them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -13,4 +14,5 @@ if ((${#missing[@]})); then
   $sudo apt-get update -qq >/dev/null
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
+"$bin/python" -m tests.scenario.javascript
 exec "$bin/python" -m pytest tests/scenario "$@"

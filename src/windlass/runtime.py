@@ -21,6 +21,7 @@ from windlass.content.ingest import VECTORS, Ingest
 from windlass.content.store import Contents
 from windlass.errors import FolderBusy, InputError, LedgerError, PolicyError, SettingsError, WindlassError
 from windlass.gateway.admission import Admission
+from windlass.gateway.embeddings import Embeddings
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Gateway
 from windlass.gateway.local import Local
@@ -104,6 +105,7 @@ class Runtime:
             options=settings.gateway,
             clock=clock,
         )
+        self.embeddings = Embeddings(self.gateway.admission, every, self.ledger, settings.gateway, clock)
         self.ask = Ask(self.gateway, self.ledger, self.loop, self.memory, self.contents, settings.ask, clock)
         self._unfinished = settings.home / ("runs.unfinished" if worker == MAIN else f"runs.{worker}.unfinished")
         self._starting = threading.Lock()

@@ -9,6 +9,7 @@ an owner is found by reflection: one that this file does not know fails the firs
 from __future__ import annotations
 
 import asyncio
+import html
 import importlib
 import inspect
 import itertools
@@ -22,9 +23,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, quote_plus
 
 import msgspec
 import pytest
+from markupsafe import escape
 from tests.golden.application import NOW, Inline, chat, inline_ingest, key, opened
 from tests.golden.application import Client as ApiClient
 from tests.unit.memory.conftest import BagOfWords
@@ -207,6 +210,7 @@ OTHERS: dict[str, str] = {
     **{f"Projections.{name}": "the folds" for name in ("catch_up", "choices", "erase", "keep", "prune_contexts")},
     **{f"Projections.{name}": "the folds" for name in ("replay", "restore", "snapshots")},
     **{f"Rollups.{name}": "the fold" for name in ("clear", "credited", "flush", "fold", "look")},
+    **{f"Providers.{name}": "of the settings" for name in ("embedders", "embedding")},
     "Overview.cursor": "how far the fold is",
     **{f"Providers.{name}": "of the settings" for name in ("close", "find", "names", "owner", "routable")},
     "Ingest.status": "by the id of a run; probed through /api/progress",
@@ -219,8 +223,25 @@ PRIVATE_MODULES = {
     "windlass.memory.rows": "the statements of one room, behind Memory",
     "windlass.testing": "hands on what other modules define",
 }
-PAGES = {"/", "/ask", "/feedback", "/events", "/login", "/logout", "/static/{name}"}
-ENDPOINTS = {"/v1/chat/completions", "/v1/models", "/v1/feedback", "/healthz"}
+SHOWN = ("/", "/ask", "/calls", "/calls/{id}")
+"""The pages that show a tenant's rows; `_page` asks them with each of `QUERY`."""
+QUERY = (
+    "text",
+    "model",
+    "provider",
+    "error",
+    "endpoint",
+    "user",
+    "before",
+    "range",
+    "q",
+    "a",
+    "said",
+    "point",
+    "policy",
+)
+PAGES = {*SHOWN, "/calls/{id}/feedback", "/feedback", "/events", "/login", "/logout", "/static/{name}"}
+ENDPOINTS = {"/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/feedback", "/healthz"}
 ASKED = {"ask", "ingest", "progress", "calls", "decisions", "doctor", "snapshots", "mode", "rollback", "forget"}
 _OWNED = re.compile(r"\b(Scope|AnyScope|Caller)\b")
 
@@ -381,7 +402,7 @@ async def _write(world: World, scope: Scope, secret: str, word: str, figure: int
     file.write_text(f"# {word}\n\n{word}: The {word} capstan holds {figure} ropes in the harbour.\n")
     batch = await asyncio.to_thread(world.ingest.submit, scope, [file])
     asked = await runtime.ask.ask(f"How many ropes does the {word} capstan hold?", scope)
-    world.answers.keep(scope, asked)
+    await world.answers.keep(scope, asked)
     await runtime.caught_up()
     names = [row.id for row in rows] + [f"run_{word}", f"answer_{word}", f"point_{word}"]
     world.known += [*names, call, batch.run, *batch.items, asked.id, item_id(file.read_bytes())]
@@ -404,7 +425,7 @@ async def _world(folder: Path, chance: Chance, *, planted: bool) -> AsyncIterato
         runtime._ingest = ingest
         app = Windlass(runtime, dashboard=dashboard(runtime))
         audit = Audit(runtime.db, folder / "audit", clock=runtime.clock)
-        world = World(runtime, ingest, audit, MemoryLedger(), Answers(), app)
+        world = World(runtime, ingest, audit, MemoryLedger(), Answers(runtime.ledger, runtime.clock), app)
         await _write(world, RIVAL, "secret-rival", "plain", 12, folder)
         world.known.clear()
         if planted:
@@ -518,6 +539,7 @@ def _leaks(said: str, *asked: str) -> str:
 
 def _forms(text: str) -> Iterator[str]:
     """How a text may come back: as it was, with its escapes, as a page or a header shows it."""
+    yield from (html.escape(text), str(escape(text)), quote(text), quote_plus(text), quote(text, safe=""))
     yield from (text, repr(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], " ".join(text.split()))
     yield " ".join(text.encode("ascii", "ignore").decode().split())
 
@@ -621,7 +643,7 @@ def _owners_state(world: World) -> str:
 
 def _door(page: str) -> str:
     """A page or an answer without what changes by itself: the head of the ledger is the process's, not a tenant's."""
-    return re.sub(r'"head":\d+|(?<=id: )\d+|(?<=data: )\d+|/static/[^"]+', "", page)
+    return re.sub(r'"head":\d+|data-head="\d+"|/static/[^"]+|"snapshot":\d+|there are: [\d, ]+', "", page)
 
 
 async def _calls(world: World, probe: Probe) -> str:
@@ -643,12 +665,12 @@ async def _ingesting(world: World, probe: Probe) -> str:
     return await _api(world, "ingest", {"paths": [probe.text or "x"]})
 
 
-async def _examining(world: World, probe: Probe) -> str:
+async def _examining(world: World, _probe: Probe) -> str:
     report = await _api(world, "doctor", {"replay": False})
     return re.sub(r'"[^"]*(?:planted|bare)[^"]*"', "", report)  # the two worlds' own folders
 
 
-async def _snapshots(world: World, probe: Probe) -> str:
+async def _snapshots(world: World, _probe: Probe) -> str:
     return await _api(world, "snapshots", {})
 
 
@@ -656,7 +678,8 @@ async def _deciding(world: World, probe: Probe) -> str:
     """The rival's own policies are switched and rolled back, whatever the owner's do."""
     point = probe.text if probe.number % 3 == 0 else "answer"
     if probe.number % 2:
-        return await _api(world, "rollback", {"point": point, "snapshot": probe.number % 5, "reason": probe.text})
+        said = await _api(world, "rollback", {"point": point, "snapshot": probe.number % 5, "reason": probe.text})
+        return re.sub(r"(?<=snapshot=)\d+", "", said)  # snapshots have places in the order of all rows
     mode = ("off", "shadow", "live", "settings")[probe.number // 2 % 4]
     return await _api(world, "mode", {"point": point, "mode": mode, "reason": probe.text})
 
@@ -666,7 +689,7 @@ async def _forgetting(world: World, probe: Probe) -> str:
     return await _api(world, "forget", {"user": probe.text or "x", "reason": "asked to"})
 
 
-async def _models(world: World, probe: Probe) -> str:
+async def _models(world: World, _probe: Probe) -> str:
     response = await ApiClient(world.app, bearer="secret-rival").get("/v1/models")
     return response.body.decode()
 
@@ -688,6 +711,13 @@ async def _chatting(world: World, probe: Probe) -> str:
     return f"{response.status} {response.json.get('choices')}"
 
 
+async def _embedding(world: World, probe: Probe) -> str:
+    """Vectors are made of what was sent, and of nothing that is kept."""
+    wanted = {"model": "auto" if probe.number % 2 else "windlass-minilm", "input": probe.text}
+    response = await ApiClient(world.app, bearer="secret-rival").post("/v1/embeddings", wanted)
+    return f"{response.status} {response.body.decode()}"
+
+
 async def _rating(world: World, probe: Probe) -> str:
     said = {"target": probe.text, "kind": "rating", "value": 0.0, "id": f"spite_{probe.number}"}
     response = await ApiClient(world.app, bearer="secret-rival").post("/v1/feedback", said)
@@ -695,21 +725,23 @@ async def _rating(world: World, probe: Probe) -> str:
 
 
 async def _page(world: World, probe: Probe) -> str:
-    from urllib.parse import quote
+    text, number = quote(probe.text, safe="", errors="replace"), probe.number // 2
+    where = SHOWN[number % len(SHOWN)].replace("{id}", text or "x")
+    asked = f"?range=all&{QUERY[number // len(SHOWN) % len(QUERY)]}={text}" if number % 5 else ""
+    page = await world.signed_in[("rival", "looker")[probe.number % 2]].get(where + asked)
+    return _door(f"{page.status} {page.headers.get('location', '')} {page.body}")
 
-    text = quote(probe.text, errors="replace")
-    ask = (
-        "/",
-        "/?range=all",
-        f"/?range={text}",
-        f"/?model={text}",
-        f"/ask?a={text}",
-        f"/ask?a={text}&q={text}",
-        "/ask",
+
+async def _saying(world: World, probe: Probe) -> str:
+    """What the pages let a visitor say of one of the owner's calls or answers."""
+    visitor = world.signed_in["looker"]
+    token = (await visitor.get("/")).form("/logout")["token"]
+    form = {"token": token, "kind": "complaint", "comment": "spite", "nonce": "0" * 16, "answer": probe.text}
+    where = (
+        f"/calls/{quote(probe.text, safe='', errors='replace') or 'x'}/feedback" if probe.number % 2 else "/feedback"
     )
-    visitor = world.signed_in[("rival", "looker")[probe.number % 2]]
-    page = await visitor.get(ask[probe.number % len(ask)])
-    return _door(f"{page.status} {page.text}")
+    page = await visitor.post(where, form)
+    return _door(f"{page.status} {page.headers.get('location', '')} {page.body}")
 
 
 DOORS = (

@@ -2,11 +2,13 @@
 
 `local/quotes-fast` ranks sentences with BM25 (Robertson & Zaragoza 2009, eq. 3.15; k1 = 1.2, b = 0.75);
 `local/quotes-semantic` ranks them by cosine between MiniLM embeddings. Both say that they are extractive.
+`all-minilm-l6-v2` turns texts into vectors: the first 256 tokens of a text, 384 numbers, length 1.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import math
 import re
 from collections import Counter
@@ -16,18 +18,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from windlass.errors import UpstreamError, WindlassError, classify
+from windlass.errors import RequestError, UpstreamError, WindlassError, classify
 from windlass.gateway import prompt
-from windlass.gateway.compose import completion
+from windlass.gateway.compose import completion, estimate_tokens
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.prompt import Excerpt, Material
-from windlass.gateway.provider import ProviderReply, ProviderRequest
+from windlass.gateway.provider import JSON, EmbeddingRequest, ProviderReply, ProviderRequest
+from windlass.gateway.relay import Once
 from windlass.memory.embedder import Embedder
 from windlass.stats.sentences import sentences
 from windlass.stats.stopwords import STOP_WORDS
 
 FAST = "local/quotes-fast"
 SEMANTIC = "local/quotes-semantic"
+EMBEDDING = "all-minilm-l6-v2"
 QUOTES = 3
 MIN_WORDS = 5
 MAX_SENTENCES = 600
@@ -37,6 +41,7 @@ PENALTY = 2.0
 KEPT_SHARE = 0.5
 STOP_SHARE = 0.5  # what function words count: "why ... because" tells a little, but less than what is asked about
 EMBEDDED = 32
+TOGETHER = 64  # texts embedded in one go, some 3 s at most: a client that leaves stops the rest
 _WORD = re.compile(r"\w+")
 
 Ranker = Callable[[str, Sequence[str]], NDArray[np.float64]]
@@ -51,7 +56,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Local:
-    """The provider of the local models. Without an embedder only `local/quotes-fast` is offered."""
+    """The provider of the local models. Without an embedder only `local/quotes-fast` is offered, and no vectors."""
 
     name = "local"
     local = True
@@ -61,6 +66,8 @@ class Local:
         if embedder is not None:
             self._rankers[SEMANTIC] = _cosine(embedder)
         self.models = tuple(ModelOptions(name=name) for name in self._rankers)
+        self.embedding_models = () if embedder is None else (ModelOptions(name=EMBEDDING),)
+        self._embedder = embedder
         self._clock = clock
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
@@ -71,8 +78,47 @@ class Local:
             raise UpstreamError(f"model {request.model} failed: {exc}", category=classify(exc)) from exc
         return completion(request, text, int(self._clock()))
 
+    async def embed(self, request: EmbeddingRequest) -> ProviderReply:
+        """Vectors as float32 little-endian where the request asks for base64. Tokens are estimates."""
+        assert self._embedder is not None, "offered only with an embedder"
+        wanted, texts = request.input, _texts(request, self._embedder.dimensions)
+        items: list[bytes] = []
+        for start in range(0, len(texts), TOGETHER):
+            try:
+                vectors = await self._embedder.aembed(texts[start : start + TOGETHER])
+            except WindlassError as exc:
+                raise UpstreamError(f"model {request.model} failed: {exc}", category=classify(exc)) from exc
+            items += (_item(start + row, vector, wanted.base64) for row, vector in enumerate(vectors))
+        tokens = sum(map(estimate_tokens, texts))
+        usage = msgspec.json.encode({"prompt_tokens": tokens, "total_tokens": tokens})
+        named = msgspec.json.encode(request.model)
+        body = b'{"object":"list","data":[%b],"model":%b,"usage":%b}' % (b",".join(items), named, usage)
+        return ProviderReply(200, JSON, Once(body))
+
     async def close(self) -> None:
         """Nothing is held open."""
+
+
+def _texts(request: EmbeddingRequest, dimensions: int) -> tuple[str, ...]:
+    """The texts to embed. RequestError where they are tokens, empty, or to become vectors of another length."""
+    texts, wanted = request.input.texts, request.input.dimensions
+    if texts is None:
+        remedy = "send the text itself (langchain-openai: check_embedding_ctx_length=False)"
+        raise RequestError(
+            f"model {request.model} reads no token numbers of another tokenizer; {remedy}", param="input"
+        )
+    if "" in texts:
+        raise RequestError(f"input {texts.index('')} is empty; leave it out", param="input")
+    if wanted not in (None, dimensions):
+        raise RequestError(
+            f"dimensions is {wanted}; {request.model} has {dimensions}, leave it out", param="dimensions"
+        )
+    return texts
+
+
+def _item(index: int, vector: NDArray[np.float32], as_base64: bool) -> bytes:
+    embedding = base64.b64encode(vector.astype("<f4").tobytes()).decode() if as_base64 else vector.tolist()
+    return msgspec.json.encode({"object": "embedding", "index": index, "embedding": embedding})
 
 
 def answer(material: Material, rank: Ranker, model: str) -> str:

@@ -9,20 +9,24 @@ import aiohttp
 
 from windlass.errors import ErrorCategory, UpstreamError, classify
 from windlass.gateway.options import ModelOptions, ProviderOptions
-from windlass.gateway.provider import JSON, ProviderReply, ProviderRequest
+from windlass.gateway.provider import JSON, EmbeddingRequest, ProviderReply, ProviderRequest
 
 _KEPT_HEADERS = ("retry-after", "x-request-id")
 
 
 class OpenAICompatible:
-    """A provider behind a base URL. Connections are kept open; no redirect is followed, no proxy is guessed."""
+    """A provider behind a base URL. Connections are kept open; no redirect is followed, no proxy is guessed.
+
+    Each of its models may be asked for vectors; the upstream says which of them makes any.
+    """
 
     local = False
 
     def __init__(self, options: ProviderOptions, api_key: str = ""):
         self.name = options.name
         self.models: tuple[ModelOptions, ...] = options.models
-        self._url = options.base_url.rstrip("/") + "/chat/completions"
+        self.embedding_models = options.models
+        self._url = options.base_url.rstrip("/")
         self._first_byte_s = options.first_byte_timeout_s
         self._idle_s = options.idle_timeout_s
         self._timeout = aiohttp.ClientTimeout(total=None, connect=options.connect_timeout_s)
@@ -32,11 +36,17 @@ class OpenAICompatible:
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
+        return await self._post("/chat/completions", request.body)
+
+    async def embed(self, request: EmbeddingRequest) -> ProviderReply:
+        return await self._post("/embeddings", request.body)
+
+    async def _post(self, path: str, body: bytes) -> ProviderReply:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
             )
-        posted = self._session.post(self._url, data=request.body, headers=self._headers, allow_redirects=False)
+        posted = self._session.post(self._url + path, data=body, headers=self._headers, allow_redirects=False)
         try:
             async with asyncio.timeout(self._first_byte_s):
                 response = await posted

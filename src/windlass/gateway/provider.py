@@ -1,14 +1,17 @@
-"""The Provider contract: one upstream that answers chat requests with bytes in OpenAI's dialect."""
+"""The Provider contract: one upstream that answers chat requests with bytes in OpenAI's dialect.
+
+A provider that turns texts into vectors as well also keeps `Embeds`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from windlass.errors import ModelUnknown
 from windlass.gateway.options import ModelOptions
-from windlass.gateway.wire import Chat
+from windlass.gateway.wire import Chat, EmbeddingInput
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
@@ -22,6 +25,16 @@ class ProviderRequest:
     model: str
     body: bytes
     chat: Chat
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """One embeddings request on its way up. `body` is what goes over the wire, `input` the same read."""
+
+    call: str
+    model: str
+    body: bytes
+    input: EmbeddingInput
 
 
 class Chunks(Protocol):
@@ -61,17 +74,38 @@ class Provider(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class Embeds(Provider, Protocol):
+    """A provider that turns texts into vectors as well. `embed` fails as `send` does."""
+
+    @property
+    def embedding_models(self) -> tuple[ModelOptions, ...]:
+        """Those that may be asked for vectors."""
+        ...
+
+    async def embed(self, request: EmbeddingRequest) -> ProviderReply:
+        """RequestError, before any work, for input that the model cannot take."""
+        ...
+
+
 class Providers:
     """All models that calls may name, each with the provider that answers for it."""
 
     def __init__(self, providers: Iterable[Provider]):
         self._providers = tuple(providers)
         self._by_model: dict[str, tuple[Provider, ModelOptions]] = {}
+        self._embedding: dict[str, tuple[Embeds, ModelOptions]] = {}
         for provider in self._providers:
             for model in provider.models:
                 if model.name in self._by_model:
                     raise ModelUnknown(f"two providers offer a model named {model.name!r}; rename one in windlass.toml")
                 self._by_model[model.name] = (provider, model)
+            if isinstance(provider, Embeds):
+                self._embedding |= {
+                    model.name: (provider, model)
+                    for model in provider.embedding_models
+                    if model.name not in self._embedding
+                }
 
     def names(self) -> tuple[str, ...]:
         """Every model, in the order of the settings."""
@@ -93,6 +127,21 @@ class Providers:
         except KeyError:
             known = ", ".join(("auto", *self._by_model))
             raise ModelUnknown(f"model {model[:80]!r} is not configured; known models: {known}") from None
+
+    def embedders(self) -> tuple[str, ...]:
+        """Every model that may be asked for vectors."""
+        return tuple(self._embedding)
+
+    def embedding(self, model: str) -> tuple[Embeds, ModelOptions]:
+        """Who embeds for `model`. `auto` is the one that runs in this process: vectors of two models do not compare,
+        so there is nothing to choose. ModelUnknown lists what there is.
+        """
+        own = (name for name, (provider, _) in self._embedding.items() if provider.local)
+        name = next(own, model) if model == "auto" else model
+        if name not in self._embedding:
+            known = ", ".join(self._embedding) or "none; `pip install windlass[embeddings]` adds one"
+            raise ModelUnknown(f"model {model[:80]!r} makes no embeddings; models that do: {known}")
+        return self._embedding[name]
 
     async def close(self) -> None:
         """Close every provider's connections."""

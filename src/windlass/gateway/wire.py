@@ -1,18 +1,23 @@
-"""OpenAI's chat dialect, read only as far as needed. What we do not understand stays as the bytes that came.
+"""OpenAI's dialect, read only as far as needed. What we do not understand stays as the bytes that came.
 
-Top-level fields are kept as raw JSON; only `model` is ever replaced. Source: OpenAI API reference, "Chat completions".
+Top-level fields are kept as raw JSON; only `model` is ever replaced. Source: OpenAI API reference, "Chat completions"
+and "Embeddings".
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from windlass.errors import RequestError
 
 DONE = b"[DONE]"
 MOST_TOKENS = 2**40
+MOST_INPUTS = 2048
+"""Texts of one embeddings request (OpenAI API reference, "Create embeddings")."""
+T = TypeVar("T")
 
 
 def text_of(content: Any) -> str:
@@ -51,13 +56,7 @@ class Chat(msgspec.Struct, frozen=True):
 
     def with_model(self, name: str) -> bytes:
         """The request for the model `name`; the very bytes that came where it names it already."""
-        if name == self.model:
-            return self.raw
-        parts = (
-            msgspec.json.encode(key) + b":" + (msgspec.json.encode(name) if key == "model" else bytes(value))
-            for key, value in self.fields.items()
-        )
-        return b"{" + b",".join(parts) + b"}"
+        return self.raw if name == self.model else _renamed(self.fields, name)
 
 
 class _Head(msgspec.Struct):
@@ -67,22 +66,92 @@ class _Head(msgspec.Struct):
     user: str | None = ""
 
 
+class EmbeddingInput(msgspec.Struct, frozen=True):
+    """An embeddings request: what to embed, in which form, and the raw fields for the way on.
+
+    texts: what the input names as text; None where it is token numbers, which only the model itself can read.
+    count: how many vectors are asked for.
+    """
+
+    raw: bytes
+    fields: dict[str, msgspec.Raw]
+    model: str
+    user: str
+    texts: tuple[str, ...] | None
+    count: int
+    base64: bool
+    dimensions: int | None
+
+    def with_model(self, name: str) -> bytes:
+        """The request for the model `name`; the very bytes that came where it names it already."""
+        return self.raw if name == self.model else _renamed(self.fields, name)
+
+
+class _EmbeddingHead(msgspec.Struct):
+    model: str
+    input: str | list[str | int | list[int]]
+    encoding_format: Literal["float", "base64"] | None = "float"
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    user: str | None = ""
+
+
 def parse_chat(body: bytes) -> Chat:
     """Read a chat request. RequestError (400) says which field is at fault."""
+    fields, head = _decoded(body, _Head, "chat completions")
+    user = _user(head.user)
+    if not head.messages:
+        raise RequestError("messages is empty; send at least one message", param="messages")
+    return Chat(body, fields, head.model, bool(head.stream), user, head.messages)
+
+
+def parse_embedding(body: bytes) -> EmbeddingInput:
+    """Read an embeddings request. RequestError (400) says which field is at fault."""
+    fields, head = _decoded(body, _EmbeddingHead, "embeddings")
+    given = [head.input] if isinstance(head.input, str) else head.input
+    kinds = {type(one) for one in given}
+    if len(kinds) > 1:
+        raise RequestError("input mixes texts and tokens; send one kind", param="input")
+    count = 1 if kinds == {int} else len(given)
+    if not 0 < count <= MOST_INPUTS or [] in given:
+        has = "is empty" if count <= MOST_INPUTS else f"has {count} texts"
+        raise RequestError(f"input {has}; send 1 to {MOST_INPUTS} texts, none of them empty", param="input")
+    return EmbeddingInput(
+        raw=body,
+        fields=fields,
+        model=head.model,
+        user=_user(head.user),
+        texts=tuple(one for one in given if isinstance(one, str)) if kinds == {str} else None,
+        count=count,
+        base64=head.encoding_format == "base64",
+        dimensions=head.dimensions,
+    )
+
+
+def _renamed(fields: dict[str, msgspec.Raw], model: str) -> bytes:
+    """The request of these fields for another model."""
+    parts = (
+        msgspec.json.encode(key) + b":" + (msgspec.json.encode(model) if key == "model" else bytes(value))
+        for key, value in fields.items()
+    )
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _decoded(body: bytes, kind: type[T], reference: str) -> tuple[dict[str, msgspec.Raw], T]:
+    """The raw fields of a request, and what is read of it. RequestError (400) where it does not hold."""
     try:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        head = msgspec.json.decode(body, type=_Head)
+        return msgspec.json.decode(body, type=dict[str, msgspec.Raw]), msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
-        raise RequestError(f"{exc}; see the chat completions reference", param=_param(str(exc))) from exc
+        raise RequestError(f"{exc}; see the {reference} reference", param=_param(str(exc))) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise RequestError(f"the body is not JSON: {exc}", code="invalid_json") from exc
     except RecursionError as exc:
         raise RequestError("the body is nested too deeply; flatten it", code="invalid_json") from exc
-    if "\x00" in (head.user or ""):
+
+
+def _user(user: str | None) -> str:
+    if "\x00" in (user or ""):
         raise RequestError("user holds a NUL character; remove it", param="user")
-    if not head.messages:
-        raise RequestError("messages is empty; send at least one message", param="messages")
-    return Chat(body, fields, head.model, bool(head.stream), head.user or "", head.messages)
+    return user or ""
 
 
 def _param(message: str) -> str | None:
@@ -193,6 +262,32 @@ class Tally:
         if piece is not None and piece.content:
             self._texts.append(text_of(piece.content))
         self._finished = self._finished or choice.finish_reason is not None
+
+
+class _EmbeddingPart(msgspec.Struct):
+    data: list[msgspec.Raw] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class EmbeddingTally(Tally):
+    """Reads an embeddings reply: its usage, and whether it holds the `count` vectors that were asked for."""
+
+    def __init__(self, count: int):
+        super().__init__(stream=False)
+        self._count = count
+
+    def _read(self, data: bytes) -> None:
+        try:
+            part = msgspec.json.decode(data, type=_EmbeddingPart)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self.malformed += 1
+            return
+        if part.error is not None:
+            self.error, self.code = True, _code(part.error)
+        if part.usage is not None:
+            self.prompt_tokens = _count(part.usage.prompt_tokens)
+        self._chose = len(part.data or ()) == self._count
 
 
 def _code(error: Any) -> str:

@@ -136,7 +136,7 @@ class MemoryLedger:
         theirs = self._calls_before(erasure)
         ids = {call.id for call in theirs}
         above = ids | {call.parent for call in theirs if call.parent}
-        gone = [key for key, body in self._bodies.items() if body.call in ids and body.scope == erasure.scope]
+        gone = [key for key, body in self._bodies.items() if body.call in above and body.scope == erasure.scope]
         for key in gone:
             del self._bodies[key]
         changed = 0

@@ -141,9 +141,11 @@ def _erase(connection: sa.Connection, erasure: Erasure, user: str) -> int:
     theirs = sa.select(calls.c.id).where(*own)
     above = sa.select(calls.c.parent).where(*own, calls.c.parent != "")
     decided = sa.select(decisions.c.id).where(*_owned(decisions, erasure), decisions.c.call.in_(theirs))
+    # The answer that a call was made for keeps its text under its own id.
+    kept = schema.bodies.c.call
     about = said.c.target.in_(theirs) | said.c.target.in_(above)
     statements: list[Any] = [
-        sa.delete(schema.bodies).where(*_owned(schema.bodies, erasure), schema.bodies.c.call.in_(theirs)),
+        sa.delete(schema.bodies).where(*_owned(schema.bodies, erasure), kept.in_(theirs) | kept.in_(above)),
         sa.delete(schema.contexts).where(*_owned(schema.contexts, erasure), schema.contexts.c.decision.in_(decided)),
         sa.update(said).where(*_owned(said, erasure), about, said.c.comment != "").values(comment=""),
         sa.update(calls).where(*own).values(user=""),

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from windlass.errors import RecordInvalid
 from windlass.ledger import schema
 from windlass.ledger.ledger import Body
-from windlass.records import KINDS, Decision, LedgerRecord, Record
+from windlass.records import KINDS, Call, ContextValue, Decision, LedgerRecord, Outcome, Record
 
 TABLES: dict[type[Record], sa.Table] = {
     KINDS["call"]: schema.calls,
@@ -23,8 +23,14 @@ TABLES: dict[type[Record], sa.Table] = {
     KINDS["erasure"]: schema.erasures,
 }
 _JSON = frozenset({"actions", "result", "extra"})
+_FLAGS = frozenset({"stream", "live", "tokens_estimated"})
 _DECODE = msgspec.json.Decoder().decode
+_OBJECT = msgspec.json.Decoder(dict[str, Any]).decode
+_NAMES = msgspec.json.Decoder(tuple[str, ...]).decode
+_CONTEXT = msgspec.json.Decoder(dict[str, ContextValue]).decode
 _ENCODE = msgspec.json.Encoder().encode
+# SQLite keeps a flag as a number. An integer in a column of floats needs conversion.
+_TYPES: dict[type, set[type]] = {sa.BigInteger: {int}, sa.Double: {float}, sa.Boolean: {int, bool}}
 _NOTHING: dict[type, str] = {dict: "{}", tuple: "[]", list: "[]"}
 
 Row: TypeAlias = list[Any]
@@ -45,6 +51,7 @@ class _Form:
         ]
         self.reals = [place for place, column in columns if isinstance(column.type, sa.Double)]
         self.wholes = [place for place, column in columns if isinstance(column.type, sa.BigInteger)]
+        self.types = [_TYPES.get(type(column.type), {str}) for column in TABLES[kind].c] + [{str, type(None)}]
 
 
 _FORMS = {kind: _Form(kind) for kind in TABLES}
@@ -67,7 +74,7 @@ def to_row(record: LedgerRecord) -> Row:
 
 
 def _storable_as(form: _Form, row: Row) -> bool:
-    """Whether each column can take its value. TypeError, UnicodeEncodeError where one is of a wrong type or encoding."""
+    """Whether each column can take its value. TypeError, UnicodeEncodeError for a wrong type or encoding."""
     joined = "".join([row[place] for place in form.texts])
     if not joined.isascii():
         joined.encode()
@@ -90,22 +97,114 @@ def body_row(body: Body) -> Row:
     return [getattr(body, column.name) for column in schema.bodies.c]
 
 
-def from_rows(kind: type[R], found: Iterable[Sequence[Any]]) -> Iterator[tuple[int, R]]:
-    """(seq, record of `kind`) of each row, whose columns are the table's, for a decision the context beside them."""
-    names = _FORMS[kind].names + (["context"] if kind is Decision else [])
-    texts = [name for name in names if name in _JSON]
-    for row in found:
-        fields = dict(zip(names, row, strict=True))
-        seq = fields.pop("seq")
-        for name in texts:
-            text = fields[name]
-            fields[name] = {} if text == "{}" else _DECODE(text)
+def from_rows(kind: type[R], found: Iterable[Sequence[Any]]) -> list[tuple[int, R]]:
+    """(seq, record of `kind`) of each row, whose columns are the table's, for a decision the context beside them.
+
+    RecordInvalid for a row that no record could have made.
+    """
+    given = list(found)
+    if kind in _QUICK and all(types.issuperset(map(type, column)) for types, column in _columns(kind, given)):
+        make: Any = _QUICK[kind]
+        try:
+            return [make(*row) for row in given]
+        except msgspec.DecodeError:
+            pass  # One of them holds no JSON; found and named below.
+    return [_converted(kind, row) for row in given]
+
+
+def _columns(kind: type[Record], given: Sequence[Sequence[Any]]) -> Iterator[tuple[set[type], tuple[Any, ...]]]:
+    """(types that need no conversion, values) of each column."""
+    return zip(_FORMS[kind].types, zip(*given, strict=True), strict=False)
+
+
+def _converted(kind: type[R], row: Sequence[Any]) -> tuple[int, R]:
+    """One row, each of its values checked."""
+    fields = dict(zip([*_FORMS[kind].names, "context"], row, strict=False))
+    seq = fields.pop("seq")
+    try:
+        for name in _JSON & fields.keys():
+            fields[name] = _DECODE(fields[name])
         if kind is Decision:
             fields["context"] = _DECODE(fields["context"]) if fields["context"] else {}
-        try:
-            yield seq, msgspec.convert(fields, kind)
-        except msgspec.ValidationError as exc:
-            raise RecordInvalid(f"row {seq} is no {kind.__name__}: {exc}") from exc
+        for name in _FLAGS & fields.keys():
+            fields[name] = bool(fields[name])
+        return seq, msgspec.convert(fields, kind)
+    except (msgspec.DecodeError, TypeError) as exc:
+        raise RecordInvalid(f"row {seq} is no {kind.__name__}: {exc}; restore the database from a backup") from exc
+
+
+# Nearly all rows are of these three kinds. Made by its keywords a record costs half of one converted from a dict; the
+# arguments are the columns in the order of the table, and their types are checked before.
+
+
+def _call(
+    seq: int, name: str, tenant: str, workspace: str, at: float, endpoint: str, model: str, stream: int,
+    parent: str, user: str, request_bytes: int, extra: str,
+) -> tuple[int, Call]:  # fmt: skip
+    return seq, Call(
+        id=name,
+        tenant=tenant,
+        workspace=workspace,
+        at=at,
+        endpoint=endpoint,
+        model=model,
+        stream=stream != 0,
+        parent=parent,
+        user=user,
+        request_bytes=request_bytes,
+        extra={} if extra == "{}" else _OBJECT(extra),
+    )
+
+
+def _decision(
+    seq: int, name: str, tenant: str, workspace: str, at: float, call: str, point: str, policy: str, actions: str,
+    action: str, propensity: float, live: int, featuriser: str, fallback: str, extra: str, context: str | None,
+) -> tuple[int, Decision]:  # fmt: skip
+    return seq, Decision(
+        id=name,
+        tenant=tenant,
+        workspace=workspace,
+        at=at,
+        call=call,
+        point=point,
+        policy=policy,
+        actions=_NAMES(actions),
+        action=action,
+        propensity=propensity,
+        live=live != 0,
+        featuriser=featuriser,
+        fallback=fallback,
+        extra={} if extra == "{}" else _OBJECT(extra),
+        context=_CONTEXT(context) if context else {},
+    )
+
+
+def _outcome(
+    seq: int, name: str, tenant: str, workspace: str, at: float, call: str, model: str, provider: str, status: int,
+    latency_ms: float, first_byte_ms: float, prompt_tokens: int, completion_tokens: int, cost_nusd: int,
+    tokens_estimated: int, error: str, extra: str,
+) -> tuple[int, Outcome]:  # fmt: skip
+    return seq, Outcome(
+        id=name,
+        tenant=tenant,
+        workspace=workspace,
+        at=at,
+        call=call,
+        model=model,
+        provider=provider,
+        status=status,
+        latency_ms=latency_ms,
+        first_byte_ms=first_byte_ms,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cost_nusd=cost_nusd,
+        tokens_estimated=tokens_estimated != 0,
+        error=error,
+        extra={} if extra == "{}" else _OBJECT(extra),
+    )
+
+
+_QUICK: dict[type[Record], Any] = {Call: _call, Decision: _decision, Outcome: _outcome}
 
 
 def _explain(record: LedgerRecord, form: _Form, row: Row) -> NoReturn:

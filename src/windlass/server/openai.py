@@ -1,4 +1,6 @@
-"""The OpenAI-compatible wire as raw ASGI: `/v1/chat/completions`, `/v1/models`, `/v1/feedback`."""
+"""The OpenAI-compatible wire as raw ASGI: `/v1/chat/completions`, `/v1/embeddings`, `/v1/models`,
+`/v1/feedback`.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,28 @@ class OpenAI:
         self._runtime = runtime
         self.routes: dict[tuple[str, str], Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             ("POST", "/v1/chat/completions"): self._chat,
+            ("POST", "/v1/embeddings"): self._embeddings,
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/feedback"): self._feedback,
         }
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _until_gone(receive, self._answer(await self._request(scope, receive), send))
+
+    async def _embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _until_gone(receive, self._embed(await self._request(scope, receive), send))
+
+    async def _request(self, scope: Scope, receive: Receive) -> Request:
+        """What came in for the gateway; a wrong key is refused before its body is read."""
         admission = self._runtime.gateway.admission
         key, workspace = asgi.bearer(scope), asgi.header(scope, b"x-windlass-workspace")
         admission.identify(key, workspace)
         body = await asgi.read_body(receive, admission.max_body_bytes)
-        parent = asgi.header(scope, b"x-windlass-parent")[:100]
-        request = Request(body, key=key, workspace=workspace, parent=parent)
-        await _until_gone(receive, self._answer(request, send))
+        return Request(body, key=key, workspace=workspace, parent=asgi.header(scope, b"x-windlass-parent")[:100])
+
+    async def _embed(self, request: Request, send: Send) -> None:
+        reply = await self._runtime.embeddings.embed(request)
+        await asgi.respond(send, reply.status, reply.body, reply.content_type, reply.headers.items())
 
     async def _answer(self, request: Request, send: Send) -> None:
         answer = await self._runtime.gateway.complete(request)
@@ -42,7 +54,10 @@ class OpenAI:
     async def _models(self, scope: Scope, _receive: Receive, send: Send) -> None:
         gateway = self._runtime.gateway
         gateway.admission.identify(asgi.bearer(scope), asgi.header(scope, b"x-windlass-workspace"))
-        owned = [(AUTO, "windlass"), *((name, gateway.providers.owner(name)) for name in gateway.providers.names())]
+        providers = gateway.providers
+        owned = [(AUTO, "windlass"), *((name, providers.owner(name)) for name in providers.names())]
+        named = {name for name, _ in owned}
+        owned += [(name, providers.embedding(name)[0].name) for name in providers.embedders() if name not in named]
         models = [{"id": name, "object": "model", "created": 0, "owned_by": owner} for name, owner in owned]
         await asgi.respond_json(send, {"object": "list", "data": models})
 

@@ -89,7 +89,7 @@ async def attend(
         from windlass.server.dashboard.pages import dashboard as build
 
         # Open event streams end as soon as the server is told to stop, so that it does not wait for them.
-        pages = build(runtime, stopping=lambda: server is not None and server.should_exit)
+        pages = build(runtime, secret=token, stopping=lambda: server is not None and server.should_exit)
     config = uvicorn.Config(
         Windlass(runtime, token=token, dashboard=pages),
         loop="none",

@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 
 import windlass.content.store
 import windlass.memory.schema
+import windlass.server.dashboard.store
 from windlass.errors import LedgerError, RecordInvalid
 from windlass.ledger import schema
 from windlass.ledger.check import call, decision, outcome, rating

@@ -14,6 +14,7 @@ from windlass.ledger.db import Database
 from windlass.memory.fts5 import Fts5
 from windlass.memory.fulltext import full_text
 from windlass.memory.matches import MAX_TERMS, terms
+from windlass.memory.tsvector import TsVector
 
 TEXTS = {
     1: "The signet network signs blocks",
@@ -147,5 +148,6 @@ def test_collections_do_not_see_each_other(connection):
 
 def test_a_dialect_without_full_text_is_named():
     assert isinstance(full_text("sqlite"), Fts5)
+    assert isinstance(full_text("postgresql"), TsVector)
     with pytest.raises(LedgerError, match=r"mysql.*database_url"):
         full_text("mysql")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from windlass.content.ask import Asked
 from windlass.errors import LedgerError, UpstreamError
 from windlass.gateway.echo import Echo
 from windlass.gateway.feedback import FeedbackRequest
+from windlass.ledger import check
+from windlass.ledger.ledger import Body
 from windlass.records import Feedback, Scope
 from windlass.runtime import Runtime
 from windlass.server.dashboard import access
-from windlass.server.dashboard.answers import Answered, Answers
+from windlass.server.dashboard.answers import Answers
+from windlass.testing import Clock, MemoryLedger
 
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'"
 FLOOD = "/ask?q=What+happens+when+the+river+floods%3F"
@@ -351,13 +355,22 @@ async def test_a_broken_form_is_the_visitors_mistake(tmp_path: Path, body: bytes
         assert (await visitor.send("POST", "/feedback", body, headers)).status == 400
 
 
-async def test_only_the_newest_answers_are_kept() -> None:
-    kept, asked = Answers(limit=2), [_asked(f"answer_{count}") for count in range(3)]
-    for one in asked:
-        kept.keep(Scope(), one)
-    assert kept.find(Scope(), "answer_0") is None
-    assert [kept.find(Scope(), one.id) == Answered(one) for one in asked] == [False, True, True]
-    assert kept.find(Scope("other"), "answer_2") is None
+async def test_an_answer_is_kept_for_a_day_for_every_worker_of_its_owner() -> None:
+    now, ledger = Clock(), MemoryLedger()
+    one, other = Answers(ledger, now, limit=2), Answers(ledger, now)
+    asked = [_asked(f"answer_{count}") for count in range(3)]
+    for answer in asked:
+        await one.keep(Scope(), answer)
+    for worker in (one, other):
+        found = [worker.find(Scope(), answer.id) for answer in asked]
+        assert [kept.asked if kept else None for kept in found] == asked
+        assert worker.find(Scope("else"), "answer_1") is None
+        assert worker.find(Scope(), "answer_7") is None
+    now.forward(86_401)
+    assert Answers(ledger, now).find(Scope(), "answer_1") is None
+    await ledger.append(check.call("call_1", Scope()), Body(
+        id="call_1-reply", at=now(), call="call_1", role="reply", data=b"no answer", expires_at=now() + 9))  # fmt: skip
+    assert other.find(Scope(), "call_1") is None
 
 
 def _asked(ident: str) -> Asked:
@@ -365,13 +378,17 @@ def _asked(ident: str) -> Asked:
     return Asked(id=ident, answered=False, quotes=(), question="", call="", model="", why="", **numbers)
 
 
-async def test_an_answer_of_an_earlier_process_is_offered_again(tmp_path: Path, transcripts: Path) -> None:
+async def test_an_answer_outlives_its_process_for_a_day_and_is_offered_again_then(
+    tmp_path: Path, transcripts: Path
+) -> None:
     async with visiting(tmp_path, transcripts / "injected.md") as (visitor, _):
         location = (await visitor.get(FLOOD)).location
     async with visiting(tmp_path) as (visitor, runtime):
         before = runtime.ledger.head()
-        page = await visitor.get(location)
+        assert (await visitor.get(location)).status == 200
         assert runtime.ledger.head() == before
+    async with visiting(tmp_path, clock=lambda: NOW + 86_401) as (visitor, _):
+        page = await visitor.get(location)
     assert page.status == 410
     assert "no longer here" in page.text
     assert page.forms[0]["q"] == "What happens when the river floods?"
@@ -503,7 +520,8 @@ class TestKeys:
 
     async def test_the_oldest_sessions_give_way(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(access, "MAX_VISITS", 2)
-        async with visiting(tmp_path, keys=self.KEYS) as (first, _):
+        now = itertools.count(NOW)
+        async with visiting(tmp_path, keys=self.KEYS, clock=lambda: next(now)) as (first, _):
             visitors = [first, Visitor(first.app), Visitor(first.app)]
             for visitor in visitors:
                 await self.sign_in(visitor, "secret-ann")

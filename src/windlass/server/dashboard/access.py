@@ -1,7 +1,7 @@
 """Who looks at the pages: sessions where keys are configured, and a token in every form.
 
 Three things stand between a form and a stranger: the application refuses a foreign `Origin`, the session cookie is
-`SameSite=Strict`, and every form carries a token that only a page of this process for this session can know.
+`SameSite=Strict`, and every form carries a token that only a page of this server for this session can know.
 """
 
 from __future__ import annotations
@@ -10,35 +10,29 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from windlass.errors import AccessError
 from windlass.gateway.admission import Admission, Caller
+from windlass.server.dashboard.store import Visit, Visits
 
 IDLE_S = 12 * 3600.0
 MAX_VISITS = 1_000
 
 
-@dataclass
-class Visit:
-    """One signed-in browser: whom it acts for. Its key is kept nowhere; the browser holds a random id."""
-
-    caller: Caller
-    seen_at: float
-
-
 class Access:
-    """Sessions of this process. `secret` keys the form tokens; a restart makes both anew."""
+    """Sessions, which all workers share, and form tokens, which are keyed by `secret`: a restart makes those anew."""
 
-    def __init__(self, admission: Admission, *, required: bool, clock: Callable[[], float]):
+    def __init__(
+        self, admission: Admission, visits: Visits, *, required: bool, clock: Callable[[], float], secret: bytes
+    ):
         self.required = required
         self._admission = admission
+        self._visits = visits
         self._clock = clock
-        self._secret = secrets.token_bytes(32)
-        self._visits: dict[str, Visit] = {}
+        self._secret = secret
 
     def caller(self, connection: HTTPConnection) -> Caller:
         """Whom this browser acts for. AccessError where it has to sign in first."""
@@ -47,7 +41,7 @@ class Access:
         visit = self._visit(connection)
         if visit is None:
             raise AccessError("sign in with an API key first")
-        visit.seen_at = self._clock()
+        self._visits.touch(self._id(connection), visit, self._clock())
         return visit.caller
 
     def signed_in(self, connection: HTTPConnection) -> bool:
@@ -57,17 +51,15 @@ class Access:
     def sign_in(self, connection: HTTPConnection, response: Response, key: str, workspace: str) -> None:
         """Open a session and hand its id to the browser. AccessError for a wrong key or workspace."""
         caller = self._admission.identify(key, workspace)
-        self._visits.pop(self._id(connection), None)
+        self._visits.remove(self._id(connection))
         fresh = secrets.token_urlsafe(32)
-        self._visits[fresh] = Visit(caller, self._clock())
-        if len(self._visits) > MAX_VISITS:
-            del self._visits[min(self._visits, key=lambda known: self._visits[known].seen_at)]
+        self._visits.add(fresh, Visit(caller, self._clock()), most=MAX_VISITS)
         secure = connection.url.scheme == "https"
         response.set_cookie(_cookie(connection), fresh, httponly=True, samesite="strict", secure=secure)
 
     def sign_out(self, connection: HTTPConnection, response: Response) -> None:
         """Forget the session on both sides."""
-        self._visits.pop(self._id(connection), None)
+        self._visits.remove(self._id(connection))
         response.delete_cookie(_cookie(connection), httponly=True, samesite="strict")
 
     def token(self, connection: HTTPConnection) -> str:
@@ -81,7 +73,8 @@ class Access:
 
     def _visit(self, connection: HTTPConnection) -> Visit | None:
         """The session behind this browser's cookie, while it lasts."""
-        visit = self._visits.get(self._id(connection))
+        cookie = self._id(connection)
+        visit = self._visits.find(cookie) if cookie else None
         return visit if visit is not None and self._clock() - visit.seen_at <= IDLE_S else None
 
     def _id(self, connection: HTTPConnection) -> str:

@@ -63,7 +63,7 @@ async def feedback(site: Site, request: Request) -> Response:
     answer, kind = form.get("answer", ""), form.get("kind", "")
     said = _said(answer, kind, comment, form.get("nonce", ""))
     await site.runtime.feedback(caller.scope, said)
-    kept = site.answers.find(caller.scope, answer)
+    kept = await asyncio.to_thread(site.answers.find, caller.scope, answer)
     if kept is not None:
         kept.rating = kind if kind in RATINGS else kept.rating
         kept.corrected = kept.corrected or kind == "correction"
@@ -80,7 +80,7 @@ async def _asked(site: Site, request: Request, scope: Scope, question: str) -> R
         return await asyncio.to_thread(_failed, site, request, scope, question, 502, "The model gave no answer", exc)
     except WindlassError as exc:
         return await asyncio.to_thread(_failed, site, request, scope, question, 503, "Asking is not possible now", exc)
-    site.answers.keep(scope, asked)
+    await site.answers.keep(scope, asked)
     return RedirectResponse(f"/ask?{urlencode({'a': asked.id, 'q': asked.question})}", 303)
 
 

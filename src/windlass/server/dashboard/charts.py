@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ FOOT_PX = 24.0
 MARKS_MAX = 5
 TIPS_MAX = 48
 INTERVAL_PX = 28.0
+FILL = 0.72
+"""Of a place on the axis that its mark fills."""
 
 
 class Slot(NamedTuple):
@@ -48,18 +50,20 @@ def calls_by_hour(axis: Sequence[Slot]) -> Markup:
     """Bars of calls, the failed ones at their foot."""
     busy = _busy(axis)
     ceiling = nice(max((hour.totals.calls for hour in busy), default=1))
-    bars = [bar for hour in busy for bar in _bars(hour, len(axis), ceiling)]
-    grid = _grid(ceiling, [words.count(round(mark)) for mark in _marks(ceiling)])
-    return _chart("calls", "Calls per hour", _calls_told(busy, len(axis)), grid, bars, axis)
+    bars = _one_by_one(_bars, busy, axis, ceiling) if len(axis) <= TIPS_MAX else _week_of_bars(busy, axis, ceiling)
+    labels = [words.count(round(mark)) for mark in _marks(ceiling)]
+    told = _calls_told(busy, len(axis))
+    return frame("calls", "Calls per hour", told, ceiling, labels, bars, [slot.at for slot in axis])
 
 
 def latency_by_hour(axis: Sequence[Slot]) -> Markup:
     """For each hour a band from the median to the 95th percentile, and a dot at the 99th; ms."""
     busy = _busy(axis)
     ceiling = nice(max((hour.totals.p99_ms or 0.0 for hour in busy), default=0.0) or 1.0)
-    bands = [band for hour in busy for band in _band(hour, len(axis), ceiling)]
-    grid = _grid(ceiling, [_round_ms(mark) for mark in _marks(ceiling)])
-    return _chart("latency", "Latency by hour", _latency_told(busy), grid, bands, axis)
+    bands = _one_by_one(_band, busy, axis, ceiling) if len(axis) <= TIPS_MAX else _week_of_bands(busy, axis, ceiling)
+    labels = [_round_ms(mark) for mark in _marks(ceiling)]
+    told = _latency_told(busy)
+    return frame("latency", "Latency by hour", told, ceiling, labels, bands, [slot.at for slot in axis])
 
 
 def interval(ident: str, name: str, mean: float, sd: float, *, low: float, high: float) -> Markup:
@@ -151,13 +155,63 @@ def _bars(hour: _Hour, places: int, ceiling: float) -> list[Markup]:
     height = max(2.0, PLOT_PX * totals.calls / ceiling)
     failed = height * totals.errors / totals.calls if totals.calls else 0.0
     failures = f", {words.plural(totals.errors, 'error')}" if totals.errors else ""
-    tip = _tip(hour, places, f"{words.plural(totals.calls, 'call')}{failures}")
+    tip = _tip(hour, f"{words.plural(totals.calls, 'call')}{failures}")
     left, across = percent((hour.place + 0.5) / places - width / 2), percent(width)
     tone = "bar" if hour.slot.inside else "bar outside"
-    drawn = [element("rect", *tip, x=left, y=PLOT_PX - height, width=across, height=height, rx=2, class_=tone)]
+    drawn = [element("rect", tip, x=left, y=PLOT_PX - height, width=across, height=height, rx=2, class_=tone)]
     if failed:
         drawn.append(element("rect", x=left, y=PLOT_PX - failed, width=across, height=failed, rx=2, class_="failed"))
     return drawn
+
+
+def _one_by_one(
+    draw: Callable[[_Hour, int, float], list[Markup]], busy: Sequence[_Hour], axis: Sequence[Slot], ceiling: float
+) -> list[Markup]:
+    """Marks that each say their numbers under the pointer."""
+    return [mark for hour in busy for mark in draw(hour, len(axis), ceiling)]
+
+
+def stretched(paths: Sequence[tuple[str, Sequence[str]]], places: int) -> list[Markup]:
+    """(class, steps) as one path each, whose places are whole numbers, over the full width: a mark costs 20 bytes, not
+    the 100 of an element. The numbers are in the table."""
+    box = f"0 0 {max(1, places)} {PLOT_PX:g}"
+    drawn = [element("path", d="".join(steps), class_=tone) for tone, steps in paths if steps]
+    shape = {"viewBox": box, "preserveAspectRatio": "none", "width": "100%", "height": f"{PLOT_PX:g}"}
+    return [element("svg", *drawn, **shape, class_="stretched")]
+
+
+def upright(place: int, low: float, high: float) -> str:
+    """A step of a path: a bar at a whole place, from `low` to `high` as shares of the height."""
+    bottom, top = PLOT_PX * (1 - low), PLOT_PX * (1 - high)
+    return f"M{place + (1 - FILL) / 2:.5g} {bottom:.4g}V{top:.4g}h{FILL:g}V{bottom:.4g}z"
+
+
+def level(place: int, height: float) -> str:
+    """A step of a path: a line across a whole place at `height`, a share."""
+    return f"M{place + (1 - FILL) / 2:.5g} {PLOT_PX * (1 - height):.4g}h{FILL:g}"
+
+
+def _week_of_bars(busy: Sequence[_Hour], axis: Sequence[Slot], ceiling: float) -> list[Markup]:
+    bars: dict[bool, list[str]] = {True: [], False: []}
+    failed: list[str] = []
+    for place, slot, totals in busy:
+        height = max(2.0 / PLOT_PX, totals.calls / ceiling)
+        bars[slot.inside].append(upright(place, 0.0, height))
+        if totals.errors:
+            failed.append(upright(place, 0.0, height * totals.errors / totals.calls))
+    return stretched([("bar", bars[True]), ("bar outside", bars[False]), ("failed", failed)], len(axis))
+
+
+def _week_of_bands(busy: Sequence[_Hour], axis: Sequence[Slot], ceiling: float) -> list[Markup]:
+    bands: list[str] = []
+    medians: list[str] = []
+    tails: list[str] = []
+    for place, _, totals in busy:
+        p50, p95, p99 = ((value or 0.0) / ceiling for value in (totals.p50_ms, totals.p95_ms, totals.p99_ms))
+        bands.append(upright(place, p50, max(p95, p50 + 2.0 / PLOT_PX)))
+        medians.append(level(place, p50))
+        tails.append(f"M{place + 0.5:.5g} {PLOT_PX * (1 - p99):.4g}h0")
+    return stretched([("band", bands), ("median", medians), ("tails", tails)], len(axis))
 
 
 def _band(hour: _Hour, places: int, ceiling: float) -> list[Markup]:
@@ -166,28 +220,27 @@ def _band(hour: _Hour, places: int, ceiling: float) -> list[Markup]:
     width, middle = _width(places), (hour.place + 0.5) / places
     left, right = percent(middle - width / 2), percent(middle + width / 2)
     shade = "" if hour.slot.inside else " outside"
-    tip = _tip(hour, places, f"p50 {words.ms(p50)}, p95 {words.ms(p95)}, p99 {words.ms(p99)}")
+    tip = _tip(hour, f"p50 {words.ms(p50)}, p95 {words.ms(p95)}, p99 {words.ms(p99)}")
     height = max(2.0, y50 - y95)
-    tail = 2.0 if places <= TIPS_MAX else 1.25
     return [
-        element("rect", *tip, x=left, y=y95, width=percent(width), height=height, rx=2, class_=f"band{shade}"),
+        element("rect", tip, x=left, y=y95, width=percent(width), height=height, rx=2, class_=f"band{shade}"),
         element("line", x1=left, x2=right, y1=y50, y2=y50, class_=f"median{shade}"),
-        element("circle", cx=percent(middle), cy=y99, r=tail, class_=f"tail{shade}"),
+        element("circle", cx=percent(middle), cy=y99, r=2, class_=f"tail{shade}"),
     ]
 
 
 def _width(places: int) -> float:
     """How wide one mark is: most of its hour, but no wider than 1/24 of the drawing."""
-    return min(0.72 / places, 1 / 24)
+    return min(FILL / places, 1 / 24)
 
 
 def _marks(ceiling: float) -> tuple[float, float, float]:
     return 0.0, ceiling / 2, ceiling
 
 
-def _tip(hour: _Hour, places: int, said: str) -> tuple[Markup, ...]:
-    """What a mark says under the pointer; many narrow marks leave that to the table."""
-    return (element("title", f"{_hour_of_day(hour.slot.at)}: {said}"),) if places <= TIPS_MAX else ()
+def _tip(hour: _Hour, said: str) -> Markup:
+    """What a mark says under the pointer."""
+    return element("title", f"{_hour_of_day(hour.slot.at)}: {said}")
 
 
 def _round_ms(mark: float) -> str:
@@ -204,40 +257,49 @@ def _grid(ceiling: float, labels: Sequence[str]) -> list[Markup]:
     return lines
 
 
-def _hours_marked(axis: Sequence[Slot]) -> list[Markup]:
+def _times_marked(times: Sequence[int]) -> list[Markup]:
     """Round hours in words under the axis; where more than two days are shown, days."""
-    long = len(axis) > 48
-    round_s = 86_400 * math.ceil(len(axis) / 24 / MARKS_MAX) if long else 6 * HOUR_S
+    long = bool(times) and times[-1] - times[0] > 48 * HOUR_S
+    days = (times[-1] - times[0]) / 86_400 if times else 0.0
+    round_s = 86_400 * math.ceil(days / MARKS_MAX) if long else 6 * HOUR_S
     drawn: list[Markup] = []
-    for place, slot in enumerate(axis):
-        if slot.at % round_s == 0:
-            middle = (place + 0.5) / len(axis)
+    for place, at in enumerate(times):
+        if at % round_s == 0:
+            middle = (place + 0.5) / len(times)
             anchor = "start" if middle < 0.04 else "end" if middle > 0.92 else "middle"
-            label = words.day(slot.at) if long or slot.at % 86_400 == 0 else _hour(slot.at)
+            label = words.day(at) if long or at % 86_400 == 0 else _hour(at)
             drawn.append(element("text", label, x=percent(middle), y=PLOT_PX + 18, text_anchor=anchor))
     return drawn
 
 
-def _days_parted(axis: Sequence[Slot]) -> list[Markup]:
-    """A thin upright line where a day begins."""
+def _days_parted(times: Sequence[int]) -> list[Markup]:
+    """A thin upright line where a day begins, on an axis of hours."""
     return [
-        element("line", x1=percent(place / len(axis)), x2=percent(place / len(axis)), y1=0, y2=PLOT_PX, class_="day")
-        for place, (_, slot) in enumerate(pairwise(axis), start=1)
-        if slot.at % 86_400 == 0
+        element("line", x1=percent(place / len(times)), x2=percent(place / len(times)), y1=0, y2=PLOT_PX, class_="day")
+        for place, (before, at) in enumerate(pairwise(times), start=1)
+        if at % 86_400 == 0 and at - before < 86_400
     ]
 
 
-def _chart(
-    ident: str, title: str, summary: str, grid: Sequence[Markup], marks: Sequence[Markup], axis: Sequence[Slot]
+def frame(
+    ident: str,
+    title: str,
+    summary: str,
+    ceiling: float,
+    labels: Sequence[str],
+    marks: Sequence[Markup],
+    times: Sequence[int],
 ) -> Markup:
+    """A chart: grid lines at 0, the middle and the `ceiling` with their labels, the marks, and `times` (UTC seconds)
+    under it."""
     return picture(
         ident,
         title,
         summary,
-        *grid,
-        *_days_parted(axis),
+        *_grid(ceiling, labels),
+        *_days_parted(times),
         *marks,
-        *_hours_marked(axis),
+        *_times_marked(times),
         class_="chart",
         height=PLOT_PX + FOOT_PX,
     )

@@ -1,7 +1,8 @@
-"""The dashboard as one ASGI application: `/`, `/ask`, `/feedback`, `/events`, `/login`, `/logout`, `/static/...`."""
+"""The dashboard as one ASGI application: pages, their forms, the event stream, the login, the files of `static/`."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from functools import partial
 from urllib.parse import urlencode
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from windlass.errors import AccessError, RequestError, WindlassError, classify
 from windlass.runtime import Runtime
 from windlass.server import asgi
-from windlass.server.dashboard import asking, calls, onecall, overview
+from windlass.server.dashboard import asking, calls, deciding, onecall, overview, said
 from windlass.server.dashboard.events import Streams
 from windlass.server.dashboard.forms import form_of
 from windlass.server.dashboard.site import Safe, Site
@@ -23,15 +24,23 @@ from windlass.server.dashboard.site import Safe, Site
 LOGIN = "/login"
 
 
-def dashboard(runtime: Runtime, *, stopping: Callable[[], bool] = lambda: False) -> asgi.App:
-    """The pages over `runtime`. `stopping` turns true when the server is about to end, so that streams end first."""
-    site = Site(runtime)
+def dashboard(runtime: Runtime, *, secret: str = "", stopping: Callable[[], bool] = lambda: False) -> asgi.App:
+    """The pages over `runtime`. `stopping` turns true when the server is about to end, so that streams end first.
+
+    secret: what the form tokens are keyed with; the workers of one server have one in common.
+    """
+    site = Site(runtime, secret.encode() or secrets.token_bytes(32))
     app = Starlette(
         routes=[
             Route("/", partial(overview.page, site)),
             Route("/calls", partial(calls.page, site)),
             Route("/calls/{id}", partial(onecall.page, site)),
             Route("/calls/{id}/feedback", partial(onecall.feedback, site), methods=["POST"]),
+            Route("/decisions", partial(deciding.page, site)),
+            Route("/decisions/{point}", partial(deciding.point, site)),
+            Route("/decisions/{point}/change", partial(deciding.confirm, site)),
+            Route("/decisions/{point}/change", partial(deciding.make, site), methods=["POST"]),
+            Route("/feedback", partial(said.page, site)),
             Route("/ask", partial(asking.page, site)),
             Route("/feedback", partial(asking.feedback, site), methods=["POST"]),
             Route("/events", _Events(site, Streams(runtime, stopping)), methods=["GET"]),

@@ -17,6 +17,7 @@ from windlass.server.dashboard import words
 from windlass.server.dashboard.access import Access
 from windlass.server.dashboard.answers import Answers
 from windlass.server.dashboard.assets import Assets
+from windlass.server.dashboard.store import Visits
 
 PARTIAL = "x-partial"
 SAFE = {
@@ -34,12 +35,12 @@ SAFE = {
 class Site:
     """The dashboard's parts, handed to every page."""
 
-    def __init__(self, runtime: Runtime):
+    def __init__(self, runtime: Runtime, secret: bytes):
         self.runtime = runtime
         self.assets = Assets()
-        self.answers = Answers()
-        keys = runtime.settings.keys
-        self.access = Access(runtime.gateway.admission, required=bool(keys), clock=runtime.clock)
+        self.answers = Answers(runtime.ledger, runtime.clock)
+        keys, visits = runtime.settings.keys, Visits(runtime.db)
+        self.access = Access(runtime.gateway.admission, visits, required=bool(keys), clock=runtime.clock, secret=secret)
         self._templates = Environment(
             loader=PackageLoader("windlass.server.dashboard"),
             autoescape=True,

@@ -1,0 +1,139 @@
+"""Decision points as people judge them: what is chosen how often, what that earned, and who would have done better.
+
+Read from the hourly rollups and the learner's scores, so that no look at it scans the ledger.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from windlass.errors import PolicyError
+from windlass.policies.points import ROLLOUT
+from windlass.policies.rollout import Change, parse
+from windlass.policies.score import Score
+from windlass.records import Decision, Scope
+from windlass.runtime import Runtime
+from windlass.watch.store import DecisionHour
+
+CHANGES_READ = 200
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """One action at one point. share: of the choices; propensity and reward: means, None where there is none yet."""
+
+    action: str
+    chosen: int
+    share: float
+    propensity: float | None
+    rewarded: int
+    reward: float | None
+
+
+class Decider(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy at one point, live or in shadow, and what it chose."""
+
+    policy: str
+    live: bool
+    chosen: int
+    actions: tuple[Taken, ...]
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a decision point stands. mode: in force for this scope; set_mode: that of the settings.
+
+    deciders: from the range asked for, the live ones first; scores: of all time since the last roll-back.
+    """
+
+    point: str
+    mode: str
+    set_mode: str
+    policy: str
+    shadows: tuple[str, ...]
+    deciders: tuple[Decider, ...]
+    scores: tuple[Score, ...]
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody decided about a point."""
+
+    id: str
+    at: float
+    change: Change
+    by: str
+    reason: str
+
+
+def standings(runtime: Runtime, scope: Scope, since: float = 0.0, point: str = "") -> list[Standing]:
+    """Every point of the settings, and those that only the ledger knows, by name; only `point` where it is given."""
+    hours = runtime.rollups.decisions(scope, since, point=point)
+    split: dict[str, list[DecisionHour]] = defaultdict(list)
+    for hour in hours:
+        split[hour.point].append(hour)
+    known = [name for name in runtime.loop.points if point in ("", name)]
+    names = sorted({*known, *(name for name in split if name != ROLLOUT)})
+    return [_standing(runtime, scope, name, split[name]) for name in names]
+
+
+def turns(runtime: Runtime, scope: Scope, point: str) -> list[Turn]:
+    """What was decided about `point` lately, newest first."""
+    found: list[Turn] = []
+    for decision in runtime.ledger.decisions(scope, point=ROLLOUT, limit=CHANGES_READ):
+        change = changed(decision)
+        if change is not None and change.point == point:
+            by, reason = (str(decision.extra.get(name, "")) for name in ("by", "reason"))
+            found.append(Turn(id=decision.id, at=decision.at, change=change, by=by, reason=reason))
+    return found
+
+
+def changed(decision: Decision) -> Change | None:
+    """The change that a rollout's decision makes, None where it makes none."""
+    try:
+        return parse(decision.action) if decision.live else None
+    except PolicyError:
+        return None
+
+
+def taken(hours: Iterable[DecisionHour]) -> tuple[Taken, ...]:
+    """The actions of `hours`, the most chosen first."""
+    sums: dict[str, list[float]] = defaultdict(lambda: [0, 0.0, 0, 0.0])
+    for hour in hours:
+        row = sums[hour.action]
+        for place, amount in enumerate((hour.chosen, hour.propensity_sum, hour.rewarded, hour.reward_sum)):
+            row[place] += amount
+    whole = sum(row[0] for row in sums.values()) or 1
+    found = [
+        Taken(
+            action=action,
+            chosen=int(chosen),
+            share=chosen / whole,
+            propensity=propensities / chosen if chosen else None,
+            rewarded=int(rewarded),
+            reward=rewards / rewarded if rewarded else None,
+        )
+        for action, (chosen, propensities, rewarded, rewards) in sums.items()
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.chosen, one.action)))
+
+
+def _standing(runtime: Runtime, scope: Scope, point: str, hours: Sequence[DecisionHour]) -> Standing:
+    options = runtime.loop.points.get(point)
+    split: dict[tuple[bool, str], list[DecisionHour]] = defaultdict(list)
+    for hour in hours:
+        split[hour.live, hour.policy].append(hour)
+    deciders = []
+    for (live, policy), theirs in sorted(split.items(), key=lambda pair: (not pair[0][0], pair[0][1])):
+        actions = taken(theirs)
+        chosen = sum(one.chosen for one in actions)
+        deciders.append(Decider(policy=policy, live=live, chosen=chosen, actions=actions))
+    return Standing(
+        point=point,
+        mode=runtime.loop.mode(point, scope) if options else "",
+        set_mode=options.mode if options else "",
+        policy=runtime.loop.policy_id(point) if options else "",
+        shadows=tuple(shadow.name for shadow in options.shadows) if options else (),
+        deciders=tuple(deciders),
+        scores=tuple(runtime.learner.scores(scope, point)) if options else (),
+    )
