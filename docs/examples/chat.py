@@ -1,4 +1,4 @@
-"""Ask a model in this process: no server, no key, no network. What it cost and which model answered stand on the reply."""
+"""Ask a model in this process: no server, no key, no network. The reply says which model answered and what it cost."""
 
 from windlass import Client
 

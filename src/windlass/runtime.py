@@ -29,6 +29,7 @@ from windlass.gateway.provider import Provider, Providers
 from windlass.ledger import ids, workers
 from windlass.ledger.audit import Audit
 from windlass.ledger.db import Database, make_folder
+from windlass.ledger.ledger import ALL
 from windlass.ledger.sql import SqlLedger
 from windlass.memory import embedder as embedders
 from windlass.memory.embedder import Embedder
@@ -205,6 +206,15 @@ class Runtime:
     def workers(self) -> list[workers.Worker]:
         """The living workers of this database, and how far each has learned."""
         return workers.alive(self.db, self.clock())
+
+    def lags(self) -> dict[str, float]:
+        """How long each living worker has not learned from what is in the ledger, in seconds; 0 where it is level."""
+        return {one.name: self._lag_s(one.cursor) for one in self.workers()}
+
+    def _lag_s(self, cursor: int) -> float:
+        """The age of the first entry after `cursor`."""
+        waiting = self.ledger.read(ALL, after=cursor, limit=1)
+        return max(0.0, self.clock() - waiting[0].record.at) if waiting else 0.0
 
     def replay(self) -> tuple[int, str, str]:
         """(cursor, digest of the live policies, digest of policies folded again up to the same cursor)."""

@@ -68,7 +68,7 @@ from windlass.workflows.durable import Durable
 
 PROBES = 10_000
 SLICE = 2_500
-HTTP_SHARE = 0.12
+HTTP_SHARE = 0.06
 WORD, FIGURE = "zqxjkvault", 7_361_999
 SECRET = re.compile(rf"(?i){WORD}|7[,.\s]?361[,.\s]?999|73619\.99|20:26:59")
 OWNER, RIVAL = Scope("acme"), Scope("rival")

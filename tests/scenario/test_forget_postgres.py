@@ -14,6 +14,7 @@ from tests.golden.application import settings
 from tests.scenario.postgres import Postgres
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Request
+from windlass.ledger import workers
 from windlass.ledger.ledger import ALL
 from windlass.records import Scope
 from windlass.runtime import Runtime
@@ -85,3 +86,8 @@ async def test_the_policies_of_all_workers_follow_the_outcomes_of_one(tmp_path: 
         assert one.loop.states() == other.loop.states() != []
         assert {worker.name for worker in other.workers()} >= {"worker-0", "worker-1"}
         assert other.overview.totals(Scope()).calls == 20
+        workers.beat(one.db, "worker-9", 1, one.clock(), 0)
+        async with asyncio.timeout(10):
+            while any((lags := other.lags())[name] for name in ("worker-0", "worker-1")):
+                await asyncio.sleep(0.05)
+        assert lags["worker-9"] > 0.0, "who has learned nothing is behind since the first entry"

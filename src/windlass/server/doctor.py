@@ -17,6 +17,7 @@ from windlass.records import DEFAULT_TENANT
 from windlass.runtime import Runtime
 from windlass.settings import Settings, flat, missing_secrets
 
+LAG_S = 10.0
 LOW_DISK_BYTES = 200 * 1024 * 1024
 
 
@@ -25,6 +26,13 @@ async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: boo
     report = _report(runtime.settings, {"head": runtime.ledger.head(), "database": runtime.db.dialect})
     keys = report["settings"]["keys"]
     keys["value"] = [key for key in keys["value"] if key["tenant"] == tenant]
+    lags = await asyncio.to_thread(runtime.lags)
+    report["workers"] = [{"name": name, "lag_s": lag_s} for name, lag_s in lags.items()]
+    report["findings"] += [
+        f"worker {name} is {lag_s:.0f} s behind in learning; see its log, or restart it"
+        for name, lag_s in lags.items()
+        if lag_s > LAG_S
+    ]
     if replay:
         report["replay"] = await asyncio.to_thread(_replay, runtime)
         if not report["replay"]["equal"]:

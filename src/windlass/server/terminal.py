@@ -133,6 +133,8 @@ def show_doctor(answer: Answer) -> None:
         _row(table, path, json.dumps(setting["value"]), setting["source"])
     out = console()
     out.print(table)
+    for worker in answer.get("workers", ()):
+        out.print(f"worker {escape(clean(worker['name']))}: {worker['lag_s']:.1f} s behind")
     if "replay" in answer:
         replay = answer["replay"]
         verdict = "equal, bit for bit" if replay["equal"] else "DIFFERENT"
