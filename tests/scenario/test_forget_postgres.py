@@ -85,6 +85,7 @@ async def test_the_policies_of_all_workers_follow_the_outcomes_of_one(tmp_path: 
         assert one.learner.digest() == other.learner.digest()
         assert one.loop.states() == other.loop.states() != []
         assert {worker.name for worker in other.workers()} >= {"worker-0", "worker-1"}
+        await other.caught_up()
         assert other.overview.totals(Scope()).calls == 20
         workers.beat(one.db, "worker-9", 1, one.clock(), 0)
         async with asyncio.timeout(10):
