@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
+import msgspec
+
 import windlass
-from windlass import cli
+from windlass import cli, plugins, testing
 from windlass.errors import HANDLING
+from windlass.gateway.options import KeyOptions, ModelOptions, ProviderOptions
 from windlass.policies import registry
+from windlass.policies.points import GuardOptions, PointOptions, ShadowOptions
 from windlass.settings import flat, load
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
-COMMANDS = ("", "up", "run", "ingest", "ask", "calls", "decisions", "doctor")
+LISTS = {"[[providers]]": ProviderOptions, "models of a provider": ModelOptions, "[[keys]]": KeyOptions}
+POINTS = {"[points.<point>]": PointOptions, "shadows of a point": ShadowOptions, "guards": GuardOptions}
+GROUPS = {
+    plugins.POLICIES: "a callable that takes the options and returns a policy ([how to](../howto/own-policy.md))",
+    plugins.PROVIDERS: "a callable that takes a ProviderOptions and the key and returns a provider "
+    "([how to](../howto/own-provider.md))",
+}
 
 
 def commands() -> str:
     """The help of every command, as the program prints it."""
     parts = ["# Commands\n", "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"]
-    for name in COMMANDS:
-        parts.append(f"## `windlass{' ' + name if name else ''}`\n\n```text\n{_help(name).rstrip()}\n```\n")
+    for words in _commands(cli._parser(), ()):
+        parts.append(f"## `{' '.join(('windlass', *words))}`\n\n```text\n{_help(words).rstrip()}\n```\n")
     return "\n".join(parts)
 
 
 def settings() -> str:
-    """Every setting with its default."""
+    """Every setting with its default, and the options of whatever can be named in one."""
     lines = [
         "# Settings\n",
         "From defaults, then `windlass.toml` (or the file that `WINDLASS_CONFIG` names), then the environment",
@@ -41,7 +53,20 @@ def settings() -> str:
     ]
     for path, (value, _) in flat(load(environ={"HOME": "/home/you"})).items():
         lines.append(f"| `{path}` | `{value}` |")
-    lines += ["", f"Policies by name: {', '.join(f'`{name}`' for name in registry.names())}."]
+    lines.append("\n## Entries of lists\n")
+    for title, kind in {**LISTS, **POINTS}.items():
+        lines += [*_struct(title, kind), ""]
+    for title, names in (("Policies", registry.names()), ("Guards", registry.guards())):
+        lines.append(f"## {title}\n")
+        for name in names:
+            lines += [*_options(name), ""]
+    lines += [
+        "## Plugins\n",
+        "Entry points of other packages, found by their name and imported when a setting names them.\n",
+        "| group | what it refers to |",
+        "|---|---|",
+        *(f"| `{group}` | {about} |" for group, about in GROUPS.items()),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -61,11 +86,17 @@ def errors() -> str:
 
 
 def names() -> str:
-    """What `import windlass` offers."""
-    lines = ["# Names\n", "| name | what it is for |", "|---|---|"]
-    for name in windlass.__all__:
-        about = (getattr(windlass, name).__doc__ or "").strip().splitlines()[0]
-        lines.append(f"| `windlass.{name}` | {about} |")
+    """What `import windlass` and `windlass.testing` offer."""
+    lines = ["# Names\n", "What programs of others may rely on.\n"]
+    for module in (windlass, testing):
+        lines += [f"## `{module.__name__}`\n", "| name | what it is for |", "|---|---|"]
+        lines += [f"| `{name}` | {_about(getattr(module, name))[0]} |" for name in module.__all__]
+        lines.append("")
+    lines += ["## Methods of `windlass.Client`\n", "| method | what it does |", "|---|---|"]
+    for name, method in inspect.getmembers(windlass.Client, inspect.isfunction):
+        if not name.startswith("_"):
+            shown = ", ".join(str(part) for part in inspect.signature(method).parameters if part != "self")
+            lines.append(f"| `{name}({shown})` | {_about(method)[0]} |")
     return "\n".join(lines) + "\n"
 
 
@@ -95,12 +126,56 @@ def _same(path: Path, text: str) -> bool:
     return path.exists() and path.read_text() == text
 
 
-def _help(name: str) -> str:
+def _commands(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Every command and what is beneath it, in the order of the help."""
+    yield words
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield from _commands(below, (*words, name))
+
+
+def _help(words: tuple[str, ...]) -> str:
     os.environ["COLUMNS"] = "100"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        cli.main([*([name] if name else []), "--help"])
+        cli.main([*words, "--help"])
     return printed.getvalue()
+
+
+def _struct(title: str, kind: type) -> Iterator[str]:
+    """What an entry of a list, or a point, may hold."""
+    yield f"### `{title}`\n"
+    yield "\n\n".join(_about(kind))
+    yield "\n| name | default |\n|---|---|"
+    if issubclass(kind, msgspec.Struct):
+        for field in msgspec.structs.fields(kind):
+            default = field.default_factory() if callable(field.default_factory) else field.default
+            shown = "**required**" if field.required else f"`{msgspec.to_builtins(default)}`"
+            yield f"| `{field.name}` | {shown} |"
+    else:
+        yield from _defaults(kind)
+
+
+def _options(name: str) -> Iterator[str]:
+    """The options of one policy or guard."""
+    kind = registry.options(name)
+    yield f"### `{name}`\n"
+    # What a class inherits is explained in the class that it comes from.
+    yield "\n\n".join(part for one in kind.__mro__ if is_dataclass(one) for part in _about(one))
+    yield "\n| option | default |\n|---|---|"
+    yield from _defaults(kind)
+
+
+def _defaults(kind: type) -> Iterator[str]:
+    for field in fields(kind):
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        yield f"| `{field.name}` | `{msgspec.to_builtins(default)}` |"
+
+
+def _about(thing: object) -> list[str]:
+    """The paragraphs of a docstring, each as one line."""
+    return [" ".join(part.split()) for part in (inspect.getdoc(thing) or "").split("\n\n")]
 
 
 def _word(value: object) -> str:

@@ -1,8 +1,4 @@
-"""Feedback moves a policy: rate what one model says higher, and see the chance that it is chosen before and after."""
-
-import json
-import subprocess
-import sys
+"""Feedback moves a policy: rate one model higher, and read its score and its chance to be chosen before and after."""
 
 from windlass import Client
 
@@ -16,28 +12,24 @@ def ask(client: Client) -> tuple[str, str]:
     return reply.call, reply.model
 
 
-def chance() -> float:
-    """The probability that LIKED had at the newest decision, as the ledger has it. Of two models one was taken."""
-    command = [sys.executable, "-m", "windlass.cli", "decisions", "--limit", "1", "--json"]
-    (decision,) = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["decisions"]
-    print(f"{decision['policy']} scores: {decision['extra']['why']}")
-    propensity = float(decision["propensity"])
-    return propensity if decision["action"] == LIKED else 1.0 - propensity
+def chance(client: Client) -> float:
+    """The probability of LIKED at one more decision, as the ledger has it; there are two models."""
+    trace = client.trace(ask(client)[0])
+    assert trace is not None
+    (decision,) = trace.decisions
+    print(f"{decision.policy} scores: {decision.extra['why']}")
+    return decision.propensity if decision.action == LIKED else 1.0 - decision.propensity
 
 
 with Client() as client:
-    ask(client)
-before = chance()
-
-with Client() as client:
+    before = chance(client)
     for _ in range(40):
         call, model = ask(client)
         client.feedback(call, "rating", value=1.0 if model == LIKED else 0.1)
 
-# What was learned is in the folder: another process goes on with it.
+# What was learned is in the folder: any process goes on with it.
 with Client() as client:
-    ask(client)
-after = chance()
+    after = chance(client)
 
 print(f"{LIKED} is chosen with probability {before:.2f} before 40 ratings, {after:.2f} after")
 assert after > before

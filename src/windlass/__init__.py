@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from windlass.client import Client
+    from windlass.client import AsyncClient, Client
     from windlass.errors import (
         AccessError,
         ErrorCategory,
@@ -28,11 +28,14 @@ if TYPE_CHECKING:
         WindlassError,
         classify,
     )
+    from windlass.gateway.embeddings import Embedded
     from windlass.records import Call, Decision, Feedback, Outcome, Reply, RunEvent, Scope, StepResult
     from windlass.settings import Settings, load
 
 _HOMES = {
+    "AsyncClient": "windlass.client",
     "Client": "windlass.client",
+    "Embedded": "windlass.gateway.embeddings",
     "AccessError": "windlass.errors",
     "ErrorCategory": "windlass.errors",
     "InputError": "windlass.errors",
@@ -58,9 +61,11 @@ _HOMES = {
 
 __all__ = [
     "AccessError",
+    "AsyncClient",
     "Call",
     "Client",
     "Decision",
+    "Embedded",
     "ErrorCategory",
     "Feedback",
     "InputError",

@@ -119,18 +119,57 @@ def _parser() -> Usage:
     ask = _command(commands, "ask", _ask, "answer from memory with verified quotes", "windlass ask 'Why a pawl?'")
     ask.add_argument("question")
     ask.add_argument("--model", default="auto", help="a model of `windlass doctor`; auto lets the policy choose")
-    for name, run_it, about in (
-        ("calls", _calls, "the newest calls, what they cost and how long they took"),
-        ("decisions", _decisions, "the newest automatic choices with their propensities"),
-    ):
-        listing = _command(commands, name, run_it, about, f"windlass {name} --limit 5 --json")
-        listing.add_argument("--limit", type=int, default=20, help="how many (1 to 1000)")
+    _listings(commands)
     doctor = _command(commands, "doctor", _doctor, "what is in force and what is wrong", "windlass doctor --replay")
     doctor.add_argument("--replay", action="store_true", help="rebuild every policy from the ledger and compare")
     _policy_commands(commands)
     _auditing(commands)
     _databases(commands)
     return parser
+
+
+def _listings(commands: Any) -> None:
+    about = "the newest calls, what they cost and how long they took"
+    calls = _listing(commands, "calls", about, "windlass calls --error any --since 24h --json")
+    _filters(calls, model="that answered", provider="that answered", user="that asked", endpoint="such as chat")
+    calls.add_argument("--error", default="", help="any, none, or one cause of docs/reference/errors.md")
+    calls.add_argument("--text", default="", help="part of an id, a user, a parent, an endpoint or a model asked for")
+    call = _command(
+        commands, "call", _call, "one call and all that belongs to it", "windlass call call_019ab3 --bodies"
+    )
+    call.add_argument("call", help="its id, as `windlass calls` prints it")
+    call.add_argument("--bodies", action="store_true", help="also what was sent and received, where it is kept")
+    about = "the newest automatic choices with their propensities"
+    decisions = _listing(commands, "decisions", about, "windlass decisions --point model --shadow --limit 5 --json")
+    _filters(decisions, point="such as model", action="that was chosen", policy="such as linear_thompson@1")
+    acting = decisions.add_mutually_exclusive_group()
+    acting.add_argument("--live", action="store_true", default=None, help="those that acted")
+    acting.add_argument("--shadow", dest="live", action="store_false", help="those that did not")
+    about = "the decision points: modes, policies, what was chosen and what it earned"
+    points = _command(commands, "points", _points, about, "windlass points --since 7d --json")
+    _filters(points, point="one alone")
+    points.add_argument("--since", help="90m, 24h, 7d, an ISO 8601 time, or seconds since 1970")
+    about = "what people and checks said, newest first"
+    feedback = _listing(commands, "feedback", about, "windlass feedback --kind complaint --since 7d --json")
+    _filters(feedback, metric="such as quality", target="the id that it is about")
+    feedback.add_argument("--kind", choices=["rating", "correction", "suggestion", "complaint", "praise"])
+    feedback.add_argument("--source", choices=["user", "manager", "system", "qa"])
+    feedback.add_argument("--text", default="", help="part of the comment or of the target")
+
+
+def _listing(commands: Any, name: str, about: str, example: str) -> argparse.ArgumentParser:
+    """A command that lists what a filter leaves, newest first."""
+    listing = _command(commands, name, _list(name), about, example)
+    listing.add_argument("--limit", type=int, default=20, help="how many (1 to 1000)")
+    listing.add_argument("--before", default="", metavar="ID", help="those before this one, for the next page")
+    for bound in ("since", "until"):
+        listing.add_argument(f"--{bound}", help="90m, 24h, 7d, an ISO 8601 time, or seconds since 1970")
+    return listing
+
+
+def _filters(parser: argparse.ArgumentParser, **words: str) -> None:
+    for name, about in words.items():
+        parser.add_argument(f"--{name}", default="", help=f"{name} {about}")
 
 
 def _policy_commands(commands: Any) -> None:
@@ -237,12 +276,22 @@ def _ask(arguments: argparse.Namespace) -> int:
     return _show("ask", {"question": arguments.question, "model": arguments.model}, arguments.json)
 
 
-def _calls(arguments: argparse.Namespace) -> int:
-    return _show("calls", {"limit": arguments.limit}, arguments.json)
+def _list(operation: str) -> Command:
+    def run(arguments: argparse.Namespace) -> int:
+        given = {name: value for name, value in vars(arguments).items() if name not in ("json", "command")}
+        return _show(
+            operation, {name: value for name, value in given.items() if value not in (None, "")}, arguments.json
+        )
+
+    return run
 
 
-def _decisions(arguments: argparse.Namespace) -> int:
-    return _show("decisions", {"limit": arguments.limit}, arguments.json)
+def _call(arguments: argparse.Namespace) -> int:
+    return _show("call", {"call": arguments.call, "bodies": arguments.bodies}, arguments.json)
+
+
+def _points(arguments: argparse.Namespace) -> int:
+    return _show("points", {"point": arguments.point, "since": arguments.since}, arguments.json)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

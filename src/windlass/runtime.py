@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from windlass.content.ask import Ask
-from windlass.content.ingest import VECTORS, Ingest
+from windlass.content.ingest import VECTORS, Ingest, owns
 from windlass.content.store import Contents
 from windlass.errors import FolderBusy, InputError, LedgerError, PolicyError, SettingsError, WindlassError
 from windlass.gateway.admission import Admission
@@ -27,7 +27,7 @@ from windlass.gateway.gateway import Gateway
 from windlass.gateway.local import Local
 from windlass.gateway.provider import Provider, Providers
 from windlass.ledger import ids, workers
-from windlass.ledger.audit import Audit
+from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.db import Database, make_folder
 from windlass.ledger.ledger import ALL
 from windlass.ledger.sql import SqlLedger
@@ -44,7 +44,7 @@ from windlass.watch.projections import Projections
 from windlass.watch.store import Rollups
 
 if TYPE_CHECKING:
-    from windlass.workflows.durable import Durable
+    from windlass.workflows.durable import Durable, RunStatus
 
 log = structlog.get_logger(__name__)
 MAIN = "main"
@@ -53,6 +53,8 @@ DAY_S = 86_400.0
 # Commits gather for this long before they are folded, so that learning costs a busy server one read per batch.
 LEARN_DELAY_S = 0.02
 PRUNE_EVERY_S = 3_600.0
+AUDIT_EVERY_S = 60.0
+AUDITOR = "windlass"
 
 
 class Runtime:
@@ -121,6 +123,9 @@ class Runtime:
 
         self.ledger.on_commit(partial(running.call_soon_threadsafe, committed.set))
         self._background = [asyncio.create_task(self._learn(committed)), asyncio.create_task(self._prune())]
+        if self._serve is not None:
+            await asyncio.to_thread(self.audit.start, AUDITOR, {"worker": self.worker})
+            self._background.append(asyncio.create_task(self._auditing()))
         if self._serve is not None and self._unfinished.exists():
             try:
                 await asyncio.to_thread(self._start_workflows)
@@ -142,6 +147,13 @@ class Runtime:
     def ingest(self) -> Ingest:
         """Taking content in, in a process that runs workflows. The first use starts the engine: call it in a thread."""
         return self._ingest or self._start_workflows()
+
+    def run_status(self, scope: Scope, run: str) -> tuple[RunStatus, RunStatus]:
+        """How a run of this scope and the embedding that follows it stand. Starts the engine only where it can know."""
+        idle = self._ingest is None and not self._unfinished.exists() and self.db.dialect == "sqlite"
+        if idle or not owns(scope, run):
+            return "unknown", "unknown"
+        return self.ingest.status(scope, run)
 
     async def feedback(self, scope: Scope, said: FeedbackRequest) -> Feedback:
         """Check and keep one feedback; it is committed when this returns."""
@@ -242,12 +254,24 @@ class Runtime:
         if self.db.dialect != "sqlite":
             workers.beat(self.db, self.worker, os.getpid(), self.clock(), self.learner.cursor)
 
+    async def _auditing(self) -> None:
+        """Seal and sign what came, every minute."""
+        while True:
+            try:
+                await asyncio.to_thread(self.audit.tick)
+            except LedgerError as exc:
+                log.error("auditing_waits", reason=str(exc))
+            await asyncio.sleep(AUDIT_EVERY_S)
+
     async def _prune(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self.ledger.prune, self.clock())
+                bodies = await asyncio.to_thread(self.ledger.prune, self.clock())
                 before = self.clock() - self.settings.storage.context_days * DAY_S
-                await asyncio.to_thread(self.projections.prune_contexts, before)
+                contexts = await asyncio.to_thread(self.projections.prune_contexts, before)
+                if bodies or contexts:
+                    told = {"bodies": bodies, "contexts": contexts}
+                    await asyncio.to_thread(self.audit.append, SYSTEM, AUDITOR, "prune", told)
             except LedgerError as exc:
                 log.error("pruning_waits", reason=str(exc))
             await asyncio.sleep(PRUNE_EVERY_S)
@@ -279,11 +303,20 @@ class Runtime:
             self.ledger.close()
             self.projections.catch_up()
             self.projections.keep()
+            self._sign_off()
             if self.db.dialect != "sqlite":
                 workers.leave(self.db, self.worker)
         finally:
             self.db.close()
             self._let_go()
+
+    def _sign_off(self) -> None:
+        """The trail's last row. What keeps it from being written keeps nobody from stopping."""
+        try:
+            if self._serve is not None:
+                self.audit.stop(AUDITOR)
+        except LedgerError as exc:
+            log.error("auditing_ends_unsigned", reason=str(exc))
 
     def _let_go(self) -> None:
         """Free the folder for another process."""

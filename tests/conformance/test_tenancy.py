@@ -216,31 +216,23 @@ OTHERS: dict[str, str] = {
     "Ingest.status": "by the id of a run; probed through /api/progress",
     **{f"Durable.{name}": "the engine, behind Ingest" for name in ("close", "drain", "enqueue", "register", "start")},
     **{f"Durable.{name}": "the engine" for name in ("status", "stopping", "submit", "take_over", "unfinished")},
-    **{f"Runtime.{name}": "of the process" for name in ("caught_up", "ingest", "learner", "replay", "workers")},
+    **{f"Runtime.{name}": "of the process" for name in ("caught_up", "ingest", "lags", "learner", "replay", "workers")},
 }
 PRIVATE_MODULES = {
     "windlass.ledger.check": "the contract's suite makes records",
     "windlass.memory.rows": "the statements of one room, behind Memory",
     "windlass.testing": "hands on what other modules define",
 }
-SHOWN = ("/", "/ask", "/calls", "/calls/{id}")
+SHOWN = (
+    *("/", "/ask", "/calls", "/calls/{id}", "/feedback"),
+    *("/decisions", "/decisions/{point}", "/decisions/{point}/change"),
+)
 """The pages that show a tenant's rows; `_page` asks them with each of `QUERY`."""
 QUERY = (
-    "text",
-    "model",
-    "provider",
-    "error",
-    "endpoint",
-    "user",
-    "before",
-    "range",
-    "q",
-    "a",
-    "said",
-    "point",
-    "policy",
+    *("text", "model", "provider", "error", "endpoint", "user", "before", "range", "q", "a", "said", "point", "policy"),
+    *("action", "live", "kind", "source", "metric", "target", "mode", "snapshot"),
 )
-PAGES = {*SHOWN, "/calls/{id}/feedback", "/feedback", "/events", "/login", "/logout", "/static/{name}"}
+PAGES = {*SHOWN, "/calls/{id}/feedback", "/events", "/login", "/logout", "/static/{name}"}
 ENDPOINTS = {"/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/feedback", "/healthz"}
 ASKED = {"ask", "ingest", "progress", "calls", "decisions", "doctor", "snapshots", "mode", "rollback", "forget"}
 _OWNED = re.compile(r"\b(Scope|AnyScope|Caller)\b")
@@ -401,6 +393,7 @@ async def _write(world: World, scope: Scope, secret: str, word: str, figure: int
     file = folder / f"{word}.md"
     file.write_text(f"# {word}\n\n{word}: The {word} capstan holds {figure} ropes in the harbour.\n")
     batch = await asyncio.to_thread(world.ingest.submit, scope, [file])
+    await runtime.caught_up()  # so that the answer's model is chosen from the same knowledge in both worlds
     asked = await runtime.ask.ask(f"How many ropes does the {word} capstan hold?", scope)
     await world.answers.keep(scope, asked)
     await runtime.caught_up()
@@ -530,7 +523,8 @@ _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
 def _leaks(said: str, *asked: str) -> str:
     """What of the owner stands in `said`, beyond the words that the probes themselves brought."""
-    spoken = {form for text in asked for form in _forms(text) if SECRET.search(form)}
+    said = said.lower()
+    spoken = {form.lower() for text in asked for form in _forms(text) if SECRET.search(form)}
     for part in sorted(spoken, key=len, reverse=True):
         said = said.replace(part, "")
     found = SECRET.search(said)
@@ -643,7 +637,10 @@ def _owners_state(world: World) -> str:
 
 def _door(page: str) -> str:
     """A page or an answer without what changes by itself: the head of the ledger is the process's, not a tenant's."""
-    return re.sub(r'"head":\d+|data-head="\d+"|/static/[^"]+|"snapshot":\d+|there are: [\d, ]+', "", page)
+    places = (
+        r'"snapshot":\d+|snapshot[ =]\d+|there are: [\d, ]+|<option value="\d+">|entry \d+'  # in the order of all rows
+    )
+    return re.sub(rf'"head":\d+|data-head="\d+"|/static/[^"]+|{places}', "", page)
 
 
 async def _calls(world: World, probe: Probe) -> str:
@@ -726,7 +723,9 @@ async def _rating(world: World, probe: Probe) -> str:
 
 async def _page(world: World, probe: Probe) -> str:
     text, number = quote(probe.text, safe="", errors="replace"), probe.number // 2
-    where = SHOWN[number % len(SHOWN)].replace("{id}", text or "x")
+    where = re.sub(
+        r"\{\w+\}", text or "x", SHOWN[number % len(SHOWN)].replace("{point}", "model" if number % 3 else "{point}")
+    )
     asked = f"?range=all&{QUERY[number // len(SHOWN) % len(QUERY)]}={text}" if number % 5 else ""
     page = await world.signed_in[("rival", "looker")[probe.number % 2]].get(where + asked)
     return _door(f"{page.status} {page.headers.get('location', '')} {page.body}")

@@ -1,9 +1,9 @@
 """The code blocks of a page, and how they are run: in order, each in a process of its own, in one folder.
 
-    ```bash            run by bash -euo pipefail
-    ```python          run by this Python
-    ```bash postgres   run where a PostgreSQL server is: $POSTGRES_URL names an empty database
-    ```python no-run   shown only, like every other kind of block
+```bash            run by bash -euo pipefail
+```python          run by this Python
+```bash postgres   run where a PostgreSQL server is: $POSTGRES_URL names an empty database
+```python no-run   shown only, like every other kind of block
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,8 +97,20 @@ def test_adrs_are_numbered_without_gaps_and_say_what_enforces_them() -> None:
 
 def test_the_files_that_adrs_name_exist() -> None:
     for name in ADRS:
-        for path in re.findall(r"`((?:tests|benchmarks|tools)/[\w/.]+\.(?:py|sh|ini))`", (ROOT / "docs/adr" / name).read_text()):
+        for path in re.findall(
+            r"`((?:tests|benchmarks|tools)/[\w/.]+\.(?:py|sh|ini))`", (ROOT / "docs/adr" / name).read_text()
+        ):
             assert (ROOT / path).exists(), f"{name} names {path}"
+
+
+def test_every_dependency_is_accounted_for() -> None:
+    """In the table of ADR 0007, or in one of its own."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    told = "".join((ROOT / "docs" / "adr" / name).read_text() for name in ADRS)
+    for requirement in wanted:
+        name = re.split(r"[\[<>=!~;]", requirement)[0].strip()
+        assert re.search(rf"\|[^|]*\b{re.escape(name)}\b[^|]*\|", told), f"no ADR accounts for {name}"
 
 
 def test_every_plugin_group_and_every_error_is_documented() -> None:

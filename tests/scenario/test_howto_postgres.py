@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.docs.blocks import POSTGRES, ROOT, blocks, run_page
 from tests.scenario.postgres import Postgres
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.scenario.postgres import Postgres
 from tests.scenario.program import windlass
 from tests.unit.memory.conftest import BagOfWords
 from windlass.content.analysis import Chapter, KeyQuote
@@ -158,6 +159,24 @@ def test_what_is_replaced_or_removed_is_found_no_more(db: Database) -> None:
     with db.read() as connection:
         kept = connection.exec_driver_sql("SELECT count(*) FROM search_chunks").scalar()
     assert kept == 1
+
+
+def test_no_word_of_a_removed_text_is_left_in_the_files(db: Database, postgres: Postgres) -> None:
+    secret, memory = "heliotrope", Memory(db, BagOfWords())
+    texts = [f"{secret} {number} manuscript" for number in range(400)]
+    memory.put_text(ACME, "talks", "first", _passages(*texts))
+    memory.put_text(ACME, "talks", "second", _passages(*TEXTS))
+    with db.bare() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    memory.remove(ACME, "talks", "first")
+    with db.bare() as connection:
+        for table in ("chunks", "search_chunks"):
+            connection.exec_driver_sql(f"VACUUM (FULL) {table}")
+        number = connection.exec_driver_sql("SELECT oid FROM pg_database WHERE datname = current_database()").scalar()
+    postgres.restart()
+    kept = [path for path in (postgres.data / "base" / str(number)).iterdir() if b"heliotrop" in path.read_bytes()]
+    assert kept == []
+    assert len(_matches(memory, ACME, "signet").ids) == 2
 
 
 def test_one_worker_sees_what_another_changed(db: Database, more: list[Database]) -> None:

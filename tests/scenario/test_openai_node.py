@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.scenario import javascript
@@ -94,6 +95,26 @@ def test_who_leaves_a_stream_is_recorded_and_the_next_call_is_answered(folder: P
     assert rows(folder / "home", query) == [(0,)]
 
 
+def test_embeddings_are_the_same_as_bytes_and_as_numbers(folder: Path, base_url: str) -> None:
+    said = javascript.client(folder, "embeddings", base_url)
+    vectors = np.array(said["vectors"])
+    assert said["indices"] == [0, 1, 2]
+    assert vectors.shape == (3, 384)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-3)
+    # The client asks for base64 by itself, and reads it as float32.
+    assert vectors == pytest.approx(np.array(said["floats"]), abs=1e-5)
+    assert vectors[0] @ np.array(said["one"]) > 0.999
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.1
+    assert said["usage"]["total_tokens"] == said["usage"]["prompt_tokens"] > 0
+    recorded = rows(
+        folder / "home",
+        "SELECT c.endpoint, o.prompt_tokens, o.completion_tokens, o.error FROM calls c "
+        "JOIN outcomes o ON o.call = c.id WHERE c.id = ?",
+        said["call"],
+    )
+    assert recorded == [("embeddings", said["usage"]["prompt_tokens"], 0, "")]
+
+
 def test_feedback_through_the_same_client_is_kept(folder: Path, base_url: str) -> None:
     kept = javascript.client(folder, "feedback", base_url)
     found = rows(folder / "home", "SELECT target, kind, value, source FROM feedback WHERE id = ?", kept["id"])
@@ -111,7 +132,10 @@ def test_feedback_through_the_same_client_is_kept(folder: Path, base_url: str) -
         ("large", "APIError", 413, "body_too_large", None),
         ("upstream", "InternalServerError", 502, "connect_refused", None),
         ("endpoint", "NotFoundError", 404, "not_found", None),
-        ("embeddings", "NotFoundError", 404, "model_not_found", "model"),
+        ("embedder", "NotFoundError", 404, "model_not_found", "model"),
+        ("tokens", "BadRequestError", 400, "invalid_request", "input"),
+        ("empty", "BadRequestError", 400, "invalid_request", "input"),
+        ("dimensions", "BadRequestError", 400, "invalid_request", "dimensions"),
     ],
 )
 def test_errors_are_the_clients_own_types(

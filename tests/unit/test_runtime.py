@@ -214,7 +214,7 @@ async def test_only_one_process_runs_the_workflows_of_a_folder(tmp_path: Path) -
         assert not (tmp_path / "runs.db").exists(), "an idle process carries no engine"
         engine = await asyncio.gather(*(asyncio.to_thread(lambda: first.ingest) for _ in range(4)))
         assert len(set(map(id, engine))) == 1
-        stands = await asyncio.to_thread(lambda: first.ingest.status("run_unknown"))
+        stands = await asyncio.to_thread(lambda: first.ingest.status(Scope(), "run_unknown"))
         assert stands == ("unknown", "unknown")
         with pytest.raises(FolderBusy, match="another windlass process works on"):
             Runtime(settings(tmp_path), workflows=True)

@@ -23,7 +23,7 @@ from windlass.errors import InputError
 from windlass.ledger import ids
 from windlass.memory.chunk import chunk
 from windlass.memory.store import Memory
-from windlass.records import Scope, StepResult
+from windlass.records import Scope, StepResult, user_digest
 
 if TYPE_CHECKING:
     from windlass.workflows.durable import Durable, Run, RunStatus
@@ -75,14 +75,16 @@ class Ingest:
         now = self._clock()
         for item, (path, data) in zip(items, read, strict=True):
             self._contents.put_source(scope, item, _name(path), data, now)
-        run = ids.new("run", now)
+        run = f"{ids.new('run', now)}-{_tag(scope)}"
         batch = Batch(run=run, items=tuple(items), names=tuple(map(_name, files)))
         wanted = list(dict.fromkeys(items))
         self._durable.submit(WORKFLOW, run, scope.tenant, scope.workspace, wanted)
         return batch
 
-    def status(self, run: str) -> tuple[RunStatus, RunStatus]:
-        """How a run and the embedding that follows it stand."""
+    def status(self, scope: Scope, run: str) -> tuple[RunStatus, RunStatus]:
+        """How a run and the embedding that follows it stand; unknown where it is not the scope's."""
+        if not owns(scope, run):
+            return "unknown", "unknown"
         return self._durable.status(run), self._durable.status(vectors_run(run))
 
     def _ingest(self, run: Run, tenant: str, workspace: str, items: list[str]) -> None:
@@ -139,6 +141,15 @@ class Ingest:
             return path.read_bytes()
         except OSError as exc:
             raise InputError(f"{path} cannot be read: {exc.strerror or exc}") from exc
+
+
+def owns(scope: Scope, run: str) -> bool:
+    """Whether a run was started for `scope`: its id ends with the owner's tag."""
+    return run.endswith(f"-{_tag(scope)}")
+
+
+def _tag(scope: Scope) -> str:
+    return user_digest(scope, "run")[:12]
 
 
 def vectors_run(run: str) -> str:

@@ -7,11 +7,16 @@ are not, because they can be computed again.
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from windlass.errors import RequestError
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from windlass.errors import ErrorCategory, RequestError, UpstreamError
 from windlass.gateway.admission import Admission
 from windlass.gateway.compose import estimate_tokens
 from windlass.gateway.gateway import DAY_S, Request, cost_nusd
@@ -33,6 +38,19 @@ class EmbeddingReply:
     headers: dict[str, str]
     body: bytes
     outcome: Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Vectors, (n, d) float32 in the order of the texts, and what the ledger holds of the call."""
+
+    call: str
+    model: str
+    provider: str
+    vectors: NDArray[np.float32]
+    prompt_tokens: int
+    cost_nusd: int
+    latency_ms: float
 
 
 @dataclass
@@ -124,7 +142,8 @@ class Embeddings:
         tokens, answered = passage.tally.prompt_tokens, passage.answered_at > 0 and (status < 400 or status == 499)
         estimated = answered and (tokens is None or passage.provider.local)
         if tokens is None:
-            tokens = sum(map(estimate_tokens, passage.input.texts or ())) if answered else 0
+            guessed = passage.input.tokens or sum(map(estimate_tokens, passage.input.texts or ()))
+            tokens = guessed if answered else 0
         return Outcome(
             id=ids.new("outcome", call.at),
             at=now,
@@ -159,3 +178,49 @@ class Embeddings:
             expires_at=now + self._options.body_retention_days * DAY_S,
         )
         return (kept,)
+
+
+class _Item(msgspec.Struct):
+    embedding: str | list[float]
+    index: int = 0
+
+
+class _Items(msgspec.Struct):
+    data: list[_Item]
+
+
+def embedded(reply: EmbeddingReply) -> Embedded:
+    """The vectors in a reply. UpstreamError where it holds none, or some that cannot be."""
+    outcome = reply.outcome
+    if outcome.error:
+        said = (
+            f"{outcome.provider} answered {reply.status} ({outcome.error}): {reply.body[:200].decode(errors='replace')}"
+        )
+        raise UpstreamError(said, status=reply.status, category=ErrorCategory(outcome.error))
+    try:
+        items = sorted(msgspec.json.decode(reply.body, type=_Items).data, key=lambda item: item.index)
+        vectors = np.array([_numbers(item.embedding) for item in items], np.float32)
+        sound = vectors.ndim == 2 and bool(np.isfinite(vectors).all())
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as exc:
+        sound, reason = False, str(exc)
+    else:
+        reason = "not all of them are finite numbers"
+    if not sound:
+        unusable = f"the vectors of {outcome.provider}, model {outcome.model}, cannot be used: {reason}"
+        raise UpstreamError(unusable, category=ErrorCategory.RESPONSE_MALFORMED)
+    return Embedded(
+        call=outcome.call,
+        model=outcome.model,
+        provider=outcome.provider,
+        vectors=vectors,
+        prompt_tokens=outcome.prompt_tokens,
+        cost_nusd=outcome.cost_nusd,
+        latency_ms=outcome.latency_ms,
+    )
+
+
+def _numbers(embedding: str | list[float]) -> NDArray[np.float32]:
+    """One vector, from numbers or from base64 of float32 little-endian."""
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4").astype(np.float32)
+    return np.array(embedding, np.float32)

@@ -104,15 +104,12 @@ def _texts(request: EmbeddingRequest, dimensions: int) -> tuple[str, ...]:
     texts, wanted = request.input.texts, request.input.dimensions
     if texts is None:
         remedy = "send the text itself (langchain-openai: check_embedding_ctx_length=False)"
-        raise RequestError(
-            f"model {request.model} reads no token numbers of another tokenizer; {remedy}", param="input"
-        )
+        raise RequestError(f"model {request.model} takes texts, not tokens; {remedy}", param="input")
     if "" in texts:
         raise RequestError(f"input {texts.index('')} is empty; leave it out", param="input")
     if wanted not in (None, dimensions):
-        raise RequestError(
-            f"dimensions is {wanted}; {request.model} has {dimensions}, leave it out", param="dimensions"
-        )
+        has = f"dimensions is {wanted}; {request.model} has {dimensions}, leave it out"
+        raise RequestError(has, param="dimensions")
     return texts
 
 

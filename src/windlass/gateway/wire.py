@@ -70,7 +70,7 @@ class EmbeddingInput(msgspec.Struct, frozen=True):
     """An embeddings request: what to embed, in which form, and the raw fields for the way on.
 
     texts: what the input names as text; None where it is token numbers, which only the model itself can read.
-    count: how many vectors are asked for.
+    count: how many vectors are asked for. tokens: how many token numbers came.
     """
 
     raw: bytes
@@ -79,6 +79,7 @@ class EmbeddingInput(msgspec.Struct, frozen=True):
     user: str
     texts: tuple[str, ...] | None
     count: int
+    tokens: int
     base64: bool
     dimensions: int | None
 
@@ -122,6 +123,7 @@ def parse_embedding(body: bytes) -> EmbeddingInput:
         user=_user(head.user),
         texts=tuple(one for one in given if isinstance(one, str)) if kinds == {str} else None,
         count=count,
+        tokens=sum(len(one) if isinstance(one, list) else isinstance(one, int) for one in given),
         base64=head.encoding_format == "base64",
         dimensions=head.dimensions,
     )

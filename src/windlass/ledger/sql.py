@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from windlass.ledger import retention, rows, schema, search
 from windlass.ledger.commit import GroupCommit
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import (
+    ALL,
     EVERY_CALL,
     EVERY_DECISION,
     EVERY_FEEDBACK,
@@ -44,6 +46,7 @@ class SqlLedger:
 
     def __init__(self, db: Database, name: str = ""):
         self._db = db
+        self._dense = db.dialect == "sqlite"
         self._writer = Writer(db, name)
         self._listeners: list[Callable[[], object]] = []
         self._announced = 0
@@ -71,15 +74,24 @@ class SqlLedger:
             return self._writer.order.head(connection)
 
     def read(self, scope: AnyScope, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
-        found: list[Entry] = []
         with self._db.read() as connection:
-            until = self._last(connection, scope, after, limit)
-            for kind in KINDS.values():
-                table = rows.TABLES[kind]
-                placed = table.c.seq > after, table.c.seq <= until
-                query = _select(kind).where(*placed, *_owner(table, scope)).order_by(table.c.seq)
-                found += map(Entry._make, rows.from_rows(kind, connection.execute(query).all()))
-        found.sort(key=lambda entry: entry.seq)
+            if self._dense and scope is ALL:
+                # The places of one counter have few gaps, so the next `limit` of them hold nearly as many records.
+                settled = self._writer.order.settled(connection)
+                found = self._between(connection, scope, after, min(settled, after + limit))
+                if found or settled <= after + limit:
+                    return found
+            return self._between(connection, scope, after, self._last(connection, scope, after, limit))
+
+    def _between(self, connection: sa.Connection, scope: AnyScope, after: int, until: int) -> list[Entry]:
+        """All entries from after one place up to another."""
+        found: list[Entry] = []
+        for kind in KINDS.values():
+            table = rows.TABLES[kind]
+            placed = table.c.seq > after, table.c.seq <= until
+            query = _select(kind, self._db.dialect).where(*placed, *_owner(table, scope)).order_by(table.c.seq)
+            found += map(Entry._make, _fetched(connection, kind, query))
+        found.sort(key=operator.itemgetter(0))
         return found
 
     def _last(self, connection: sa.Connection, scope: AnyScope, after: int, limit: int) -> int:
@@ -138,7 +150,7 @@ class SqlLedger:
     def trace(self, scope: AnyScope, call: str) -> CallTrace | None:
         table = schema.calls
         with self._db.read() as connection:
-            found = _records(connection, Call, _select(Call).where(table.c.id == call, *_owner(table, scope)))
+            found = _records(connection, Call, sa.select(table).where(table.c.id == call, *_owner(table, scope)))
             return next(iter(_traces(connection, found)), None)
 
     def calls_beneath(self, scope: Scope, target: str) -> Sequence[str]:
@@ -156,7 +168,7 @@ class SqlLedger:
 
     def events(self, scope: AnyScope, run: str) -> Sequence[RunEvent]:
         table = schema.run_events
-        query = _select(RunEvent).where(table.c.run == run, *_owner(table, scope)).order_by(table.c.seq)
+        query = sa.select(table).where(table.c.run == run, *_owner(table, scope)).order_by(table.c.seq)
         with self._db.read() as connection:
             return _records(connection, RunEvent, query)
 
@@ -207,7 +219,7 @@ class SqlLedger:
     ) -> sa.Select[Any]:
         """The records of `kind` for which all of `asked` holds, newest first, from before the one with id `before`."""
         table = rows.TABLES[kind]
-        found = _select(kind).where(*_owner(table, scope), *_older(table, scope, before), *asked)
+        found = _select(kind, self._db.dialect).where(*_owner(table, scope), *_older(table, scope, before), *asked)
         return found.order_by(table.c.seq.desc())
 
     def _commit(self, batch: Sequence[Pending]) -> int:
@@ -258,20 +270,48 @@ def _older(table: sa.Table, scope: AnyScope, before: str) -> tuple[sa.ColumnElem
     return (table.c.seq < place,)
 
 
-def _select(kind: type[Record], *beside: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """All columns; a decision's with its context, where it meets what is asked `beside`."""
+def _select(kind: type[Record], dialect: str) -> sa.Select[Any]:
+    """All columns, for `_fetched`: on SQLite a decision's context is looked up beside each row."""
     table = rows.TABLES[kind]
-    if kind is not Decision:
+    if kind is not Decision or dialect != "sqlite":
         return sa.select(table)
     side = schema.contexts
     same = sa.and_(
-        side.c.tenant == table.c.tenant, side.c.workspace == table.c.workspace, side.c.decision == table.c.id, *beside
+        side.c.tenant == table.c.tenant, side.c.workspace == table.c.workspace, side.c.decision == table.c.id
     )
     return sa.select(table, side.c.data.label("context")).join_from(table, side, same, isouter=True)
 
 
+def _fetched(connection: sa.Connection, kind: type[R], query: sa.Select[Any]) -> list[tuple[int, R]]:
+    """(place, record) of each row, past SQLAlchemy's own rows, which cost more than the driver's."""
+    cursor = connection.execute(query).cursor
+    found: Sequence[Any] = cursor.fetchall() if cursor is not None else ()
+    if kind is Decision and connection.dialect.name != "sqlite" and found:
+        found = _with_contexts(connection, found)
+    return rows.from_rows(kind, found)
+
+
+def _with_contexts(connection: sa.Connection, found: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """The rows of decisions, each with its context. A join would be planned without statistics of a table that is cut
+    into days, and then read all contexts that there are."""
+    names, tenants, workspaces = (list(column) for column in list(zip(*found, strict=True))[1:4])
+    owned = {"tenants": tenants, "workspaces": workspaces, "decisions": names}
+    contexts = {int(row.place): row.data for row in connection.execute(_CONTEXTS, owned)}
+    return [(*row, contexts.get(place)) for place, row in enumerate(found, start=1)]
+
+
+_CONTEXTS = sa.text(
+    "SELECT asked.place, side.data "
+    "FROM unnest(CAST(:tenants AS text[]), CAST(:workspaces AS text[]), CAST(:decisions AS text[])) "
+    "WITH ORDINALITY AS asked (tenant, workspace, decision, place) "
+    # The limit keeps the planner from turning the look-ups into a join.
+    "CROSS JOIN LATERAL (SELECT data FROM contexts WHERE tenant = asked.tenant AND workspace = asked.workspace "
+    "AND decision = asked.decision LIMIT 1) AS side"
+)
+
+
 def _records(connection: sa.Connection, kind: type[R], query: sa.Select[Any]) -> tuple[R, ...]:
-    return tuple(record for _, record in rows.from_rows(kind, connection.execute(query)))
+    return tuple(record for _, record in _fetched(connection, kind, query))
 
 
 def _traces(connection: sa.Connection, calls: Sequence[Call]) -> tuple[CallTrace, ...]:
@@ -303,10 +343,9 @@ def _about(
     table = rows.TABLES[kind]
     owners = (table.c[name].in_({getattr(call, name) for call in calls}) for name in ("tenant", "workspace"))
     names = [call.id for call in calls]
-    beside = search.days(connection, schema.contexts, names, 2)
     days = search.days(connection, table, names, 2) if column == "call" else ()
-    query = _select(kind, *beside).where(*owners, table.c[column].in_(values), *days)
+    query = _select(kind, connection.dialect.name).where(*owners, table.c[column].in_(values), *days)
     found: dict[tuple[Scope, str], list[tuple[int, R]]] = defaultdict(list)
-    for place, record in rows.from_rows(kind, connection.execute(query)):
+    for place, record in _fetched(connection, kind, query):
         found[record.scope, getattr(record, column)].append((place, record))
     return found

@@ -7,7 +7,8 @@ not ours (DNS rebinding), because the server on loopback may run without a key.
 from __future__ import annotations
 
 import hmac
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import structlog
@@ -23,6 +24,7 @@ from windlass.server.envelope import envelope
 from windlass.server.openai import OpenAI
 from windlass.server.operations import OPERATIONS
 from windlass.server.peer import instance
+from windlass.server.reading import ARGUMENTS, Query
 from windlass.settings import LOOPBACK
 
 log = structlog.get_logger(__name__)
@@ -81,15 +83,20 @@ class Windlass:
 
     async def _operate(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         operation = OPERATIONS.get(name)
-        if operation is None or scope["method"] != "POST":
+        reads = scope["method"] == "GET" and name in ARGUMENTS
+        if operation is None or not (reads or scope["method"] == "POST"):
             raise RequestError(f"POST one of {', '.join(API + known for known in OPERATIONS)}", status=404)
         caller = self._caller(name, scope)
+        arguments = _query(scope) if reads else await self._body(receive)
+        await asgi.respond_json(send, await operation(self._runtime, caller, arguments))
+
+    async def _body(self, receive: Receive) -> dict[str, Any]:
         body = await asgi.read_body(receive, self._runtime.gateway.admission.max_body_bytes)
         try:
-            arguments = msgspec.json.decode(body or b"{}", type=dict)
+            found: dict[str, Any] = msgspec.json.decode(body or b"{}", type=dict)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise RequestError(f"the body is not a JSON object: {exc}", code="invalid_json") from exc
-        await asgi.respond_json(send, await operation(self._runtime, caller, arguments))
+        return found
 
     async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await asgi.respond_json(send, {"status": "ok", "instance": instance(self._token) if self._token else ""})
@@ -110,6 +117,18 @@ class Windlass:
             raise RequestError(f"host {host[:100]!r} is not served; use 127.0.0.1", status=403, code="wrong_host")
         if origin and _netloc(origin) != host:
             raise RequestError(f"requests from {origin[:100]!r} are not served", status=403, code="wrong_origin")
+
+
+def _query(scope: Scope) -> Query:
+    """The arguments in an address. Where another site made the browser send it, RequestError."""
+    if asgi.header(scope, b"sec-fetch-site") in ("cross-site", "same-site"):
+        raise RequestError("requests from another site are not served", status=403, code="wrong_origin")
+    try:
+        return Query(
+            parse_qsl(scope["query_string"].decode(), keep_blank_values=True, errors="strict", max_num_fields=50)
+        )
+    except ValueError as exc:
+        raise RequestError(f"the query cannot be read: {exc}") from exc
 
 
 def _name(host: str) -> str:

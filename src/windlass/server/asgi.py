@@ -55,8 +55,8 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 async def start(send: Send, status: int, content_type: str, headers: Iterable[tuple[str, str]] = ()) -> None:
-    """Send status and headers."""
-    pairs = [(b"content-type", _clean(content_type))]
+    """Send status and headers; no browser may take the content for another type than it is said to be."""
+    pairs = [(b"content-type", _clean(content_type)), (b"x-content-type-options", b"nosniff")]
     pairs += [(name.encode("latin-1"), _clean(value)) for name, value in headers]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
 

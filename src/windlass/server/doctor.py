@@ -18,6 +18,7 @@ from windlass.runtime import Runtime
 from windlass.settings import Settings, flat, missing_secrets
 
 LAG_S = 10.0
+OF_THE_MACHINE = ("home", "cache", "storage.", "server.", "providers")
 LOW_DISK_BYTES = 200 * 1024 * 1024
 
 
@@ -40,6 +41,12 @@ async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: boo
                 "the live policies differ from a rebuild of the ledger; restart to load the rebuilt state and report it"
             )
     return report
+
+
+def for_tenant(report: dict[str, Any]) -> dict[str, Any]:
+    """What a tenant's operator may see of a report: nothing of the machine, of the providers, of the other tenants."""
+    shown = {path: value for path, value in report["settings"].items() if not path.startswith(OF_THE_MACHINE)}
+    return {**report, "settings": shown, "findings": []}
 
 
 def unopened(settings: Settings, reason: str) -> dict[str, Any]:

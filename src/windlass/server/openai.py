@@ -65,7 +65,7 @@ class OpenAI:
         admission = self._runtime.gateway.admission
         caller = admission.identify(asgi.bearer(scope), asgi.header(scope, b"x-windlass-workspace"))
         body = await asgi.read_body(receive, admission.max_body_bytes)
-        kept = await self._runtime.feedback(caller.scope, FeedbackRequest.read(body))
+        kept = await self._runtime.feedback(caller.scope, FeedbackRequest.read(body).said_by(caller))
         await asgi.respond_json(send, {"id": kept.id, "object": "feedback", "target": kept.target})
 
 

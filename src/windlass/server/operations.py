@@ -8,23 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from windlass.content.ingest import COLLECTION, files_of, vectors_run
-from windlass.errors import InputError
 from windlass.gateway.admission import Caller, require
 from windlass.gateway.gateway import AUTO
-from windlass.ledger.ledger import CallTrace
 from windlass.records import RunEvent
 from windlass.runtime import Runtime
-from windlass.server import control, doctor
+from windlass.server import control, doctor, reading
+from windlass.server.reading import read
 
 Arguments = dict[str, Any]
 Operation = Callable[[Runtime, Caller, Arguments], Awaitable[dict[str, Any]]]
-Limit = Annotated[int, Meta(ge=1, le=1000)]
 
 
 class _Ask(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,19 +38,13 @@ class _Run(msgspec.Struct, forbid_unknown_fields=True):
     run: str
 
 
-class _Page(msgspec.Struct, forbid_unknown_fields=True):
-    limit: Limit = 20
-    before: str = ""
-    point: str = ""
-
-
 class _Doctor(msgspec.Struct, forbid_unknown_fields=True):
     replay: bool = False
 
 
 async def ask(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Answer a question from memory."""
-    wanted = _read(arguments, _Ask)
+    wanted = read(arguments, _Ask)
     asked = await runtime.ask.ask(wanted.question, caller.scope, model=wanted.model, item=wanted.item)
     quotes = [{**msgspec.to_builtins(quote), "cited": quote.cited} for quote in asked.quotes]
     return {**msgspec.to_builtins(asked), "quotes": quotes}
@@ -62,21 +53,21 @@ async def ask(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[st
 async def ingest(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Start taking files in; `progress` tells how far it is."""
     require(caller, "operator")
-    files = files_of([Path(path) for path in _read(arguments, _Ingest).paths])
+    files = files_of([Path(path) for path in read(arguments, _Ingest).paths])
     batch = await asyncio.to_thread(lambda: runtime.ingest.submit(caller.scope, files))
     return msgspec.to_builtins(batch)  # type: ignore[no-any-return]
 
 
 async def progress(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """How far a run is: items by stage, failures in words, how the run and its embedding stand."""
-    run = _read(arguments, _Run).run
+    run = read(arguments, _Run).run
     return await asyncio.to_thread(_progress, runtime, caller, run)
 
 
 def _progress(runtime: Runtime, caller: Caller, run: str) -> dict[str, Any]:
     events = [*runtime.ledger.events(caller.scope, run), *runtime.ledger.events(caller.scope, vectors_run(run))]
     counts = runtime.memory.counts(caller.scope, COLLECTION)
-    status, vectors_status = runtime.ingest.status(run)
+    status, vectors_status = runtime.run_status(caller.scope, run)
     return {
         "status": status,
         "vectors_status": vectors_status,
@@ -93,32 +84,22 @@ def _progress(runtime: Runtime, caller: Caller, run: str) -> dict[str, Any]:
     }
 
 
-async def calls(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
-    """The newest calls with their decisions, outcome and feedback."""
-    page = _read(arguments, _Page)
-    found = runtime.ledger.calls(caller.scope, limit=page.limit, before=page.before)
-    return {"calls": [_trace(trace) for trace in found]}
-
-
-async def decisions(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
-    """The newest decisions, of one point if `point` is given, and what each policy has learned."""
-    page = _read(arguments, _Page)
-    found = runtime.ledger.decisions(caller.scope, point=page.point, limit=page.limit, before=page.before)
-    return {"decisions": msgspec.to_builtins(found)}
-
-
 async def examine(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """What `windlass doctor` tells."""
     require(caller, "operator")
-    return await doctor.examine(runtime, caller.scope.tenant, replay=_read(arguments, _Doctor).replay)
+    report = await doctor.examine(runtime, caller.scope.tenant, replay=read(arguments, _Doctor).replay)
+    return report if not caller.key else doctor.for_tenant(report)
 
 
 OPERATIONS: dict[str, Operation] = {
     "ask": ask,
     "ingest": ingest,
     "progress": progress,
-    "calls": calls,
-    "decisions": decisions,
+    "calls": reading.calls,
+    "call": reading.call,
+    "decisions": reading.decisions,
+    "points": reading.points,
+    "feedback": reading.feedback,
     "doctor": examine,
     "snapshots": control.snapshots,
     "mode": control.set_mode,
@@ -127,16 +108,5 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def _read(arguments: Arguments, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(arguments, kind)
-    except msgspec.ValidationError as exc:
-        raise InputError(f"{exc}") from exc
-
-
 def _ended(events: Sequence[RunEvent], step: str) -> int:
     return len({event.item for event in events if event.step == step})
-
-
-def _trace(trace: CallTrace) -> dict[str, Any]:
-    return msgspec.to_builtins(trace)  # type: ignore[no-any-return]

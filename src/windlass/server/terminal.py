@@ -126,6 +126,53 @@ def show_decisions(answer: Answer) -> None:
     console().print(table if table.row_count else "No decisions yet; every call makes at least one.")
 
 
+def show_call(answer: Answer) -> None:
+    """One call: what it was, what was decided, what came of it, what was said."""
+    out, call, outcome = console(), answer["call"], answer["outcome"]
+    table = _table("what", "")
+    facts = {name: str(call[name]) for name in ("id", "endpoint", "model", "user", "parent")} | {"at": when(call["at"])}
+    if outcome:
+        names = ("model", "provider", "status", "error", "latency_ms", "prompt_tokens", "completion_tokens")
+        facts |= {f"answered: {name}": str(outcome[name]) for name in names} | {"cost": usd(outcome["cost_nusd"])}
+    for name, value in facts.items():
+        if value:
+            _row(table, name, value)
+    out.print(table)
+    show_decisions(answer)
+    for said in answer["feedback"]:
+        value = "" if said["value"] is None else f" {said['value']}"
+        out.print(escape(clean(f"{said['source']}: {said['kind']} {said['metric']}{value} {said['comment']}")))
+    for body in answer["bodies"]:
+        out.print(f"\n[bold]{escape(clean(body['role']))}[/bold]\n{escape(clean(body['text']))}")
+
+
+def show_points(answer: Answer) -> None:
+    """One line an action of a policy at a point."""
+    table = _table("point", "mode", "policy", "acts", "action", "chosen", "share", "reward")
+    for point in answer["points"]:
+        mode = point["mode"] or "unknown"
+        for decider in point["deciders"] or [
+            {"policy": point["policy"], "live": point["mode"] == "live", "actions": []}
+        ]:
+            acts = "live" if decider["live"] else "shadow"
+            for action in decider["actions"] or [{"action": "", "chosen": 0, "share": 0.0, "reward": None}]:
+                reward = "" if action["reward"] is None else f"{action['reward']:.3f}"
+                share = f"{100 * action['share']:.1f} %"
+                row = point["point"], mode, decider["policy"], acts, action["action"], str(action["chosen"]), share
+                _row(table, *row, reward)
+    console().print(table if table.row_count else "No decision point is known.")
+
+
+def show_feedback(answer: Answer) -> None:
+    """One line a feedback."""
+    table = _table("when", "from", "kind", "metric", "value", "target", "comment")
+    for said in answer["feedback"]:
+        value = "" if said["value"] is None else f"{said['value']:g}"
+        row = when(said["at"]), said["source"], said["kind"], said["metric"], value, said["target"], said["comment"]
+        _row(table, *row)
+    console().print(table if table.row_count else "No feedback fits; POST /v1/feedback brings some.")
+
+
 def show_doctor(answer: Answer) -> None:
     """The settings in force, then the findings."""
     table = _table("setting", "value", "from")
@@ -217,6 +264,9 @@ def show_forgotten(answer: Answer) -> None:
 _SHOWN: dict[str, Callable[[Answer], None]] = {
     "ask": show_ask,
     "calls": show_calls,
+    "call": show_call,
+    "points": show_points,
+    "feedback": show_feedback,
     "decisions": show_decisions,
     "doctor": show_doctor,
     "snapshots": show_snapshots,

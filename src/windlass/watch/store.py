@@ -8,8 +8,8 @@ what they had kept for it. A worker that dies leaves nothing out, because all th
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar, assert_never
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, assert_never
 
 import msgspec
 import sqlalchemy as sa
@@ -17,10 +17,12 @@ import sqlalchemy as sa
 from windlass.ledger import schema
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import Entry
-from windlass.records import Call, Decision, Erasure, Feedback, LedgerRecord, Outcome, RunEvent, Scope
+from windlass.records import Call, Decision, Erasure, Feedback, Outcome, RunEvent, Scope
 from windlass.watch.sketch import Sketch
 
 HOUR_S = 3600
+HELD = 10_000
+"""Entries that wait to be written at most, so that folding years of them takes no more memory than an hour."""
 _AT = schema.heads.c.name == "rollups"
 _CURSOR = sa.select(schema.heads.c.value).where(_AT)
 # An update that changes nothing takes the row's lock, so that one worker at a time adds.
@@ -70,14 +72,13 @@ class FeedbackHour(msgspec.Struct, frozen=True, kw_only=True):
     value_sum: float
 
 
-class _Change(NamedTuple):
-    """What one entry adds to one row."""
+class _Reward(NamedTuple):
+    """What a decision earned, in place of what it earned before; key: of its row."""
 
     seq: int
-    table: sa.Table
     key: Key
-    amounts: Mapping[str, float]
-    latency_ms: float | None = None
+    reward: float
+    previous: float | None
 
 
 R = TypeVar("R", OutcomeHour, DecisionHour, FeedbackHour)
@@ -92,53 +93,46 @@ class Rollups:
     def __init__(self, db: Database):
         self._db = db
         self._lock = threading.Lock()
-        self._changes: list[_Change] = []
+        self._entries: list[Entry] = []
+        self._rewards: list[_Reward] = []
         self._seen = 0
         self.cursor = self._stored()
 
     def fold(self, *entries: Entry) -> None:
-        """Take in entries, in the order of the ledger."""
+        """Take in entries, in the order of the ledger, once all rewards are told that earlier ones made."""
+        if len(self._entries) >= HELD:
+            self.flush()
         with self._lock:
-            for seq, record in entries:
-                self._seen = max(self._seen, seq)
-                change = _of(seq, record) if seq > self.cursor else None
-                if change is not None:
-                    self._changes.append(change)
+            if not entries or entries[-1].seq <= self.cursor:
+                return
+            self._seen = max(self._seen, entries[-1].seq)
+            self._entries += entries
 
     def credited(self, seq: int, key: Key, reward: float, previous: float | None) -> None:
         """A decision earned `reward`, in place of `previous`; key: as in the table of decisions."""
-        amounts = {
-            "chosen": 0,
-            "propensity_sum": 0.0,
-            "rewarded": int(previous is None),
-            "reward_sum": reward - (previous or 0.0),
-        }
         with self._lock:
             if seq > self.cursor:
-                self._changes.append(_Change(seq, schema.rollup_decisions, key, amounts))
+                self._rewards.append(_Reward(seq, key, reward, previous))
 
     def flush(self) -> None:
         """Write what lies beyond the tables' place, and move it to the last entry that was folded."""
         with self._lock:
-            changes, seen = self._changes, self._seen
+            seen = self._seen
             if seen <= self.cursor:
                 return
             with self._db.write() as connection:
                 stored = int(connection.scalar(_LOCK) or 0)
                 if seen > stored:
-                    for table in (schema.rollup_outcomes, schema.rollup_decisions, schema.rollup_feedback):
-                        rows = _summed(change for change in changes if change.table is table and change.seq > stored)
+                    for table, rows in self._summed(stored).items():
                         self._add(connection, table, rows)
                     connection.execute(_MOVE, {"cursor": seen})
-            self.cursor = max(seen, stored)
-            self._changes = [change for change in changes if change.seq > self.cursor]
+            self._forget(max(seen, stored))
 
     def look(self) -> int:
         """How far the tables are, whoever wrote them; forgets what they hold already."""
         stored = self._stored()
         with self._lock:
-            self.cursor = max(self.cursor, stored)
-            self._changes = [change for change in self._changes if change.seq > self.cursor]
+            self._forget(max(self.cursor, stored))
             return self.cursor
 
     def clear(self) -> None:
@@ -147,7 +141,7 @@ class Rollups:
             connection.execute(_MOVE, {"cursor": 0})
             for table in (schema.rollup_outcomes, schema.rollup_decisions, schema.rollup_feedback):
                 connection.execute(sa.delete(table))
-            self.cursor, self._seen, self._changes = 0, 0, []
+            self.cursor, self._seen, self._entries, self._rewards = 0, 0, [], []
 
     def outcomes(self, scope: Scope, since: float = 0.0, until: float | None = None) -> Sequence[OutcomeHour]:
         """The hours from the one that holds `since` to the one that holds `until` (UTC seconds), oldest first."""
@@ -169,6 +163,41 @@ class Rollups:
     def _stored(self) -> int:
         with self._db.read() as connection:
             return int(connection.scalar(_CURSOR) or 0)
+
+    def _forget(self, cursor: int) -> None:
+        """Let go of what the tables hold up to `cursor`."""
+        self.cursor = cursor
+        self._entries = [entry for entry in self._entries if entry.seq > cursor]
+        self._rewards = [earned for earned in self._rewards if earned.seq > cursor]
+
+    def _summed(self, after: int) -> dict[sa.Table, dict[Key, dict[str, Any]]]:
+        """What each row of each table gains from what lies beyond the place `after`."""
+        outcomes: dict[Key, dict[str, Any]] = {}
+        decisions: dict[Key, dict[str, Any]] = {}
+        feedback: dict[Key, dict[str, Any]] = {}
+        for seq, record in self._entries:
+            if seq > after:
+                match record:
+                    case Outcome():
+                        _count_outcome(outcomes, record)
+                    case Decision():
+                        _count_decision(decisions, record)
+                    case Feedback():
+                        _count_feedback(feedback, record)
+                    case Call() | RunEvent() | Erasure():
+                        pass
+                    case _ as other:
+                        assert_never(other)
+        for earned in self._rewards:
+            if earned.seq > after:
+                row = decisions.get(earned.key) or decisions.setdefault(earned.key, dict(_NO_DECISIONS))
+                row["rewarded"] += earned.previous is None
+                row["reward_sum"] += earned.reward - (earned.previous or 0.0)
+        return {
+            schema.rollup_outcomes: outcomes,
+            schema.rollup_decisions: decisions,
+            schema.rollup_feedback: feedback,
+        }
 
     def _add(self, connection: sa.Connection, table: sa.Table, rows: dict[Key, dict[str, Any]]) -> None:
         if not rows:
@@ -201,59 +230,42 @@ def hour_of(at: float) -> int:
     return int(at // HOUR_S) * HOUR_S
 
 
-def _of(seq: int, record: LedgerRecord) -> _Change | None:
-    """What a record adds by itself."""
-    match record:
-        case Outcome():
-            return _of_outcome(seq, record)
-        case Decision():
-            amounts = {"chosen": 1, "propensity_sum": record.propensity, "rewarded": 0, "reward_sum": 0.0}
-            return _Change(seq, schema.rollup_decisions, _decided(record), amounts)
-        case Feedback():
-            return _of_feedback(seq, record)
-        case Call() | RunEvent() | Erasure():
-            return None
-        case _ as other:
-            assert_never(other)
+_NO_OUTCOMES: Final = {"calls": 0, "errors": 0, "cost_nusd": 0, "prompt_tokens": 0, "completion_tokens": 0}
+_NO_DECISIONS: Final = {"chosen": 0, "propensity_sum": 0.0, "rewarded": 0, "reward_sum": 0.0}
+_NO_FEEDBACK: Final = {"given": 0, "valued": 0, "value_sum": 0.0}
 
 
-def _of_outcome(seq: int, outcome: Outcome) -> _Change:
-    amounts = {
-        "calls": 1,
-        "errors": int(outcome.error != ""),
-        "cost_nusd": outcome.cost_nusd,
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-    }
+def _count_outcome(rows: dict[Key, dict[str, Any]], outcome: Outcome) -> None:
     key = outcome.tenant, outcome.workspace, hour_of(outcome.at), outcome.model
-    return _Change(seq, schema.rollup_outcomes, key, amounts, outcome.latency_ms)
+    row = rows.get(key)
+    if row is None:
+        row = rows[key] = {**_NO_OUTCOMES, "latency": Sketch()}
+    row["calls"] += 1
+    row["errors"] += outcome.error != ""
+    row["cost_nusd"] += outcome.cost_nusd
+    row["prompt_tokens"] += outcome.prompt_tokens
+    row["completion_tokens"] += outcome.completion_tokens
+    row["latency"].add(outcome.latency_ms)
 
 
-def _decided(decision: Decision) -> Key:
+def _count_decision(rows: dict[Key, dict[str, Any]], decision: Decision) -> None:
     owner = decision.tenant, decision.workspace
-    return *owner, decision.point, hour_of(decision.at), decision.policy, decision.live, decision.action
+    key = *owner, decision.point, hour_of(decision.at), decision.policy, decision.live, decision.action
+    row = rows.get(key)
+    if row is None:
+        row = rows[key] = dict(_NO_DECISIONS)
+    row["chosen"] += 1
+    row["propensity_sum"] += decision.propensity
 
 
-def _of_feedback(seq: int, said: Feedback) -> _Change:
+def _count_feedback(rows: dict[Key, dict[str, Any]], said: Feedback) -> None:
     key = said.tenant, said.workspace, hour_of(said.at), said.kind, said.source, said.metric
-    amounts = {"given": 1, "valued": int(said.value is not None), "value_sum": said.value or 0.0}
-    return _Change(seq, schema.rollup_feedback, key, amounts)
-
-
-def _summed(changes: Iterable[_Change]) -> dict[Key, dict[str, Any]]:
-    """The changes of one table by row."""
-    rows: dict[Key, dict[str, Any]] = {}
-    for change in changes:
-        row = rows.get(change.key)
-        if row is None:
-            row = rows[change.key] = dict.fromkeys(change.amounts, 0)
-            if change.latency_ms is not None:
-                row["latency"] = Sketch()
-        for name, amount in change.amounts.items():
-            row[name] += amount
-        if change.latency_ms is not None:
-            row["latency"].add(change.latency_ms)
-    return rows
+    row = rows.get(key)
+    if row is None:
+        row = rows[key] = dict(_NO_FEEDBACK)
+    row["given"] += 1
+    row["valued"] += said.value is not None
+    row["value_sum"] += said.value or 0.0
 
 
 def _sketch(data: bytes) -> Sketch:

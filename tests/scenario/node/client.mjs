@@ -4,6 +4,7 @@ import OpenAI from "openai";
 const PASSAGES = "A pawl drops into the teeth of the wheel. It keeps the drum from turning back.\n\nWhat keeps the drum?";
 const messages = [{ role: "user", content: PASSAGES }];
 const model = "local/quotes-fast";
+const embedder = "all-minilm-l6-v2";
 const [topic, baseURL, apiKey = "none"] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 30_000 });
 
@@ -19,6 +20,8 @@ async function failure(promise) {
 }
 
 const create = (fields, options) => client.chat.completions.create({ model, messages, ...fields }, options);
+
+const embed = (fields) => client.embeddings.create({ model: embedder, input: "A pawl holds the load.", ...fields });
 
 const topics = {
   async models() {
@@ -67,10 +70,11 @@ const topics = {
 
   async embeddings() {
     const input = ["A pawl holds the load.", "The pawl keeps the drum from turning.", "Bread is baked in an oven."];
-    const list = await client.embeddings.create({ model: "all-minilm-l6-v2", input });
-    const floats = await client.embeddings.create({ model: "all-minilm-l6-v2", input, encoding_format: "float" });
-    const one = await client.embeddings.create({ model: "all-minilm-l6-v2", input: input[0] });
+    const { data: list, response } = await embed({ input }).withResponse();
+    const floats = await embed({ input, encoding_format: "float" });
+    const one = await embed({ input: input[0] });
     return {
+      call: response.headers.get("x-windlass-call"),
       indices: list.data.map((item) => item.index),
       vectors: list.data.map((item) => Array.from(item.embedding)),
       floats: floats.data.map((item) => item.embedding),
@@ -97,7 +101,10 @@ const topics = {
       large: await failure(create({ messages: [{ role: "user", content: "x".repeat(20_000) }] })),
       upstream: await failure(create({ model: "dead" })),
       endpoint: await failure(client.images.generate({ model, prompt: "a pawl" })),
-      embeddings: await failure(client.embeddings.create({ model: "nobody", input: "x" })),
+      embedder: await failure(embed({ model: "nobody" })),
+      tokens: await failure(embed({ input: [[32, 4044, 75]] })),
+      empty: await failure(embed({ input: ["a pawl", ""] })),
+      dimensions: await failure(embed({ dimensions: 7 })),
       aborted: await failure(create({}, { signal: gone.signal })),
       nowhere: await failure(nowhere.models.list()),
     };

@@ -91,7 +91,7 @@ async def test_a_file_becomes_an_item_with_text_chapters_and_quotes(runtime: Run
     batch = ingest.submit(scope, [DATA / "sample.md"])
     (item,) = batch.items
     assert batch.names == ("sample.md",)
-    assert ingest.status(batch.run) == ("done", "done")
+    assert ingest.status(scope, batch.run) == ("done", "done")
     assert [key for key, result in engine.events.items() if result.status != "ok"] == []
     assert runtime.contents.items(scope)[item].title == "Sounding: how deep is the water?"
     assert engine.events["text", item].value["turns"] == len(runtime.contents.segments(scope, item)) == 6
@@ -139,7 +139,8 @@ async def test_a_run_without_a_readable_item_embeds_nothing(runtime: Runtime, tm
     (tmp_path / "empty.md").write_bytes(b"")
     ingest, _ = inline_ingest(runtime)
     batch = ingest.submit(Scope("none", "one"), [tmp_path / "empty.md"])
-    assert ingest.status(batch.run) == ("done", "unknown")
+    assert ingest.status(Scope("none", "one"), batch.run) == ("done", "unknown")
+    assert ingest.status(Scope("none", "two"), batch.run) == ("unknown", "unknown"), "another's run"
 
 
 @together

@@ -178,8 +178,8 @@ async def test_a_part_that_breaks_is_answered_without_its_words(
 # --- operations
 
 
-@pytest.mark.parametrize("name", ["calls", "decisions", "doctor", "ask", "progress", "ingest"])
-async def test_operations_are_posted(client: Client, name: str) -> None:
+@pytest.mark.parametrize("name", ["doctor", "ask", "progress", "ingest", "mode", "rollback", "forget", "no-such"])
+async def test_what_changes_something_is_posted(client: Client, name: str) -> None:
     assert (await client.get(f"/api/{name}")).status == 404
 
 

@@ -343,7 +343,7 @@ async def test_forms_of_other_kinds_and_sites_are_refused(tmp_path: Path) -> Non
         multipart = await visitor.post("/feedback", {"a": "b"}, **{"content-type": "multipart/form-data; boundary=x"})
         foreign = await visitor.post("/feedback", {"a": "b"}, origin="https://example.org")
         nobody = await visitor.post("/feedback", {"a": "b"}, origin="null")
-        wrong = await visitor.get("/feedback")
+        wrong = await visitor.get("/logout")
     assert (multipart.status, foreign.status, nobody.status, wrong.status) == (415, 403, 403, 405)
     assert wrong.headers["allow"] == "POST"
 

@@ -181,14 +181,13 @@ def stretched(paths: Sequence[tuple[str, Sequence[str]]], places: int) -> list[M
 
 
 def upright(place: int, low: float, high: float) -> str:
-    """A step of a path: a bar at a whole place, from `low` to `high` as shares of the height."""
-    bottom, top = PLOT_PX * (1 - low), PLOT_PX * (1 - high)
-    return f"M{place + (1 - FILL) / 2:.5g} {bottom:.4g}V{top:.4g}h{FILL:g}V{bottom:.4g}z"
+    """A step of a path: a bar at a whole place, from `low` to `high` as shares of the height, as wide as its stroke."""
+    return f"M{place + 0.5:g} {PLOT_PX * (1 - low):.0f}V{PLOT_PX * (1 - high):.0f}"
 
 
 def level(place: int, height: float) -> str:
     """A step of a path: a line across a whole place at `height`, a share."""
-    return f"M{place + (1 - FILL) / 2:.5g} {PLOT_PX * (1 - height):.4g}h{FILL:g}"
+    return f"M{place + (1 - FILL) / 2:.5g} {PLOT_PX * (1 - height):.0f}h{FILL:g}"
 
 
 def _week_of_bars(busy: Sequence[_Hour], axis: Sequence[Slot], ceiling: float) -> list[Markup]:
@@ -199,7 +198,9 @@ def _week_of_bars(busy: Sequence[_Hour], axis: Sequence[Slot], ceiling: float) -
         bars[slot.inside].append(upright(place, 0.0, height))
         if totals.errors:
             failed.append(upright(place, 0.0, height * totals.errors / totals.calls))
-    return stretched([("bar", bars[True]), ("bar outside", bars[False]), ("failed", failed)], len(axis))
+    return stretched(
+        [("upright bar", bars[True]), ("upright bar outside", bars[False]), ("upright failed", failed)], len(axis)
+    )
 
 
 def _week_of_bands(busy: Sequence[_Hour], axis: Sequence[Slot], ceiling: float) -> list[Markup]:
@@ -210,8 +211,8 @@ def _week_of_bands(busy: Sequence[_Hour], axis: Sequence[Slot], ceiling: float) 
         p50, p95, p99 = ((value or 0.0) / ceiling for value in (totals.p50_ms, totals.p95_ms, totals.p99_ms))
         bands.append(upright(place, p50, max(p95, p50 + 2.0 / PLOT_PX)))
         medians.append(level(place, p50))
-        tails.append(f"M{place + 0.5:.5g} {PLOT_PX * (1 - p99):.4g}h0")
-    return stretched([("band", bands), ("median", medians), ("tails", tails)], len(axis))
+        tails.append(f"M{place + 0.5:g} {PLOT_PX * (1 - p99):.0f}h0")
+    return stretched([("upright band", bands), ("level median", medians), ("tails", tails)], len(axis))
 
 
 def _band(hour: _Hour, places: int, ceiling: float) -> list[Markup]:

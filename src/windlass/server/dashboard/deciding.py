@@ -9,20 +9,21 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from windlass.errors import PolicyError, RequestError
+from windlass.errors import RequestError
 from windlass.gateway.admission import RANK, Caller, require
 from windlass.ledger.ledger import DecisionFilter
 from windlass.policies.rollout import MODES, Change, RollBack, SetMode
 from windlass.policies.score import Score
 from windlass.records import Scope
 from windlass.runtime import Runtime
+from windlass.server import control
 from windlass.server.dashboard import charts, stacks, words
 from windlass.server.dashboard.forms import form_of
 from windlass.server.dashboard.learned import QUESTIONS
@@ -121,11 +122,14 @@ async def make(site: Site, request: Request) -> Response:
         advice = "The server has started anew, or you have signed in again, since this page was made. Nothing changed."
         return site.problem(request, 403, "This form is out of date", advice, kept=form.get("reason", ""))
     change = _change(site.runtime, request.path_params["point"], form)
-    reason = form.get("reason", "").strip()[:1_000]
-    try:
-        await site.runtime.roll_out(caller.scope, change, by=caller.key or "owner", reason=reason)
-    except PolicyError as exc:
-        raise RequestError(f"{exc}") from exc
+    arguments: dict[str, Any] = {"point": change.point, "reason": form.get("reason", "").strip()[:1_000]}
+    match change:
+        case SetMode():
+            await control.set_mode(site.runtime, caller, {**arguments, "mode": change.mode})
+        case RollBack():
+            await control.roll_back(site.runtime, caller, {**arguments, "snapshot": change.cursor})
+        case _ as other:
+            assert_never(other)
     return RedirectResponse(address(f"/decisions/{change.point}", {"changed": "1"}, "changes"), 303)
 
 

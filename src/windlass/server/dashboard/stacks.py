@@ -32,7 +32,7 @@ def stacked(ident: str, title: str, told: str, times: Sequence[int], parts: Sequ
             if height > 0.0:
                 steps.append(upright(place, floor[place], floor[place] + height))
                 floor[place] += height
-        paths.append((f"t{tone % TONES}", steps))
+        paths.append((f"upright t{tone % TONES}", steps))
     labels = ["0", "50 %", "100 %"] if shares else ["0", f"{ceiling / 2:g}", f"{ceiling:g}"]
     return frame(ident, title, told, ceiling, labels, stretched(paths, len(times)), times)
 

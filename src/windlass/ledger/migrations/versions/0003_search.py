@@ -12,6 +12,14 @@ depends_on = None
 # The kinds of token that letters and digits alone make; the program cuts the text into such.
 TOKENS = "asciiword, word, numword, int, uint, float, sfloat, version"
 
+SAMPLED = (
+    ("search_chunks", "words"),
+    ("chunks", "text"),
+    ("segments", "text"),
+    ("quotes", "text"),
+    ("sources", "data"),
+)
+
 
 def upgrade() -> None:
     if op.get_bind().dialect.name != "postgresql":
@@ -27,6 +35,9 @@ def upgrade() -> None:
     # Without the list of pending entries: every search would read it, and it keeps the words of deleted chunks.
     op.execute("CREATE INDEX search_chunks_by_words ON search_chunks USING gin (words) WITH (fastupdate = off)")
     op.execute("CREATE TABLE search_sizes (collection bigint PRIMARY KEY, words bigint NOT NULL)")
+    # The planner's statistics would keep samples of texts whose rows are long gone.
+    for table, column in SAMPLED:
+        op.execute(f"ALTER TABLE {table} ALTER {column} SET STATISTICS 0")
     # Chunks that are there already: nearly as the program cuts them; to ingest an item again makes it exact.
     op.execute(
         "INSERT INTO search_chunks (chunk, collection, length, words) SELECT id, collection, "
