@@ -30,7 +30,10 @@ async def _speak(reader, writer):
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
     asked = json.loads(await reader.readexactly(length))
-    if asked.get("stream"):
+    if b"/embeddings" in head.split(b"\r\n")[0]:
+        data = [{"index": place, "embedding": [0.6, 0.8]} for place in range(len(asked["input"]))]
+        kind, body = "application/json", json.dumps({"data": data}).encode()
+    elif asked.get("stream"):
         parts = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in ("one ", "word")]
         events = b"".join(b"data: %s\n\n" % json.dumps(part).encode() for part in parts) + b"data: [DONE]\n\n"
         kind, body = "text/event-stream", events
@@ -141,6 +144,7 @@ def _plain(request):
         ({"send": _never_streams}, "a stream is text/event-stream"),
         ({"send": _raises_when_odd}, "raised ValueError"),
         ({"send": _swallows}, "let CancelledError through"),
+        ({"send": _raises}, r"plain: raised KeyError \('choices'\)"),
         ({"send": _hangs}, "not done within"),
     ],
 )
@@ -155,6 +159,20 @@ async def test_a_stream_without_its_end_is_found():
 
     with pytest.raises(AssertionError, match=r"`data: \[DONE\]`"):
         await check_provider(lambda: _Broken(send=send))
+
+
+class _Vectors(Echo):
+    """`Echo` that also embeds, one text too few."""
+
+    embedding_models = (ModelOptions(name="echo"),)
+
+    async def embed(self, request):
+        return ProviderReply(200, "application/json", _saying(b'{"data": [{"index": 0, "embedding": [1.0]}]}'))
+
+
+async def test_a_vector_too_few_is_found():
+    with pytest.raises(AssertionError, match="without 2 vectors"):
+        await check_provider(_Vectors)
 
 
 @pytest.mark.parametrize(("broken", "said"), [(_raises, "raised KeyError"), (Echo().send, "status 200")])

@@ -216,6 +216,8 @@ OTHERS: dict[str, str] = {
     "Ingest.status": "by the id of a run; probed through /api/progress",
     **{f"Durable.{name}": "the engine, behind Ingest" for name in ("close", "drain", "enqueue", "register", "start")},
     **{f"Durable.{name}": "the engine" for name in ("status", "stopping", "submit", "take_over", "unfinished")},
+    "Runtime.run_status": "by the id of a run; probed through /api/progress",
+    "ingest.owns": "compares a run's id with its owner's tag",
     **{f"Runtime.{name}": "of the process" for name in ("caught_up", "ingest", "lags", "learner", "replay", "workers")},
 }
 PRIVATE_MODULES = {
@@ -235,6 +237,7 @@ QUERY = (
 PAGES = {*SHOWN, "/calls/{id}/feedback", "/events", "/login", "/logout", "/static/{name}"}
 ENDPOINTS = {"/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/feedback", "/healthz"}
 ASKED = {"ask", "ingest", "progress", "calls", "decisions", "doctor", "snapshots", "mode", "rollback", "forget"}
+ASKED |= {"call", "points", "feedback"}
 _OWNED = re.compile(r"\b(Scope|AnyScope|Caller)\b")
 
 
@@ -652,6 +655,18 @@ async def _decisions(world: World, probe: Probe) -> str:
     return await _api(world, "decisions", {"limit": 100, "point": "" if before else probe.text, "before": before})
 
 
+async def _reading(world: World, probe: Probe) -> str:
+    """One call with its bodies, what was said of it, and how the points stand."""
+    match probe.number % 3:
+        case 0:
+            return await _api(world, "call", {"call": probe.text, "bodies": True})
+        case 1:
+            field = ("target", "text", "metric", "before")[probe.number // 3 % 4]
+            return await _api(world, "feedback", {"limit": 100, field: probe.text})
+        case _:
+            return await _api(world, "points", {"point": probe.text} if probe.number % 2 else {})
+
+
 async def _asking(world: World, probe: Probe) -> str:
     item = probe.text if probe.number % 2 else ""
     answer = await _api(world, "ask", {"question": probe.text if not item else "What turns one way?", "item": item})
@@ -745,6 +760,7 @@ async def _saying(world: World, probe: Probe) -> str:
 
 DOORS = (
     _calls,
+    _reading,
     _decisions,
     _snapshots,
     _deciding,

@@ -16,8 +16,16 @@ import msgspec
 
 from windlass.errors import UpstreamError
 from windlass.gateway.options import ModelOptions
-from windlass.gateway.provider import EVENT_STREAM, JSON, Provider, ProviderReply, ProviderRequest
-from windlass.gateway.wire import Tally, parse_chat
+from windlass.gateway.provider import (
+    EVENT_STREAM,
+    JSON,
+    EmbeddingRequest,
+    Embeds,
+    Provider,
+    ProviderReply,
+    ProviderRequest,
+)
+from windlass.gateway.wire import EmbeddingTally, Tally, parse_chat, parse_embedding
 
 _TOGETHER = 8
 _HOSTILE: tuple[list[dict[str, Any]], ...] = (
@@ -35,9 +43,10 @@ async def check_provider(
     """Hold fresh providers from `make` to the contract of `provider.py`; AssertionError says which promise broke.
 
     It sends some thirty requests to the first model, up to 220 kB large, so let the upstream be one that costs nothing.
+    A provider that keeps `Embeds` is asked for vectors too, which its upstream may refuse.
     broken: makes providers whose upstream is not there. limit_s: for each promise.
     """
-    for promise in (_described, _plain, _streamed, _closed_early, _together, _hostile, _cancelled):
+    for promise in (_described, _plain, _streamed, _closed_early, _together, _hostile, _cancelled, _embeds):
         await _held(promise, make(), limit_s)
     if broken is not None:
         await _held(_fails, broken(), limit_s)
@@ -49,8 +58,12 @@ async def _held(promise: Callable[[Provider], Any], provider: Provider, limit_s:
             await promise(provider)
             await provider.close()
             await provider.close()
+    except AssertionError:
+        raise
     except TimeoutError as exc:
         raise AssertionError(f"{promise.__name__.strip('_')}: not done within {limit_s} s") from exc
+    except Exception as exc:  # whatever a provider raises is what is looked for
+        raise AssertionError(f"{promise.__name__.strip('_')}: raised {type(exc).__name__} ({exc})") from exc
 
 
 async def _described(provider: Provider) -> None:
@@ -129,6 +142,23 @@ async def _cancelled(provider: Provider) -> None:
     else:
         await reply.chunks.aclose()
     await _read(await provider.send(_request(provider)), stream=False)
+
+
+async def _embeds(provider: Provider) -> None:
+    """As many vectors as there are texts, or an error with its status."""
+    if not isinstance(provider, Embeds) or not provider.embedding_models:
+        return
+    model = provider.embedding_models[0]
+    body = msgspec.json.encode({"model": model.upstream or model.name, "input": ["one text", "another"]})
+    reply = await provider.embed(EmbeddingRequest("call_check", model.name, body, parse_embedding(body)))
+    tally = EmbeddingTally(2)
+    async for chunk in reply.chunks:
+        tally.feed(chunk)
+    tally.end()
+    await reply.chunks.aclose()
+    assert tally.complete or reply.status >= 400, (
+        f"two texts were embedded with status {reply.status}, without 2 vectors"
+    )
 
 
 async def _fails(provider: Provider) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,18 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from tests.golden.application import Client, chat, inline_ingest, key, opened
+from tests.unit.server.dashboard.visitor import called, visiting
 
 from windlass.content.ingest import COLLECTION
 from windlass.errors import AccessError, InputError
 from windlass.gateway.admission import Caller
+from windlass.gateway.feedback import FeedbackRequest
 from windlass.records import RunEvent, Scope, StepResult
 from windlass.runtime import Runtime
+from windlass.server import reading
 from windlass.server.app import Windlass
 from windlass.server.operations import OPERATIONS
+from windlass.server.reading import ARGUMENTS
 from windlass.testing import Echo
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -80,6 +86,116 @@ async def test_calls_page_backwards(runtime: Runtime) -> None:
 async def test_decisions_are_those_of_a_point(runtime: Runtime) -> None:
     assert len((await OPERATIONS["decisions"](runtime, OWNER, {}))["decisions"]) == 5
     assert not (await OPERATIONS["decisions"](runtime, OWNER, {"point": "trim"}))["decisions"]
+
+
+async def test_a_filter_leaves_what_fits_and_says_what_it_cannot_read(runtime: Runtime) -> None:
+    async def found(operation: str, **wanted: Any) -> list[Any]:
+        answer = await OPERATIONS[operation](runtime, OWNER, {"limit": 1000, **wanted})
+        return list(answer[operation])
+
+    assert len(await found("calls", model="echo", error="none", since="24h")) == 5
+    assert await found("calls", error="any") == []
+    assert await found("calls", until="1d") == []
+    assert await found("calls", text="no-such") == []
+    newest = (await found("calls"))[0]["call"]["id"]
+    assert [trace["call"]["id"] for trace in await found("calls", text=newest[5:])] == [newest]
+    assert len(await found("decisions", point="model", live=True, action="echo", since=0)) == 5
+    assert await found("decisions", live=False) == []
+    for wanted in ({"since": "yesterday"}, {"until": float("inf")}, {"since": [1]}, {"kind": "shout"}, {"live": "yes"}):
+        for operation in ("decisions", "feedback"):
+            with pytest.raises(InputError):
+                await OPERATIONS[operation](runtime, OWNER, wanted | {"nope": 1})
+
+
+async def test_feedback_is_listed_by_kind_source_target_and_words(runtime: Runtime) -> None:
+    call = (await OPERATIONS["calls"](runtime, OWNER, {"limit": 1}))["calls"][0]["call"]["id"]
+    for kind, source, comment in (("praise", "manager", "100 % good"), ("complaint", "user", "too slow")):
+        said = {"target": call, "kind": kind, "source": source, "comment": comment}
+        await runtime.feedback(Scope(), FeedbackRequest.read(said))
+    for wanted, expected in (
+        ({}, ["complaint", "praise"]),
+        ({"kind": "praise"}, ["praise"]),
+        ({"source": "user"}, ["complaint"]),
+        ({"target": call, "text": "% g"}, ["praise"]),
+        ({"target": "call_other"}, []),
+    ):
+        listed = (await OPERATIONS["feedback"](runtime, OWNER, wanted))["feedback"]
+        assert [said["kind"] for said in listed] == expected
+    stranger = Caller(Scope("acme"), "admin", "k")
+    assert (await OPERATIONS["feedback"](runtime, stranger, {}))["feedback"] == []
+
+
+async def test_one_call_with_its_words_for_those_who_may_see_it(runtime: Runtime) -> None:
+    call = (await OPERATIONS["calls"](runtime, OWNER, {"limit": 1}))["calls"][0]["call"]["id"]
+    whole = await OPERATIONS["call"](runtime, OWNER, {"call": call, "bodies": True})
+    assert whole["call"]["id"] == call
+    assert [body["role"] for body in whole["bodies"]] == ["request", "reply"]
+    assert "n4" in whole["bodies"][0]["text"]
+    assert (await OPERATIONS["call"](runtime, OWNER, {"call": call}))["bodies"] == []
+    for caller, wanted in ((Caller(Scope("acme"), "admin", "k"), call), (OWNER, "call_unknown"), (OWNER, "\x00")):
+        with pytest.raises(InputError):
+            await OPERATIONS["call"](runtime, caller, {"call": wanted})
+
+
+async def test_points_tell_modes_shares_rewards_and_changes(runtime: Runtime) -> None:
+    await runtime.caught_up()
+    stranger = Caller(Scope("acme"), "operator", "k")
+    await OPERATIONS["mode"](runtime, stranger, {"point": "model", "mode": "off", "reason": "to see"})
+    (point,) = (await OPERATIONS["points"](runtime, OWNER, {"point": "model"}))["points"]
+    assert (point["mode"], point["set_mode"], point["changes"]) == ("live", "live", [])
+    (decider,) = [one for one in point["deciders"] if one["live"]]
+    assert [(one["action"], one["chosen"], one["share"]) for one in decider["actions"]] == [("echo", 5, 1.0)]
+    (theirs,) = (await OPERATIONS["points"](runtime, stranger, {"point": "model"}))["points"]
+    assert (theirs["mode"], theirs["set_mode"], theirs["deciders"]) == ("off", "live", ())
+    assert [(one["change"]["mode"], one["reason"]) for one in theirs["changes"]] == [("off", "to see")]
+    assert (await OPERATIONS["points"](runtime, OWNER, {"point": "no-such"}))["points"] == []
+
+
+async def test_what_reads_is_got_as_well(tmp_path: Path) -> None:
+    async with visiting(tmp_path, providers=(Echo(),)) as (visitor, runtime):
+        await called(runtime)
+        got = await visitor.get("/api/calls?limit=5&error=none&since=1h")
+        live = await visitor.get("/api/decisions?live=false")
+        wrong = [
+            await visitor.get(f"/api/{query}") for query in ("calls?limit=0", "calls?nope=1", "call", "calls?text=%ff")
+        ]
+        crossed = await visitor.get("/api/calls", sec_fetch_site="cross-site")
+        posted_only = await visitor.get("/api/forget?user=x")
+    assert got.headers["x-content-type-options"] == "nosniff"
+    assert len(json.loads(got.body)["calls"]) == 1
+    assert json.loads(live.body) == {"decisions": []}
+    assert [page.status for page in wrong] == [400] * 4
+    assert (crossed.status, posted_only.status) == (403, 404)
+
+
+async def test_reading_needs_a_key_and_shows_its_own_tenant_alone(tmp_path: Path) -> None:
+    keys = [key("v", "acme", role="viewer"), key("o", "globex")]
+    async with visiting(tmp_path, providers=(Echo(),), keys=keys) as (visitor, runtime):
+        mine = await called(runtime, key="secret-v")
+        for name in ARGUMENTS:
+            assert (await visitor.get(f"/api/{name}")).status == 401
+        bearer = {"authorization": "Bearer secret-v"}
+        assert mine in (await visitor.get("/api/calls", **bearer)).body
+        theirs = {"authorization": "Bearer secret-o"}
+        assert json.loads((await visitor.get("/api/calls", **theirs)).body) == {"calls": []}
+        assert (await visitor.get(f"/api/call?call={mine}", **theirs)).status == 400
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+async def test_every_operation_is_documented_with_its_arguments(name: str) -> None:
+    """docs/reference/api.md is written by hand, so this is what keeps it whole."""
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text()
+    if name not in ARGUMENTS:
+        assert f"`{name}`" in text.split("## Operations that do something")[1]
+        return
+    section = text.split(f"## `{name}`\n")[1].split("\n## ")[0]
+    missing = [field for field in ARGUMENTS[name].__struct_fields__ if f"`{field}`" not in section]
+    assert not missing, f"{name}: {missing}"
+    assert f"$ windlass {name} " in section, "an example"
+
+
+async def test_the_examples_hold() -> None:
+    assert doctest.testmod(reading).failed == 0
 
 
 @pytest.mark.parametrize("operation", ["ingest", "doctor"])
