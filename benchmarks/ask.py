@@ -86,7 +86,7 @@ async def _asked(home: Path, folder: Path, questions: list[dict[str, str]], embe
         began = time.perf_counter()
         batch = await asyncio.to_thread(lambda: runtime.ingest.submit(Scope(), files_of([folder])))
         index_s = 0.0
-        while not {"running", "waiting"}.isdisjoint(await asyncio.to_thread(runtime.ingest.status, batch.run)):
+        while not {"running", "waiting"}.isdisjoint(await asyncio.to_thread(runtime.run_status, Scope(), batch.run)):
             events = runtime.ledger.events(Scope(), batch.run)
             if not index_s and sum(event.step == "text" for event in events) >= len(batch.items):
                 index_s = time.perf_counter() - began

@@ -48,7 +48,10 @@ def calls(count: int, seed: int, start: float = AT) -> Iterator[tuple[LedgerReco
         name = ids.new("call", at)
         suffix = name.removeprefix("call_")
         action = ("m1", "m2", "m3")[number % 3]
-        context = {"tokens": float(number % 900), "embedding": tuple(map(float, rng.normal(size=11).round(3)))}
+        context: dict[str, float | tuple[float, ...]] = {
+            "tokens": float(number % 900),
+            "embedding": tuple(map(float, rng.normal(size=11).round(3))),
+        }
         made: list[LedgerRecord] = [
             Call(id=name, at=at, endpoint="chat", model="auto", request_bytes=300),
             Decision(

@@ -99,6 +99,8 @@ class AsyncClient:
 
         Raises AccessError, RequestError, ModelUnknown or UpstreamError.
         """
+        if isinstance(texts, str):  # a text is a sequence of texts too, of its characters
+            raise RequestError("texts is one text; give embed a list of texts", param="input")
         wanted = {"model": model, "input": list(texts), "encoding_format": "base64", **fields}
         request = Request(_json(wanted), key=self._key, parent=parent)
         return embedded(await self._runtime.embeddings.embed(request))

@@ -282,11 +282,16 @@ class Runtime:
             raise FolderBusy(f"this process does not run the workflows of {self.settings.home}; use its server")
         with self._starting:
             if self._ingest is None:
-                from windlass.workflows.durable import Durable  # 2 s from cold and 20 MB: only where a run needs it
+                from windlass.workflows.durable import EXECUTOR, Durable  # 2 s from cold and 20 MB: only for a run
 
                 self._unfinished.touch()
-                path = self.settings.home / "runs.db"
-                durable = Durable(path, self.ledger, durability=self.settings.storage.durability)
+                storage, alone = self.settings.storage, self.db.dialect == "sqlite"
+                durable = Durable(
+                    self.settings.home / "runs.db" if alone else storage.database_url,
+                    self.ledger,
+                    durability=storage.durability,
+                    executor=EXECUTOR if alone else self.worker,
+                )
                 ingest = Ingest(self.contents, self.memory, durable, self.settings.content, self.clock)
                 ingest.register()
                 durable.start(self._serve)
@@ -368,6 +373,6 @@ def _embedder(settings: Settings) -> Embedder | None:
 def _upstreams(settings: Settings) -> list[Provider]:
     if not settings.providers:
         return []
-    from windlass.gateway.openai_compatible import OpenAICompatible  # brings aiohttp: 8 MB
+    from windlass.gateway import upstreams
 
-    return [OpenAICompatible(options, settings.secrets.get(options.name, "")) for options in settings.providers]
+    return [upstreams.make(options, settings.secrets.get(options.name, "")) for options in settings.providers]

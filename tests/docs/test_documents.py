@@ -71,6 +71,12 @@ def test_the_readme_names_only_make_targets_that_exist() -> None:
     assert {"run", "test"} <= named <= targets
 
 
+def test_the_readme_names_every_command() -> None:
+    done = run(Block("bash", "", "windlass --help", 1), ROOT)
+    commands = re.findall(r"^    ([a-z]+)", done.stdout, re.MULTILINE)
+    assert f"`windlass {' | '.join(commands)}`" in (ROOT / "README.md").read_text()
+
+
 def test_every_link_leads_somewhere_and_every_page_is_reached() -> None:
     reached, waiting = set(), [ROOT / "README.md"]
     while waiting:

@@ -26,7 +26,8 @@ def client(home: Path) -> Iterator[openai.OpenAI]:
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == ["auto", "local/quotes-fast", "local/quotes-semantic"]
+    listed = [model.id for model in client.models.list()]
+    assert listed == ["auto", "local/quotes-fast", "local/quotes-semantic", "all-minilm-l6-v2"]
 
 
 @pytest.mark.parametrize("model", ["auto", "local/quotes-fast", "local/quotes-semantic"])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import hashlib
+import importlib.resources
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,10 +17,20 @@ from typing import Any
 
 import pytest
 
-from windlass import AccessError, Client, InputError, ModelUnknown, RequestError, SettingsError, UpstreamError
-from windlass.errors import LedgerError, WindlassError
+from windlass import (
+    AccessError,
+    Client,
+    InputError,
+    ModelUnknown,
+    RequestError,
+    SettingsError,
+    UpstreamError,
+)
+from windlass.errors import ErrorCategory, LedgerError, WindlassError, classify
+from windlass.gateway.provider import JSON, EmbeddingRequest, ProviderReply, ProviderRequest
+from windlass.gateway.relay import Once
 from windlass.ledger.db import Database
-from windlass.ledger.ledger import ALL
+from windlass.ledger.ledger import ALL, CallFilter
 from windlass.ledger.sql import SqlLedger
 from windlass.records import Call, Feedback, Outcome
 from windlass.testing import Echo
@@ -24,6 +38,39 @@ from windlass.testing import Echo
 SAID = [{"role": "user", "content": "ahoy"}]
 OFF: dict[str, Any] = {"memory.embedder": "off"}
 KEY = {"name": "k", "sha256": hashlib.sha256(b"secret").hexdigest(), "tenant": "acme", "workspaces": ["one"]}
+
+
+class Embedding(Echo):
+    """An Echo that embeds as well: each text becomes (its length, 1). `bad` answers 429."""
+
+    name = "embedding"
+
+    @property
+    def embedding_models(self) -> Any:
+        return self.models
+
+    async def embed(self, request: EmbeddingRequest) -> ProviderReply:
+        if request.model == "bad":
+            return ProviderReply(429, JSON, Once(b'{"error": {"message": "slow down"}}'))
+        texts = request.input.texts or ()
+        data = ",".join(f'{{"embedding":[{len(text)},1],"index":{n}}}' for n, text in enumerate(texts))
+        return ProviderReply(200, JSON, Once(f'{{"data":[{data}],"usage":{{"prompt_tokens":5}}}}'.encode()))
+
+
+class Slow(Echo):
+    """An Echo that answers once `go` is set; `began` says that a call is under way."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        super().__init__("slow")
+        self.began, self.go = threading.Event(), threading.Event()
+
+    async def send(self, request: ProviderRequest) -> ProviderReply:
+        self.began.set()
+        while not self.go.is_set():
+            await asyncio.sleep(0.001)
+        return await super().send(request)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +81,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    providers = [Echo("echo", "bad", failing=("bad",))]
+    providers = [Embedding("echo", "bad", failing=("bad",))]
     with Client(tmp_path_factory.mktemp("home"), settings=OFF, providers=providers) as client:
         yield client
 
@@ -116,6 +163,26 @@ def test_many_threads_may_share_it(client: Client) -> None:
         assert [reply.text for reply in replies] == said
 
 
+def test_an_upstream_that_refuses_to_embed_is_quoted(client: Client) -> None:
+    with pytest.raises(UpstreamError, match=r"answered 429 \(rate_limited\).*slow down") as found:
+        client.embed(["x"], model="bad")
+    assert (found.value.status, classify(found.value)) == (429, ErrorCategory.RATE_LIMITED)
+
+
+def test_calls_come_back_newest_first_and_page_by_page(tmp_path: Path) -> None:
+    with Client(tmp_path / "h", settings=OFF, providers=[Embedding("echo", "bad", failing=("bad",))]) as client:
+        made = [client.chat(SAID, model="echo").call for _ in range(3)]
+        embedding = client.embed(["x"], model="echo").call
+        client.feedback(made[0], "praise")
+        assert [found.call.id for found in client.calls()] == [embedding, *reversed(made)]
+        assert [found.call.id for found in client.calls(limit=1, before=made[2])] == [made[1]]
+        assert [found.call.id for found in client.calls(CallFilter(endpoint="embeddings"))] == [embedding]
+        trace = client.trace(made[0])
+        assert trace is not None
+        assert [said.kind for said in trace.feedback] == ["praise"]
+        assert client.trace("call_nowhere") is None
+
+
 def test_an_empty_memory_is_asked(client: Client) -> None:
     asked = client.ask("Why does a windlass turn only one way?")
     assert (asked.answered, asked.quotes) == (False, ())
@@ -162,6 +229,24 @@ def test_a_closed_client_says_that_it_is_closed(tmp_path: Path) -> None:
     assert "closed" in str(raised)
 
 
+def test_calls_under_way_end_when_it_is_closed(tmp_path: Path) -> None:
+    """Neither they nor whoever closes waits for ever; what came back is in the ledger."""
+    slow = Slow()
+    client = Client(tmp_path / "h", settings=OFF, providers=[slow])
+    with ThreadPoolExecutor(8) as threads:
+        calls = [threads.submit(client.chat, SAID, model="slow") for _ in range(4)]
+        assert slow.began.wait(10)
+        closing = threads.submit(client.close)
+        slow.go.set()
+        closing.result(timeout=10)
+        ended = [call.exception(timeout=10) for call in calls]
+        assert all(exc is None or isinstance(exc, LedgerError) for exc in ended), ended
+        told = {call.result().call for call, exc in zip(calls, ended, strict=True) if exc is None}
+        with pytest.raises(LedgerError, match="closed"):
+            client.chat(SAID, model="slow")
+    assert told <= {call.id for call in _records(tmp_path / "h", Call)}
+
+
 def test_an_error_inside_the_block_still_closes(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), Client(tmp_path / "h", settings=OFF, providers=[Echo()]) as client:
         client.chat(SAID, model="echo")
@@ -201,3 +286,88 @@ def test_with_keys_a_call_needs_one_and_belongs_to_its_tenant(tmp_path: Path) ->
         assert client.ask("Why does it turn?").answered is False
     assert {(record.tenant, record.workspace) for record in _records(tmp_path / "h", Call)} == {("acme", "one")}
     assert {(record.tenant, record.workspace) for record in _records(tmp_path / "h", Feedback)} == {("acme", "one")}
+
+
+# --- typed
+
+
+def test_what_a_user_writes_is_typed(tmp_path: Path) -> None:
+    """`mypy --strict` finds nothing in a sound script and each mistake in another: no name is `Any` for them."""
+    sound, wrong = tmp_path / "sound.py", tmp_path / "wrong.py"
+    sound.write_text(SOUND, encoding="utf-8")
+    wrong.write_text(WRONG, encoding="utf-8")
+    checked = {script.stem: _checked(script) for script in (sound, wrong)}
+    assert checked["sound"] == "Success: no issues found in 1 source file\n"
+    mistakes = {number for number, line in enumerate(WRONG.splitlines(), start=1) if "# wrong" in line}
+    found = {int(line.split(":")[1]) for line in checked["wrong"].splitlines() if ": error:" in line}
+    assert found == mistakes, checked["wrong"]
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert importlib.resources.files("windlass").joinpath("py.typed").is_file()
+
+
+def _checked(script: Path) -> str:
+    """What mypy says of it without any configuration; its cache is kept, a cold run takes some 12 s."""
+    cache = Path(__file__).parents[2] / ".mypy_cache" / "user"
+    options = ["--strict", "--config-file=", f"--cache-dir={cache}"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, script.name],
+        cwd=script.parent,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return ran.stdout + ran.stderr
+
+
+SOUND = """
+import asyncio
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windlass import AsyncClient, Client, Embedded, Feedback, Reply, UpstreamError
+from windlass.testing import Clock, Echo
+
+
+def plain() -> str:
+    with Client(providers=[Echo("echo", clock=Clock())], settings={"memory.embedder": "off"}) as client:
+        reply: Reply = client.chat([{"role": "user", "content": "Hello"}], model="echo")
+        said: Feedback = client.feedback(reply.call, "rating", value=1.0)
+        trace = client.trace(reply.call)
+        assert trace is not None and trace.outcome is not None
+        return f"{reply.text} {said.id} {trace.outcome.cost_nusd} {len(client.calls(limit=5))}"
+
+
+async def waiting() -> NDArray[np.float32]:
+    async with AsyncClient(key="secret") as client:
+        try:
+            found: Embedded = await client.embed(["one", "two"])
+        except UpstreamError as exc:
+            print(exc.status)
+            raise
+        answer = await client.ask("Why?")
+        print(answer.answered, client.models())
+        return found.vectors
+
+
+print(plain(), asyncio.run(waiting()).shape)
+"""
+
+WRONG = """
+from windlass import AsyncClient, Client, nothing_of_the_kind  # wrong
+from windlass.testing import Echo
+
+with Client(providers=[Echo, Echo()]) as client:  # wrong
+    client.chat("Hello")  # wrong
+    client.feedback("call_1", "bribe")  # wrong
+    client.embed([1, 2])  # wrong
+    client.chat([]).txt  # wrong
+    client.nothing()  # wrong
+
+
+async def forgotten(client: AsyncClient) -> str:
+    return client.chat([]).text  # wrong
+"""

@@ -14,6 +14,7 @@ from windlass.records import (
     Call,
     Coded,
     Decision,
+    Erasure,
     Feedback,
     LedgerRecord,
     Outcome,
@@ -23,6 +24,7 @@ from windlass.records import (
     StepResult,
     decode,
     encode,
+    user_digest,
 )
 
 ITS_OWN: dict[str, Any] = {"id": "x_1", "at": 1_700_000_000.25, "tenant": "acme", "workspace": "tax"}
@@ -55,6 +57,7 @@ EXAMPLES: list[Coded] = [
     Feedback(**ITS_OWN, target="call_1", kind="rating", source="user", value=-1.0, comment="日本語 🎙"),
     STEP,
     RunEvent(**ITS_OWN, run="run_1", workflow="ingest@1", step="text", item="item_1", result=STEP),
+    Erasure(**ITS_OWN, user=user_digest(Scope("acme", "tax"), "ann")),
     Reply(
         call="call_1",
         status=200,

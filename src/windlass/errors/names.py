@@ -229,6 +229,9 @@ _BY_MODULE: dict[str, dict[str, C]] = {
     "tomllib": {"TOMLDecodeError": C.SETTINGS_INVALID},
     "uvicorn.importer": {"ImportFromStringError": C.BUG},
     "uvicorn.protocols.utils": {"ClientDisconnected": C.CLIENT_GONE},
+    "cryptography.exceptions": {"InvalidSignature": C.INPUT_INVALID},
+    "tarfile": {"TarError": C.INPUT_INVALID},
+    "zlib": {"error": C.INPUT_INVALID},
     "webvtt.errors": {
         "MalformedCaptionError": C.TRANSCRIPT_UNREADABLE,
         "MalformedFileError": C.TRANSCRIPT_UNREADABLE,

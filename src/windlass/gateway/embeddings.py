@@ -199,12 +199,13 @@ def embedded(reply: EmbeddingReply) -> Embedded:
         raise UpstreamError(said, status=reply.status, category=ErrorCategory(outcome.error))
     try:
         items = sorted(msgspec.json.decode(reply.body, type=_Items).data, key=lambda item: item.index)
-        vectors = np.array([_numbers(item.embedding) for item in items], np.float32)
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, and is refused as such
+            vectors = np.array([_numbers(item.embedding) for item in items], np.float32)
         sound = vectors.ndim == 2 and bool(np.isfinite(vectors).all())
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as exc:
         sound, reason = False, str(exc)
     else:
-        reason = "not all of them are finite numbers"
+        reason = "they are not rows of finite numbers"
     if not sound:
         unusable = f"the vectors of {outcome.provider}, model {outcome.model}, cannot be used: {reason}"
         raise UpstreamError(unusable, category=ErrorCategory.RESPONSE_MALFORMED)

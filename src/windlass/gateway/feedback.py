@@ -65,7 +65,8 @@ class FeedbackRequest(msgspec.Struct, frozen=True, kw_only=True):
             at=at,
             tenant=scope.tenant,
             workspace=scope.workspace,
-            target=self.target,
+            # What a reply calls itself is the call it came from.
+            target=self.target.removeprefix("chatcmpl-"),
             kind=self.kind,
             source=self.source,
             metric=self.metric,

@@ -42,6 +42,7 @@ KEPT_SHARE = 0.5
 STOP_SHARE = 0.5  # what function words count: "why ... because" tells a little, but less than what is asked about
 EMBEDDED = 32
 TOGETHER = 64  # texts embedded in one go, some 3 s at most: a client that leaves stops the rest
+AT_ONCE = 2  # batches embedded side by side: everything else needs worker threads and cores too
 _WORD = re.compile(r"\w+")
 
 Ranker = Callable[[str, Sequence[str]], NDArray[np.float64]]
@@ -68,6 +69,7 @@ class Local:
         self.models = tuple(ModelOptions(name=name) for name in self._rankers)
         self.embedding_models = () if embedder is None else (ModelOptions(name=EMBEDDING),)
         self._embedder = embedder
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._clock = clock
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
@@ -84,10 +86,11 @@ class Local:
         wanted, texts = request.input, _texts(request, self._embedder.dimensions)
         items: list[bytes] = []
         for start in range(0, len(texts), TOGETHER):
-            try:
-                vectors = await self._embedder.aembed(texts[start : start + TOGETHER])
-            except WindlassError as exc:
-                raise UpstreamError(f"model {request.model} failed: {exc}", category=classify(exc)) from exc
+            async with self._turns:
+                try:
+                    vectors = await self._embedder.aembed(texts[start : start + TOGETHER])
+                except WindlassError as exc:
+                    raise UpstreamError(f"model {request.model} failed: {exc}", category=classify(exc)) from exc
             items += (_item(start + row, vector, wanted.base64) for row, vector in enumerate(vectors))
         tokens = sum(map(estimate_tokens, texts))
         usage = msgspec.json.encode({"prompt_tokens": tokens, "total_tokens": tokens})

@@ -108,7 +108,23 @@ def parse_chat(body: bytes) -> Chat:
 def parse_embedding(body: bytes) -> EmbeddingInput:
     """Read an embeddings request. RequestError (400) says which field is at fault."""
     fields, head = _decoded(body, _EmbeddingHead, "embeddings")
-    given = [head.input] if isinstance(head.input, str) else head.input
+    given: list[str | int | list[int]] = [head.input] if isinstance(head.input, str) else head.input
+    texts = tuple(one for one in given if isinstance(one, str))
+    return EmbeddingInput(
+        raw=body,
+        fields=fields,
+        model=head.model,
+        user=_user(head.user),
+        texts=texts or None,
+        count=_inputs(given),
+        tokens=sum(len(one) if isinstance(one, list) else isinstance(one, int) for one in given),
+        base64=head.encoding_format == "base64",
+        dimensions=head.dimensions,
+    )
+
+
+def _inputs(given: list[str | int | list[int]]) -> int:
+    """How many inputs there are. RequestError (400) for none, too many, or several kinds of them."""
     kinds = {type(one) for one in given}
     if len(kinds) > 1:
         raise RequestError("input mixes texts and tokens; send one kind", param="input")
@@ -116,17 +132,7 @@ def parse_embedding(body: bytes) -> EmbeddingInput:
     if not 0 < count <= MOST_INPUTS or [] in given:
         has = "is empty" if count <= MOST_INPUTS else f"has {count} texts"
         raise RequestError(f"input {has}; send 1 to {MOST_INPUTS} texts, none of them empty", param="input")
-    return EmbeddingInput(
-        raw=body,
-        fields=fields,
-        model=head.model,
-        user=_user(head.user),
-        texts=tuple(one for one in given if isinstance(one, str)) if kinds == {str} else None,
-        count=count,
-        tokens=sum(len(one) if isinstance(one, list) else isinstance(one, int) for one in given),
-        base64=head.encoding_format == "base64",
-        dimensions=head.dimensions,
-    )
+    return count
 
 
 def _renamed(fields: dict[str, msgspec.Raw], model: str) -> bytes:
@@ -180,10 +186,20 @@ class _ChoicePart(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Part(msgspec.Struct):
-    choices: list[_ChoicePart] | None = None
+class _Any(msgspec.Struct, kw_only=True):
     usage: _Usage | None = None
     error: Any = None
+
+
+class _Part(_Any, kw_only=True):
+    choices: list[_ChoicePart] | None = None
+
+
+class _EmbeddingPart(_Any, kw_only=True):
+    data: list[msgspec.Raw] | None = None
+
+
+P = TypeVar("P", bound=_Any)
 
 
 class Tally:
@@ -245,31 +261,32 @@ class Tally:
             self._read(data)
 
     def _read(self, data: bytes) -> None:
+        part = self._part(data, _Part)
+        if part is None:
+            return
+        self._chose = self._chose or part.choices is not None
+        for choice in part.choices or ():
+            self._choice(choice)
+
+    def _part(self, data: bytes, kind: type[P]) -> P | None:
+        """One part of a reply, its error and usage noted; None, and counted, where it cannot be read."""
         try:
-            part = msgspec.json.decode(data, type=_Part)
+            part = msgspec.json.decode(data, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self.malformed += 1
-            return
+            return None
         if part.error is not None:
             self.error, self.code = True, _code(part.error)
         if part.usage is not None:
             self.prompt_tokens = _count(part.usage.prompt_tokens)
             self.completion_tokens = _count(part.usage.completion_tokens)
-        self._chose = self._chose or part.choices is not None
-        for choice in part.choices or ():
-            self._choice(choice)
+        return part
 
     def _choice(self, choice: _ChoicePart) -> None:
         piece = choice.delta or choice.message
         if piece is not None and piece.content:
             self._texts.append(text_of(piece.content))
         self._finished = self._finished or choice.finish_reason is not None
-
-
-class _EmbeddingPart(msgspec.Struct):
-    data: list[msgspec.Raw] | None = None
-    usage: _Usage | None = None
-    error: Any = None
 
 
 class EmbeddingTally(Tally):
@@ -280,16 +297,9 @@ class EmbeddingTally(Tally):
         self._count = count
 
     def _read(self, data: bytes) -> None:
-        try:
-            part = msgspec.json.decode(data, type=_EmbeddingPart)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self.malformed += 1
-            return
-        if part.error is not None:
-            self.error, self.code = True, _code(part.error)
-        if part.usage is not None:
-            self.prompt_tokens = _count(part.usage.prompt_tokens)
-        self._chose = len(part.data or ()) == self._count
+        part = self._part(data, _EmbeddingPart)
+        if part is not None:
+            self._chose = len(part.data or ()) == self._count
 
 
 def _code(error: Any) -> str:

@@ -111,7 +111,9 @@ def scrub(db: Database) -> None:
             _sync(f"{db.url.database}-wal")
             return
         for table in (schema.bodies, schema.contexts, schema.calls, schema.feedback, schema.snapshots):
-            connection.exec_driver_sql(f"VACUUM (FULL) {table.name}")
+            connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
+        # The planner's statistics hold samples of the columns: user names, too.
+        connection.exec_driver_sql("VACUUM (FULL) pg_statistic")
 
 
 def _sync(path: str) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
 import structlog
+from numpy.typing import NDArray
 from tests.golden.application import DONE, NOW, Client, Scripted, chat, event, key, opened, streaming, upstream
 
 from windlass.gateway.echo import Echo
@@ -31,6 +33,7 @@ KEYS = [
 ]
 ACME = Scope("acme", "one")
 CHAT = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
 
 
 class Failing(Echo):
@@ -156,6 +159,65 @@ async def test_models_are_listed_with_auto_first(client: Client) -> None:
     ]
 
 
+# --- embeddings
+
+
+class Lengths:
+    """An embedder without weights: a text's length is its vector."""
+
+    name = "lengths"
+    dimensions = 1
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([[len(text)] for text in texts], np.float32)
+
+    async def aembed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.embed(texts)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def embedding(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runtime]:
+    """With keys, and an embedder."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("windlass.runtime._embedder", lambda _settings: Lengths())
+        async with opened(tmp_path_factory.mktemp("home"), [Echo()], keys=KEYS) as runtime:
+            yield runtime
+
+
+async def test_texts_are_embedded_and_the_call_is_its_tenants(embedding: Runtime) -> None:
+    wanted = {"model": "auto", "input": ["ahoy", "x"]}
+    response = await _as(embedding, "acme").post(EMBEDDINGS, wanted, x_windlass_parent="answer_7")
+    assert (response.status, response.ended) == (200, True)
+    assert [item["embedding"] for item in response.json["data"]] == [[4.0], [1.0]]
+    assert response.headers["x-windlass-model"] == "all-minilm-l6-v2"
+    call = response.headers["x-windlass-call"]
+    trace = embedding.ledger.trace(ACME, call)
+    assert trace is not None
+    assert (trace.call.endpoint, trace.call.parent) == ("embeddings", "answer_7")
+    assert embedding.ledger.trace(Scope("globex"), call) is None
+    seen = await _as(embedding, "globex").post("/api/calls", {"limit": 1000})
+    assert call.encode() not in seen.body
+
+
+async def test_embeddings_can_be_rated_and_listed(embedding: Runtime) -> None:
+    """A call without decisions: pages, feedback and the learner take it."""
+    acme = _as(embedding, "acme")
+    call = (await acme.post(EMBEDDINGS, {"model": "auto", "input": "a"})).headers["x-windlass-call"]
+    said = {"target": call, "kind": "rating", "value": 1.0}
+    assert (await acme.post("/v1/feedback", said)).status == 200
+    await embedding.caught_up()
+    assert call.encode() in (await acme.post("/api/calls")).body
+
+
+async def test_the_embedding_model_is_listed_last_and_chats_do_not_know_it(embedding: Runtime) -> None:
+    acme = _as(embedding, "acme")
+    listed = (await acme.get("/v1/models")).json["data"]
+    assert (listed[-1]["id"], listed[-1]["owned_by"]) == ("all-minilm-l6-v2", "local")
+    assert len({model["id"] for model in listed}) == len(listed)
+    refused = await acme.post(CHAT, chat(model="all-minilm-l6-v2"))
+    assert (refused.status, refused.code) == (404, "model_not_found")
+
+
 # --- upstreams over the wire
 
 
@@ -278,7 +340,9 @@ async def test_a_status_that_no_server_can_send_becomes_one_that_it_can(tmp_path
 # --- keys, tenants, workspaces
 
 
-@pytest.mark.parametrize("path", [CHAT, "/v1/feedback", "/api/calls", "/api/decisions", "/api/ask", "/api/doctor"])
+@pytest.mark.parametrize(
+    "path", [CHAT, EMBEDDINGS, "/v1/feedback", "/api/calls", "/api/decisions", "/api/ask", "/api/doctor"]
+)
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic secret-acme", "secret-acme", "Bearer \xe9"])
 async def test_a_wrong_key_is_refused_everywhere(keyed: Runtime, path: str, header: str | None) -> None:
     headers = {} if header is None else {"authorization": header}

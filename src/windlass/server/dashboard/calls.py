@@ -12,7 +12,7 @@ from starlette.responses import Response
 from windlass.errors import HANDLING
 from windlass.ledger.ledger import CallFilter
 from windlass.records import Scope
-from windlass.server.dashboard.ranges import EVERYTHING, RANGES, WEEK_HOURS, Range, address, asked, chosen
+from windlass.server.dashboard.ranges import DAY_HOURS, EVERYTHING, RANGES, Range, address, asked, chosen
 from windlass.server.dashboard.rows import row
 from windlass.server.dashboard.site import Site
 from windlass.watch.store import HOUR_S
@@ -43,7 +43,7 @@ def _view(site: Site, scope: Scope, picked: Range, wanted: dict[str, str], befor
     )
     here = {"range": picked.name, **wanted}
     names = runtime.gateway.providers.names()
-    known = {*names, *runtime.overview.by_model(scope, now - WEEK_HOURS * HOUR_S)}
+    known = {*names, *(hour.model for hour in runtime.rollups.outcomes(scope, now - DAY_HOURS * HOUR_S))}
     return {
         "head": head,
         "chosen": picked,
