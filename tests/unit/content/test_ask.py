@@ -43,7 +43,7 @@ class Tampering(Scripted):
         super().__init__(name=name, model=ModelOptions(name=name))
         self.reply: list[Quoted] = []
         self.status = 200
-        self.seen: list[passages.Material] = []
+        self.seen: list[prompt.Material] = []
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         self.seen.append(prompt.read(request.chat.messages))

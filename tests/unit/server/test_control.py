@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.golden.application import Client, chat, key, opened
+
 from windlass.ledger.ledger import ALL
 from windlass.records import Decision, Erasure, Scope
 from windlass.runtime import Runtime
