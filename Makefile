@@ -33,7 +33,7 @@ run: setup  ## the main job: ingest, two answers, dashboard; INPUT=folder Q="que
 	@$(BIN)/windlass run $(INPUT) $(if $(Q),-q "$(Q)") $(if $(EXIT),--exit)
 
 test: setup  ## every test that needs no server
-	@$(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/property tests/conformance tests/docs tests/simulation --cov --cov-report=term:skip-covered --cov-fail-under=90
+	@$(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/property tests/conformance tests/docs tests/golden tests/simulation --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 scenario: setup  ## the tests with real servers and a real browser, which it installs
 	@tools/scenario.sh
@@ -50,5 +50,18 @@ bench: setup  ## every benchmark with --quick; writes docs/reference/benchmarks.
 docs: setup  ## write the generated reference and run every code block
 	@$(BIN)/python -m tools.reference && $(BIN)/python -m pytest tests/docs
 
-soak: setup  ## the full counts that the issues name
-	@$(BIN)/python -m pytest tests/scenario -m kill --soak
+# What `make soak` runs, the shortest first: each part in minutes to two hours of four cores.
+SOAK ?= simulation workers pages kill_ingest kill_sqlite kill_postgresql
+SOAK_simulation := tests/simulation
+SOAK_workers := tests/scenario/test_scale.py -k workers
+SOAK_pages := tests/scenario/test_scale.py -k pages
+SOAK_kill_ingest := tests/scenario -m kill --deselect tests/scenario/test_kill_server.py
+SOAK_kill_sqlite := tests/scenario/test_kill_server.py -k sqlite
+SOAK_kill_postgresql := tests/scenario/test_kill_server.py -k postgresql
+
+soak: setup  ## the full counts that the issues name, some hours; SOAK="pages workers" runs these parts alone
+	@said=""; failed=0; $(foreach part,$(SOAK),\
+	echo "== $(part)"; began=$$SECONDS; \
+	if $(BIN)/python -m pytest $(SOAK_$(part)) --soak -rA --show-capture=log; then ended=ok; else ended=FAILED; failed=1; fi; \
+	said="$$said$(part) $$ended after $$((SECONDS - began)) s\n"; ) \
+	printf "\n$$said"; exit $$failed

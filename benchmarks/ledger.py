@@ -2,8 +2,10 @@
 
 An event is one record: a call, its decision (with a context of 12 numbers, which is one more row) and its outcome. The
 peer inserts the same rows into the same tables with nothing in between: no validation, no thread, no SQLAlchemy.
-`replay_events_per_s` is CPU time of reading and folding into the rollups and a fresh learner; the policy is the
-default one of the point `model`. PostgreSQL is measured where a server is installed.
+`replay_events_per_s` is CPU time of reading and folding into the rollups and a fresh learner, with the policy `fixed`;
+`replay_linear_thompson_events_per_s` is the same with the default policy of the point `model`, whose own mathematics
+comes on top. `page_5m_ms` is over 5 million decisions, with `--quick` over 20,000. PostgreSQL is measured where a
+server is installed.
 """
 
 from __future__ import annotations
@@ -24,58 +26,24 @@ import numpy as np
 import sqlalchemy as sa
 from tests.scenario.postgres import Postgres, binary
 
+from benchmarks import scale
 from benchmarks.common import Figures, Options, run
-from windlass.ledger import ids, rows
+from benchmarks.scale import flat
+from windlass.ledger import rows
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import ALL
 from windlass.ledger.sql import SqlLedger
 from windlass.policies.loop import Loop
 from windlass.policies.replay import Learner
-from windlass.records import Call, Decision, Feedback, LedgerRecord, Outcome
-from windlass.settings import Settings
+from windlass.records import Decision, LedgerRecord
+from windlass.settings import load
+from windlass.watch.projections import READ
 from windlass.watch.store import Rollups
 
 BATCH, LARGE = 64, 3_000
 ROUNDS = 5
-AT = 1_800_000_000.0
-
-
-def calls(count: int, seed: int, start: float = AT) -> Iterator[tuple[LedgerRecord, ...]]:
-    """The records of `count` calls, 50 ms apart, every tenth one rated."""
-    rng = np.random.default_rng(seed)
-    for number in range(count):
-        at = start + number * 0.05
-        name = ids.new("call", at)
-        suffix = name.removeprefix("call_")
-        action = ("m1", "m2", "m3")[number % 3]
-        context: dict[str, float | tuple[float, ...]] = {
-            "tokens": float(number % 900),
-            "embedding": tuple(map(float, rng.normal(size=11).round(3))),
-        }
-        made: list[LedgerRecord] = [
-            Call(id=name, at=at, endpoint="chat", model="auto", request_bytes=300),
-            Decision(
-                id=f"decision_{suffix}-model", at=at, call=name, point="model", policy="linear_thompson@2",
-                actions=("m1", "m2", "m3"), action=action, propensity=0.5, live=True, context=context,
-                featuriser="prompt@1", extra={"why": "m1 0.71 +- 0.05, m2 0.70 +- 0.05"},
-            ),
-            Outcome(
-                id=f"outcome_{suffix}", at=at + 0.4, call=name, model=action, provider="p", status=200,
-                latency_ms=400.0 + number % 50, first_byte_ms=90.0, prompt_tokens=75, completion_tokens=40,
-                cost_nusd=155_000,
-            ),
-        ]  # fmt: skip
-        if number % 10 == 0:
-            made.append(
-                Feedback(id=f"feedback_{suffix}", at=at + 5, target=name, kind="rating", source="user",
-                         value=float(rng.random() < 0.7))
-            )  # fmt: skip
-        yield tuple(made)
-
-
-def flat(count: int, seed: int) -> list[LedgerRecord]:
-    """The records of `count` calls in one list."""
-    return [record for made in calls(count, seed) for record in made]
+DECISIONS, DECISIONS_QUICK = 5_000_000, 20_000
+PAGES = ("overview", "decisions")
 
 
 @contextmanager
@@ -132,18 +100,20 @@ def bare(path: Path, records: Sequence[LedgerRecord], batch: int) -> float:
     return len(records) / seconds
 
 
-def replay(where: Path | str) -> float:
-    """Events a second of CPU time from the tables into rollups and a fresh learner."""
+def replay(where: Path | str, policy: str) -> float:
+    """Events a second of CPU time from the tables into rollups and a fresh learner; policy: of the point `model`."""
     db = Database(where)
     ledger = SqlLedger(db)
-    settings = Settings()
+    settings = load({"points.model.policy": policy}, environ={})
     learner, rollups = Learner(Loop(settings.points, settings.reward)), Rollups(db)
     started, events = time.process_time(), 0
-    while entries := ledger.read(ALL, after=learner.cursor, limit=2_000):
+    while entries := ledger.read(ALL, after=learner.cursor, limit=READ):
         rollups.fold(*entries)
         learner.fold(*entries)
         events += len(entries)
+    rollups.flush()
     seconds = time.process_time() - started
+    rollups.clear()
     ledger.close()
     db.close()
     return events / seconds
@@ -153,7 +123,7 @@ def measure(options: Options) -> Figures:
     """Everything, SQLite first."""
     figures = Figures()
     count = 1_500 if options.quick else 6_000
-    one, batched, ratios, tail, folded = [], [], [], [], []
+    one, batched, ratios, tail, folded, learned = [], [], [], [], [], []
     for turn in range(ROUNDS):
         records = flat(count, options.seed + turn)
         with sqlite() as path:
@@ -163,16 +133,22 @@ def measure(options: Options) -> Figures:
             batched.append(rate)
             tail += took
             ratios.append(rate / bare(other, records, BATCH))
-            folded.append(replay(path))
+            learned.append(replay(path, "linear_thompson"))
             size = path.stat().st_size
+        with sqlite() as path:
+            asyncio.run(append(path, flat(count, options.seed + turn, "fixed@1"), LARGE))
+            folded.append(replay(path, "fixed"))
     figures.mean("append_events_per_s_b1", one, options.seed)
     figures.mean("append_events_per_s_b64", batched, options.seed)
     figures.mean("ratio_bare_sqlite_b64", ratios, options.seed)
     figures.mean("replay_events_per_s", folded, options.seed)
+    figures.mean("replay_linear_thompson_events_per_s", learned, options.seed)
     figures.metrics["bytes_per_event"] = size / len(records)
     figures.metrics["append_p99_ms"] = float(np.quantile(tail, 0.99) * 1000)
     figures.target("ratio_bare_sqlite_b64", ">= 0.6")
     figures.target("replay_events_per_s", ">= 100000")
+    decisions = DECISIONS_QUICK if options.quick else DECISIONS
+    _pages(figures, "page_5m_ms", decisions, options.seed)
     try:
         binary("postgres")
     except FileNotFoundError as exc:
@@ -186,22 +162,39 @@ def _postgres(figures: Figures, options: Options, count: int) -> None:
     server = Postgres()
     server.start()
     try:
-        records = flat(count, options.seed)
+        records = flat(count, options.seed, "fixed@1")
         decided = [record for record in records if isinstance(record, Decision)]
         one, took = asyncio.run(append(_fresh(server), records[: count // 10], 1))
         figures.metrics["append_events_per_s_b1_pg"] = one
         figures.metrics["append_p99_ms_pg"] = float(np.quantile(took, 0.99) * 1000)
         url = _fresh(server)
         figures.metrics["append_events_per_s_b64_pg"] = asyncio.run(append(url, records, BATCH))[0]
-        figures.metrics["replay_events_per_s_pg"] = replay(url)
+        figures.metrics["replay_events_per_s_pg"] = replay(url, "fixed")
         figures.metrics["bytes_per_event_pg"] = _size(url) / len(records)
         rates = [asyncio.run(append(_fresh(server), decided, LARGE))[0] for _ in range(3)]
         figures.mean("decisions_per_s_pg", rates, options.seed)
         figures.target("decisions_per_s_pg", ">= 15000")
         figures.mean("scaling_2_writers_pg", [_scaling(server, count, options.seed) for _ in range(3)], options.seed)
         figures.target("scaling_2_writers_pg", ">= 1.5")
+        decisions = DECISIONS_QUICK if options.quick else DECISIONS
+        _pages(figures, "page_5m_ms_pg", decisions, options.seed, _fresh(server))
     finally:
         server.stop()
+
+
+def _pages(figures: Figures, name: str, decisions: int, seed: int, url: str = "") -> None:
+    """The slower of the pages Overview and Decisions, asked over HTTP of a server over so many decisions."""
+    home = Path(tempfile.mkdtemp(prefix="windlass-bench-"))
+    try:
+        chosen = scale.settings(home, url)
+        scale.fill(chosen.database, decisions, seed, time.time())
+        scale.fold(chosen)
+        more = {"WINDLASS_STORAGE__DATABASE_URL": url} if url else {}
+        took = scale.answers(home, {page: scale.PATHS[page] for page in PAGES}, **more)
+        figures.metrics[name] = max(map(scale.middle, took.values()))
+        figures.target(name, "<= 500")
+    finally:
+        shutil.rmtree(home)
 
 
 def _fresh(server: Postgres) -> str:

@@ -35,6 +35,14 @@ DAY_S = 86_400.0
 DAYS = 60
 CHUNK = 1_000
 TRIES = 7
+PATHS = {
+    "overview": "/",
+    "overview_all": "/?range=all",
+    "decisions": "/decisions",
+    "decisions_all": "/decisions?range=all",
+    "point": "/decisions/model",
+    "calls": "/calls",
+}
 
 
 def calls(
@@ -61,8 +69,8 @@ def _call(number: int, at: float, policy: str, luck: float, *features: float) ->
         ),
         Outcome(
             id=f"outcome_{suffix}", at=at + 0.4, call=name, model=action, provider="p", status=200,
-            latency_ms=400.0 + number % 50, first_byte_ms=90.0, prompt_tokens=75, completion_tokens=40,
-            cost_nusd=155_000,
+            latency_ms=round(120.0 + 3_000.0 * features[0] ** 3, 1), first_byte_ms=90.0,
+            prompt_tokens=75, completion_tokens=40, cost_nusd=155_000,
         ),
     ]  # fmt: skip
     if number % 10 == 0:

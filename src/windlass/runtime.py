@@ -118,6 +118,7 @@ class Runtime:
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.projections.restore)
+        await asyncio.to_thread(self._beat)
         committed = asyncio.Event()
         running = asyncio.get_running_loop()
 

@@ -215,7 +215,7 @@ def test_commands_on_a_full_disk_say_so_and_harm_nothing(small: Disk, tmp_path: 
 def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert run(home, "run", "--exit").returncode == 0
-    before = {file.name: file.read_bytes() for file in home.iterdir()}
+    before = {file.name: file.read_bytes() for file in home.rglob("*") if file.is_file()}
     home.chmod(0o500)
     for file in home.iterdir():
         file.chmod(0o400)
@@ -229,7 +229,7 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path
             assert "WINDLASS_HOME" in done.stderr or "windlass doctor" in done.stderr
         found = findings(run(home, "doctor", "--json", within=bound))
         assert f"{home} cannot be written; make it this user's own, on a disk that takes writes" in found
-        assert {file.name: file.read_bytes() for file in home.iterdir()} == before
+        assert {file.name: file.read_bytes() for file in home.rglob("*") if file.is_file()} == before
     finally:
         home.chmod(0o700)
         for file in home.iterdir():

@@ -43,7 +43,6 @@ WATCH = "watch"
 log = logging.getLogger(__name__)
 DECISIONS, CALLS, SLICE = 5_000_000, 200_000, 0.02
 SLACK = 3.0
-PAGES = {"overview": "/", "overview_all": "/?range=all", "decisions": "/decisions", "point": "/decisions/model"}
 PAGE_MS, CALL_MS = 500.0, 100.0
 
 WORKERS, CALLERS, CONNECTIONS = 8, 16, 5
@@ -72,7 +71,7 @@ def test_pages_over_many_decisions(tmp_path: Path, request: pytest.FixtureReques
     db.close()
     assert sum(hour.chosen for hour in decided) == sum(hour.calls for hour in ended) == count, "a rollup is short"
     old = getattr(middle, "call", middle.id)
-    paths = {**PAGES, "calls": "/calls", "call": f"/calls/{newest[10]}", "old_call": f"/calls/{old}"}
+    paths = {**scale.PATHS, "call": f"/calls/{newest[10]}", "old_call": f"/calls/{old}"}
     more = {"WINDLASS_STORAGE__DATABASE_URL": url} if url else {}
     took = scale.answers(tmp_path, paths, **more)
     told = ", ".join(f"{name} {scale.middle(ms):.0f} (first {ms[0]:.0f})" for name, ms in took.items())

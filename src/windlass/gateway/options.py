@@ -14,12 +14,16 @@ OPENAI_COMPATIBLE = "openai_compatible"
 
 
 class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model of a provider. `upstream` is the provider's own name for it; prices in USD per million tokens."""
+    """One model of a provider. `upstream` is the provider's own name for it; prices in USD per million tokens.
+
+    serves: what it is for; `auto` never sends a chat to a model for embeddings.
+    """
 
     name: Annotated[str, Meta(min_length=1)]
     upstream: str = ""
     prompt_usd_per_million: NotNegative = 0.0
     completion_usd_per_million: NotNegative = 0.0
+    serves: Literal["chat", "embeddings"] = "chat"
 
 
 class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -113,8 +113,8 @@ class Providers:
 
     def routable(self) -> tuple[str, ...]:
         """What `auto` chooses from unless set: all upstream models, or the local ones where there are none."""
-        upstream = tuple(name for name, (provider, _) in self._by_model.items() if not provider.local)
-        return upstream or self.names()
+        chats = {name: provider for name, (provider, model) in self._by_model.items() if model.serves == "chat"}
+        return tuple(name for name, provider in chats.items() if not provider.local) or tuple(chats)
 
     def owner(self, model: str) -> str:
         """The provider of `model`."""

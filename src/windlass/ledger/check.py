@@ -194,6 +194,20 @@ async def _pages(ledger: Ledger) -> None:
 async def _listings(ledger: Ledger) -> None:
     """Every filter against its plain words (`fits`), page by page; nothing of another tenant, no wildcard, no crash."""
     await _varied(ledger)
+    _listed_calls(ledger)
+    decisions = ledger.decisions(A, limit=1000)
+    for asked in _DECISION_FILTERS:
+        found = list(ledger.decisions(A, limit=1000, wanted=asked))
+        assert found == [one for one in decisions if asked.fits(one)], f"{asked} gives {found}"
+    _listed_feedback(ledger)
+    for strange in ("\x00", "\ud800"):
+        assert not ledger.calls(A, before=strange), "no row stands before what cannot be stored"
+        assert not ledger.calls(A, wanted=CallFilter(text=strange)), "nor holds it"
+        assert not ledger.decisions(A, wanted=DecisionFilter(policy=strange)), "nor decides by it"
+        assert not ledger.feedback(A, wanted=FeedbackFilter(text=strange)), "nor says it"
+
+
+def _listed_calls(ledger: Ledger) -> None:
     calls = {trace.call.id: trace for trace in ledger.calls(A, limit=1000)}
     for wanted in _CALL_FILTERS:
         expected = [name for name, trace in calls.items() if wanted.fits(trace)]
@@ -201,24 +215,17 @@ async def _listings(ledger: Ledger) -> None:
         while page := ledger.calls(A, limit=7, before=seen[-1] if seen else "", wanted=wanted):
             seen += [trace.call.id for trace in page]
         assert seen == expected, f"{wanted} gives {seen}, not {expected}"
-    decisions = ledger.decisions(A, limit=1000)
-    for asked in _DECISION_FILTERS:
-        found = list(ledger.decisions(A, limit=1000, wanted=asked))
-        assert found == [one for one in decisions if asked.fits(one)], f"{asked} gives {found}"
+    assert len(ledger.calls(ALL, limit=1000, wanted=CallFilter(model="x"))) == 16, "ALL filters across tenants"
+
+
+def _listed_feedback(ledger: Ledger) -> None:
     feedback = ledger.feedback(A, limit=1000)
-    assert [said.id for said in ledger.feedback(A, limit=2, before=feedback[0].id)] == [
-        said.id for said in feedback[1:3]
-    ], "feedback pages, newest first"
+    paged = [said.id for said in ledger.feedback(A, limit=2, before=feedback[0].id)]
+    assert paged == [said.id for said in feedback[1:3]], "feedback pages, newest first"
     for told in _FEEDBACK_FILTERS:
         listed = list(ledger.feedback(A, limit=1000, wanted=told))
         assert listed == [said for said in feedback if told.fits(said)], f"{told} gives {listed}"
     assert [said.id for said in ledger.feedback(B)] == ["feedback_b"], "feedback keeps to its scope"
-    assert len(ledger.calls(ALL, limit=1000, wanted=CallFilter(model="x"))) == 16, "ALL filters across tenants"
-    for strange in ("\x00", "\ud800"):
-        assert not ledger.calls(A, before=strange), "no row stands before what cannot be stored"
-        assert not ledger.calls(A, wanted=CallFilter(text=strange)), "nor holds it"
-        assert not ledger.decisions(A, wanted=DecisionFilter(policy=strange)), "nor decides by it"
-        assert not ledger.feedback(A, wanted=FeedbackFilter(text=strange)), "nor says it"
 
 
 _CALL_FILTERS = (

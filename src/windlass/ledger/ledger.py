@@ -85,18 +85,20 @@ class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
     def fits(self, trace: CallTrace) -> bool:
         """Whether `trace` is wanted: the filter in plain words, which the databases are held to."""
         call, outcome = trace.call, trace.outcome
-        if outcome is None and (self.model or self.provider or self.error):
+        if not self._ended(outcome):
             return False
-        if outcome is not None:
-            wrong = {"": False, "any": not outcome.error, "none": outcome.error != ""}
-            if wrong.get(self.error, outcome.error != self.error):
-                return False
-            if self.model not in ("", outcome.model) or self.provider not in ("", outcome.provider):
-                return False
         if self.endpoint not in ("", call.endpoint) or self.user not in ("", call.user):
             return False
         found = any(self.text in field for field in (call.id, call.parent, call.user, call.endpoint, call.model))
         return found and _within(call.at, self.since, self.until)
+
+    def _ended(self, outcome: Outcome | None) -> bool:
+        """Whether what came of the call is wanted."""
+        if outcome is None:
+            return not (self.model or self.provider or self.error)
+        wrong = {"": False, "any": not outcome.error, "none": outcome.error != ""}
+        other = self.model not in ("", outcome.model) or self.provider not in ("", outcome.provider)
+        return not other and not wrong.get(self.error, outcome.error != self.error)
 
 
 class DecisionFilter(msgspec.Struct, frozen=True, kw_only=True):

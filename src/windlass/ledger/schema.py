@@ -89,6 +89,15 @@ outcomes = _record_table(
     _text("error"),
     index=("call",),
 )
+FAILED = sa.text("error <> ''")
+sa.Index(
+    "outcomes_by_error",
+    outcomes.c.tenant,
+    outcomes.c.workspace,
+    outcomes.c.error,
+    sqlite_where=FAILED,
+    postgresql_where=FAILED,
+)
 feedback = _record_table(
     "feedback",
     _text("target"),

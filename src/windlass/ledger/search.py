@@ -14,6 +14,8 @@ from windlass.ledger.ledger import CallFilter, DecisionFilter, FeedbackFilter
 NEAR = (250, 3_000)
 """So many of the newest calls are looked through, and then so many more, before all outcomes are."""
 AT_ONCE = 1_000
+FAILED = schema.outcomes.c.error != sa.literal_column("''")
+"""With the empty text spelled out, as in the index of errors, which no bound value is seen to fit."""
 Asked: TypeAlias = tuple[sa.ColumnElement[bool], ...]
 Owned: TypeAlias = tuple[str, str, str]
 """(tenant, workspace, call)."""
@@ -41,11 +43,11 @@ def of_outcomes(wanted: CallFilter) -> Asked:
         case "":
             return asked
         case "any":
-            return (*asked, table.c.error != "")
+            return (*asked, FAILED)
         case "none":
             return (*asked, table.c.error == "")
         case category:
-            return (*asked, table.c.error == category)
+            return (*asked, table.c.error == category, FAILED)
 
 
 def of_decisions(wanted: DecisionFilter) -> Asked:

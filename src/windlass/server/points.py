@@ -56,7 +56,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     scores: tuple[Score, ...]
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
+class Switch(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody decided about a point."""
 
     id: str
@@ -77,14 +77,14 @@ def standings(runtime: Runtime, scope: Scope, since: float = 0.0, point: str = "
     return [_standing(runtime, scope, name, split[name]) for name in names]
 
 
-def turns(runtime: Runtime, scope: Scope, point: str) -> list[Turn]:
+def turns(runtime: Runtime, scope: Scope, point: str) -> list[Switch]:
     """What was decided about `point` lately, newest first."""
-    found: list[Turn] = []
+    found: list[Switch] = []
     for decision in runtime.ledger.decisions(scope, point=ROLLOUT, limit=CHANGES_READ):
         change = changed(decision)
         if change is not None and change.point == point:
             by, reason = (str(decision.extra.get(name, "")) for name in ("by", "reason"))
-            found.append(Turn(id=decision.id, at=decision.at, change=change, by=by, reason=reason))
+            found.append(Switch(id=decision.id, at=decision.at, change=change, by=by, reason=reason))
     return found
 
 

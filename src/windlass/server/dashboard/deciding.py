@@ -29,7 +29,7 @@ from windlass.server.dashboard.forms import form_of
 from windlass.server.dashboard.learned import QUESTIONS
 from windlass.server.dashboard.ranges import RANGES, Range, address, asked, chosen
 from windlass.server.dashboard.site import Site
-from windlass.server.points import Standing, standings, taken, turns
+from windlass.server.points import Standing, Taken, standings, taken, turns
 from windlass.watch.store import HOUR_S, DecisionHour, hour_of
 
 PAGE = 50
@@ -196,25 +196,14 @@ def _drawn(runtime: Runtime, scope: Scope, standing: Standing, picked: Range, no
     times = range(start, end + HOUR_S, HOUR_S)
     everything = taken(live)
     names = [one.action for one in everything[:SHOWN_PARTS]]
-    by_place: dict[tuple[int, str], list[DecisionHour]] = defaultdict(list)
-    for hour in live:
-        by_place[hour.hour, hour.action].append(hour)
-    chosen_parts = [stacks.Part(name, [_chosen(by_place[at, name]) for at in times]) for name in names]
-    reward_parts = [stacks.Part(name, [_reward(by_place[at, name]) for at in times]) for name in names]
-    told = "; ".join(f"{one.action} {words.percent(one.share)}" for one in everything) or "Nothing was decided."
-    rewards_told = "; ".join(
-        f"{one.action} {one.reward:.2f} over {words.plural(one.rewarded, 'reward')}"
-        for one in everything
-        if one.reward is not None
-    )
-    top = charts.nice(max([1.0, *(value for part in reward_parts for value in part.values if value is not None)]))
+    chosen_parts, reward_parts = _parts(live, times, names)
     return Drawn(
         standing=standing,
         question=QUESTIONS.get(point_name, ""),
         shares=stacks.stacked(
             f"shares-{point_name}",
             f"Share of each action at {point_name} by hour",
-            told,
+            "; ".join(f"{one.action} {words.percent(one.share)}" for one in everything) or "Nothing was decided.",
             times,
             chosen_parts,
             shares=True,
@@ -222,16 +211,37 @@ def _drawn(runtime: Runtime, scope: Scope, standing: Standing, picked: Range, no
         rewards=stacks.levels(
             f"rewards-{point_name}",
             f"Mean reward of each action at {point_name} by hour",
-            rewards_told or "No rewards yet.",
+            _rewards_told(everything) or "No rewards yet.",
             times,
             reward_parts,
-            top,
+            _top(reward_parts),
         ),
         parts=tuple(enumerate(names)),
         hours=_table(times, chosen_parts, reward_parts),
         scores=_scored(standing.scores, point_name),
         verdict=verdict(standing.scores),
     )
+
+
+def _parts(
+    live: Sequence[DecisionHour], times: Sequence[int], names: Sequence[str]
+) -> tuple[list[stacks.Part], list[stacks.Part]]:
+    """How often each action was chosen by the hour, and what it earned on average."""
+    by_place: dict[tuple[int, str], list[DecisionHour]] = defaultdict(list)
+    for hour in live:
+        by_place[hour.hour, hour.action].append(hour)
+    chosen = [stacks.Part(name, [_chosen(by_place[at, name]) for at in times]) for name in names]
+    return chosen, [stacks.Part(name, [_reward(by_place[at, name]) for at in times]) for name in names]
+
+
+def _rewards_told(everything: Sequence[Taken]) -> str:
+    rewarded = [one for one in everything if one.reward is not None]
+    return "; ".join(f"{one.action} {one.reward:.2f} over {words.plural(one.rewarded, 'reward')}" for one in rewarded)
+
+
+def _top(reward_parts: Sequence[stacks.Part]) -> float:
+    """The end of the scale: 1, or more where a reward is higher."""
+    return charts.nice(max([1.0, *(value for part in reward_parts for value in part.values if value is not None)]))
 
 
 def _table(
@@ -268,18 +278,22 @@ def _scored(scores: Sequence[Score], point_name: str) -> tuple[tuple[Score, Mark
 
 def verdict(scores: Sequence[Score]) -> str:
     """Live against shadow in one sentence that claims no more than the intervals."""
-    live = next((one for one in scores if one.live and one.value is not None), None)
-    rivals = [one for one in scores if not one.live and one.value is not None]
-    if live is None or live.value is None:
+    valued = [one for one in scores if one.value is not None]
+    live = next((one for one in valued if one.live), None)
+    rivals = [one for one in valued if not one.live]
+    if live is None:
         return "No reward is known yet, so nothing can be compared."
     if not rivals:
         return f"What was live earned {live.value:.2f} on average; no policy in shadow can be compared with it yet."
-    best = max(rivals, key=lambda one: one.value or 0.0)
-    name, value = best.shadow or best.policy, best.value or 0.0
+    return _compared(live, max(rivals, key=lambda one: one.value or 0.0))
+
+
+def _compared(live: Score, best: Score) -> str:
+    name = best.shadow or best.policy
     if best.matched < ENOUGH or best.half_width is None or live.half_width is None:
         count = words.plural(best.matched, "decision")
         return f"{name} in shadow agreed with what was live in only {count}: too few to compare."
-    gap, doubt = value - live.value, best.half_width + live.half_width
+    gap, doubt = (best.value or 0.0) - (live.value or 0.0), best.half_width + live.half_width
     if gap > doubt:
         return f"{name} in shadow would have earned {gap:.2f} more than what was live; the intervals lie apart."
     if gap < -doubt:

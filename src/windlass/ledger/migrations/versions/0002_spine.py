@@ -65,6 +65,9 @@ def upgrade() -> None:
         )
     for table in ("calls", "decisions", "feedback"):
         op.create_index(f"{table}_by_owner", table, ["tenant", "workspace", "seq"], unique=False)
+    failed = sa.text("error <> ''")
+    keys = ["tenant", "workspace", "error"]
+    op.create_index("outcomes_by_error", "outcomes", keys, sqlite_where=failed, postgresql_where=failed)
 
 
 def _owner() -> tuple[sa.Column[str], sa.Column[str]]:
