@@ -63,5 +63,5 @@ soak: setup  ## the full counts that the issues name, some hours; SOAK="pages wo
 	@said=""; failed=0; $(foreach part,$(SOAK),\
 	echo "== $(part)"; began=$$SECONDS; \
 	if $(BIN)/python -m pytest $(SOAK_$(part)) --soak -rA --show-capture=log; then ended=ok; else ended=FAILED; failed=1; fi; \
-	said="$$said$(part) $$ended after $$((SECONDS - began)) s\n"; ) \
+	said="$${said}$(part) $$ended after $$((SECONDS - began)) s\n"; ) \
 	printf "\n$$said"; exit $$failed

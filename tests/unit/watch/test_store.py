@@ -152,3 +152,16 @@ def test_threads_that_fold_and_flush_at_once_count_every_call_once(rollups: Open
     for thread in threads:
         thread.join()
     assert _sums(workers[0])[0] == 100
+
+
+def test_folding_years_at_once_holds_little_and_counts_all(rollups: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.watch.store.HELD", 20)
+    one, entries = rollups(), _entries(200)
+    for start in range(0, len(entries), 10):
+        one.fold(*entries[start : start + 10])
+        for entry in entries[start : start + 10]:
+            if entry.seq % 4 == 3:
+                one.credited(entry.seq, KEY, 0.5, None)
+    assert one.cursor >= 170, "most of it is written before anyone says so"
+    one.flush()
+    assert _sums(one) == (50, 50, 50, 25.0, 50)
