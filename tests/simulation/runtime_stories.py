@@ -146,7 +146,7 @@ def start_once(copies: Copies) -> Story:
         runtime.contents = runtime.memory = None
         copies.runtime.__dict__["Ingest"] = Engine
         found: list[Any] = []
-        module = SimpleNamespace(Durable=Engine)
+        module = SimpleNamespace(Durable=Engine, EXECUTOR="local")
         with patch.dict("sys.modules", {"windlass.workflows.durable": module}):
             asking = [schedule.spawn(lambda: found.append(runtime.ingest), "asks") for _ in range(4)]
             schedule.block(lambda: all(thread.done for thread in asking))

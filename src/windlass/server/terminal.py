@@ -185,7 +185,7 @@ def show_doctor(answer: Answer) -> None:
     if "replay" in answer:
         replay = answer["replay"]
         verdict = "equal, bit for bit" if replay["equal"] else "DIFFERENT"
-        out.print(f"replay of {replay['cursor']} records: {verdict} ({replay['rebuilt'][:16]})")
+        out.print(f"replay up to entry {replay['cursor']}: {verdict} ({replay['rebuilt'][:16]})")
     for finding in answer["findings"]:
         out.print(f"[bold]finding:[/bold] {escape(clean(finding))}")
     if not answer["findings"]:

@@ -29,6 +29,8 @@ VALUE_LIMIT = 1e6
 
 def bounded(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """`x: (d,)` with NaN and infinities as 0 and the rest clipped to +-FEATURE_LIMIT."""
+    if np.abs(x).max(initial=0.0) <= FEATURE_LIMIT:  # NaN fails the comparison
+        return x
     clipped: NDArray[np.float64] = np.minimum(np.maximum(x, -FEATURE_LIMIT), FEATURE_LIMIT)
     clipped[~np.isfinite(x)] = 0.0
     return clipped
@@ -60,7 +62,9 @@ class LinearPosterior:
         self._check(y)
         x = self._admit(x)
         # The outer product is symmetric to the last bit, and so is every sum of them: A needs no symmetrising.
-        self.precision += np.outer(x, x) / self.noise_variance
+        outer = x[:, None] * x
+        outer /= self.noise_variance
+        self.precision += outer
         self.moment += x * (y / self.noise_variance)
         self.observations += 1
         self._solved = None

@@ -125,7 +125,7 @@ def test_the_doctor_tells_settings_findings_and_the_replay(capsys: pytest.Captur
     assert "All is well." in capsys.readouterr().out
     equal = {"cursor": 7, "live": "a" * 64, "rebuilt": "b" * 64, "equal": True}
     terminal.show("doctor", {**report, "replay": equal}, as_json=False)
-    assert "replay of 7 records: equal, bit for bit (bbbbbbbbbbbbbbbb)" in capsys.readouterr().out
+    assert "replay up to entry 7: equal, bit for bit (bbbbbbbbbbbbbbbb)" in capsys.readouterr().out
     broken = {**report, "findings": [f"broken {EVIL}"], "replay": {**equal, "equal": False}}
     assert terminal.show("doctor", broken, as_json=False) == 1
     said = capsys.readouterr().out
