@@ -45,7 +45,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one projection after the record with sequence `cursor`.
 
     note: why it must stay (`base`: what came before cannot be folded again; `restored`: a policy was rolled back to
-    it); '' for one that newer ones may replace.
+    it; `replaced`: one was rolled back from it); '' for one that newer ones may replace.
     """
 
     projection: str

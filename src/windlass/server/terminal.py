@@ -69,7 +69,8 @@ def show_ask(answer: Answer) -> None:
     out = console()
     out.print(f"\n[bold]Q: {escape(clean(answer['question']))}[/bold]")
     if not answer["answered"]:
-        out.print("   Not in memory.")
+        refused = "   The model answered, but none of its quotes could be verified, so nothing is shown."
+        out.print(refused if answer["dropped"] else "   Not in memory.")
     for quote in answer["quotes"]:
         speaker = f"{quote['speaker']}: " if quote["speaker"] else ""
         out.print(f"   {escape(clean(speaker))}“{escape(clean(quote['text']))}” {escape(clean(quote['cited']))}")
@@ -258,7 +259,10 @@ def show_rollout(answer: Answer) -> None:
 
 def show_forgotten(answer: Answer) -> None:
     """How much went."""
-    console().print(f"{answer['changed']} rows deleted or cleared.")
+    if answer["changed"]:
+        console().print(f"{answer['changed']} rows deleted or cleared.")
+    else:
+        console().print("No call of that user in this workspace; nothing was deleted.")
 
 
 _SHOWN: dict[str, Callable[[Answer], None]] = {

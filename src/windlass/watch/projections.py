@@ -21,6 +21,7 @@ from windlass.watch.store import Rollups, hour_of
 log = structlog.get_logger(__name__)
 LEARNER = "policies"
 RESTORED = "restored"
+REPLACED = "replaced"
 SNAPSHOT_EVERY = 5_000
 READ = 2_000
 
@@ -97,6 +98,9 @@ class Projections:
         self.learner.loop.policy_id(change.point)
         if not isinstance(change, RollBack):
             return []
+        # What is replaced can be had back.
+        self.catch_up()
+        self.keep(REPLACED)
         cursors = [kept.cursor for kept in self.snapshots()]
         if change.cursor == 0:
             return cursors

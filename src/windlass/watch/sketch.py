@@ -36,13 +36,14 @@ class Sketch:
         self.count += other.count
 
     def quantile(self, q: float) -> float | None:
-        """The `q`-quantile, q in [0, 1]; None of an empty sketch."""
+        """The `q`-quantile by nearest rank, q in [0, 1]: the least value that a share of q does not exceed, so that
+        the highest of few is not hidden; None of an empty sketch."""
         if not self.count:
             return None
-        rank, seen = q * (self.count - 1), 0
+        rank, seen = math.ceil(q * self.count), 0
         for bucket in sorted(self._counts):
             seen += self._counts[bucket]
-            if seen > rank:
+            if seen >= max(rank, 1):
                 return 2 * _GAMMA**bucket / (_GAMMA + 1)
         raise AssertionError("the counts of a sketch add up to less than its count")
 

@@ -60,10 +60,12 @@ def test_an_answer_is_printed_with_quote_citation_link_and_why(capsys: pytest.Ca
 
 
 def test_nothing_in_memory_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    nothing = {**ASKED, "answered": False, "quotes": [], "model": "", "lexical_only": False}
+    nothing = {**ASKED, "answered": False, "quotes": [], "model": "", "lexical_only": False, "dropped": 0}
     terminal.show("ask", nothing, as_json=False)
     said = capsys.readouterr().out
     assert "Not in memory." in said
+    terminal.show("ask", {**nothing, "dropped": 2}, as_json=False)
+    assert "none of its quotes could be verified" in capsys.readouterr().out
     assert "decided: fixed@1 p=1.000; took" in said
 
 

@@ -127,6 +127,7 @@ async def test_a_policy_is_rolled_back_and_stays_so(tmp_path: Path) -> None:
         assert runtime.loop.states() != states
         made = await runtime.roll_out(Scope(), RollBack("model", kept.cursor), by="ann", reason="worse since noon")
         assert runtime.loop.states() == states
+        assert any(one.note == "replaced" for one in runtime.projections.snapshots()), "the way back stays open"
         assert (made.point, made.extra["by"], made.extra["reason"]) == ("rollout", "ann", "worse since noon")
         assert runtime.ledger.trace(ALL, made.id) is None, "it belongs to no call"
         assert made in runtime.ledger.decisions(Scope(), point="rollout")
