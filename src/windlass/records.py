@@ -162,6 +162,10 @@ KINDS: dict[str, type[LedgerRecord]] = {
 T = TypeVar("T", bound="Coded")
 
 
+USER_CHARS = 200
+"""So much of a user's id is kept; calls and erasures cut it alike."""
+
+
 def user_digest(scope: Scope, user: str) -> str:
     """What stands for a user where the name must not: SHA-256 over tenant, workspace and user, as hex."""
     return hashlib.sha256(msgspec.msgpack.encode((scope.tenant, scope.workspace, user))).hexdigest()

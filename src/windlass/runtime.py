@@ -37,7 +37,7 @@ from windlass.memory.store import Memory
 from windlass.policies.loop import Loop
 from windlass.policies.replay import Learner
 from windlass.policies.rollout import Change, rollout
-from windlass.records import Decision, Erasure, Feedback, Scope, user_digest
+from windlass.records import USER_CHARS, Decision, Erasure, Feedback, Scope, user_digest
 from windlass.settings import Settings
 from windlass.watch.overview import Overview
 from windlass.watch.projections import Projections
@@ -88,6 +88,8 @@ class Runtime:
             storage = settings.storage
             self.db = Database(settings.database, durability=storage.durability, connections=storage.connections)
             self.db.migrate()
+            if self.db.half_moved():
+                raise LedgerError("this database is half of a move; run `windlass db move` again, to its end")
             self.ledger = SqlLedger(self.db, worker)
         except BaseException:
             self._let_go()
@@ -195,7 +197,7 @@ class Runtime:
             at=now,
             tenant=scope.tenant,
             workspace=scope.workspace,
-            user=user_digest(scope, user),
+            user=user_digest(scope, user[:USER_CHARS]),
         )
         place = await self.ledger.append(erasure)
         await self.caught_up()
@@ -250,6 +252,9 @@ class Runtime:
                 log.error("learning_waits", reason=str(exc))
                 await asyncio.sleep(1.0)
                 committed.set()
+            except Exception as exc:  # noqa: BLE001 (a plugged-in policy's state may raise anything; the rest goes on)
+                log.error("learning_failed", reason=f"{type(exc).__name__}: {exc}")
+                await asyncio.sleep(1.0)
 
     def _beat(self) -> None:
         if self.db.dialect != "sqlite":

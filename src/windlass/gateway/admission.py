@@ -38,6 +38,14 @@ class Admission:
             raise RequestError(f"the body has more than {limit}", status=413, code="body_too_large")
         return caller
 
+    def knows(self, caller: Caller) -> bool:
+        """Whether the key that let `caller` in is still there, with that role and workspace."""
+        return not self._keys or any(
+            (key.name, key.tenant, key.role) == (caller.key, caller.scope.tenant, caller.role)
+            and caller.scope.workspace in key.workspaces
+            for key in self._keys
+        )
+
     def identify(self, key: str, workspace: str) -> Caller:
         """The caller behind `key`, whatever it is about to send."""
         if not self._keys:

@@ -26,7 +26,7 @@ from windlass.gateway.relay import Incoming, ending, whole
 from windlass.gateway.wire import EmbeddingInput, EmbeddingTally, Tally, parse_embedding
 from windlass.ledger import ids
 from windlass.ledger.ledger import Body, Ledger
-from windlass.records import Call, Outcome, Scope
+from windlass.records import USER_CHARS, Call, Outcome, Scope
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Embeddings:
             endpoint="embeddings",
             model=wanted.model[:200],
             parent=request.parent,
-            user=wanted.user[:200],
+            user=wanted.user[:USER_CHARS],
             request_bytes=len(request.body),
         )
         return _Passage(call, wanted, provider, model)

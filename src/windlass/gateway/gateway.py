@@ -23,7 +23,7 @@ from windlass.gateway.wire import Chat, Tally, parse_chat
 from windlass.ledger import ids
 from windlass.ledger.ledger import Body, Ledger
 from windlass.policies.loop import Loop
-from windlass.records import Call, Decision, Outcome, Scope
+from windlass.records import USER_CHARS, Call, Decision, Outcome, Scope
 
 AUTO = "auto"
 POINT = "model"
@@ -138,7 +138,7 @@ class Gateway:
             model=chat.model[:200],
             stream=chat.stream,
             parent=request.parent,
-            user=chat.user[:200],
+            user=chat.user[:USER_CHARS],
             request_bytes=len(request.body),
         )
         actions = self._eligible() if chat.model == AUTO else (chat.model,)

@@ -22,6 +22,8 @@ BUSY_TIMEOUT_MS = 5_000
 WORKFLOW_BUSY_TIMEOUT_MS = 30_000
 CONNECTIONS = 10
 POOL_TIMEOUT_S = 10
+MOVING = "moving from "
+"""How the mark of a move that has not ended begins, among the heads."""
 _MIGRATING = 0x57494E44
 """Of pg_advisory_xact_lock ("WIND"): one process migrates at a time."""
 
@@ -145,6 +147,12 @@ class Database:
                 raise LedgerError(
                     f"database {where} is not ours, or of a newer release ({exc}); update windlass"
                 ) from exc
+
+    def half_moved(self) -> bool:
+        """Whether a move into this database began and did not end."""
+        with self.read() as connection:
+            marks = sa.text("SELECT count(*) FROM heads WHERE name LIKE :mark")
+            return bool(connection.scalar(marks, {"mark": f"{MOVING}%"}))
 
     def close(self) -> None:
         """Close every pooled connection."""

@@ -135,7 +135,8 @@ class MemoryLedger:
     def erase(self, erasure: Erasure) -> int:
         theirs = self._calls_before(erasure)
         ids = {call.id for call in theirs}
-        above = ids | {call.parent for call in theirs if call.parent}
+        others = {call.id for call in self._of(Call, erasure.scope)} - ids
+        above = ids | ({call.parent for call in theirs if call.parent} - others)
         gone = [key for key, body in self._bodies.items() if body.call in above and body.scope == erasure.scope]
         for key in gone:
             del self._bodies[key]

@@ -18,11 +18,10 @@ import sqlalchemy as sa
 
 from windlass.errors import LedgerError
 from windlass.ledger import partitions, schema
-from windlass.ledger.db import Database, metadata
+from windlass.ledger.db import MOVING, Database, metadata
 from windlass.ledger.writer import Transactions
 
 BATCH = 5_000
-_MARK = "moving from "
 _HERE_ONLY = frozenset({schema.heads.name, schema.workers.name})
 """What belongs to one database alone: its counters, and who works on it."""
 Told = Callable[[str, int, int], None]
@@ -137,7 +136,7 @@ def _claim(source: Database, target: Database) -> None:
     """Mark the target as this move's. LedgerError where it holds rows of something else."""
     mark = _mark(source)
     with target.write() as connection:
-        marks = set(connection.scalars(sa.select(schema.heads.c.name).where(schema.heads.c.name.startswith(_MARK))))
+        marks = set(connection.scalars(sa.select(schema.heads.c.name).where(schema.heads.c.name.startswith(MOVING))))
         if marks - {mark}:
             raise LedgerError("the target holds a part of another move; finish that one, or give an empty database")
         if marks:
@@ -156,7 +155,7 @@ def _mark(source: Database) -> str:
         if source.dialect == "sqlite"
         else f"{url.host}:{url.port}/{url.database}"
     )
-    return _MARK + hashlib.blake2b(where.encode(), digest_size=8).hexdigest()
+    return MOVING + hashlib.blake2b(where.encode(), digest_size=8).hexdigest()
 
 
 def _copy(reading: sa.Connection, target: Database, table: sa.Table, rows: int, told: Told) -> None:
@@ -203,7 +202,7 @@ def _set_heads(target: Database, heads: dict[str, int]) -> None:
     """The cursors as they were; the counter so that the next record follows the last one."""
     with target.write() as connection:
         for name, value in heads.items():
-            if name != "ledger" and not name.startswith(_MARK):
+            if name != "ledger" and not name.startswith(MOVING):
                 connection.execute(target.replace(schema.heads, "name"), {"name": name, "value": value})
         if target.dialect == "postgresql":
             Transactions().align(connection)

@@ -93,7 +93,7 @@ def erase(db: Database, erasure: Erasure) -> int:
     """Delete what a user left, then rewrite what the database keeps of deleted bytes."""
     gone = 0
     with db.write() as connection:
-        for user in _users(connection, erasure):
+        for user in sorted(_users(connection, erasure)):
             gone += _erase(connection, erasure, user)
     scrub(db)
     return gone
@@ -128,12 +128,16 @@ def _sync(path: str) -> None:
         os.close(log)
 
 
-def _users(connection: sa.Connection, erasure: Erasure) -> list[str]:
+def _users(connection: sa.Connection, erasure: Erasure) -> set[str]:
     """The names that the erasure's digest stands for: none once it has been done."""
     table = schema.calls
     earlier = table.c.user != "", table.c.seq < _place(erasure)
     named = sa.select(table.c.user).where(*_owned(table, erasure), *earlier).distinct()
-    return [user for user in connection.scalars(named) if user_digest(erasure.scope, user) == erasure.user]
+    # A call that was on its way when its user was forgotten keeps its bodies afterwards.
+    kept = schema.bodies
+    left = sa.select(kept.c.user).where(*_owned(kept, erasure), kept.c.user != "", kept.c.at <= erasure.at).distinct()
+    found = {*connection.scalars(named), *connection.scalars(left)}
+    return {user for user in found if user_digest(erasure.scope, user) == erasure.user}
 
 
 def _erase(connection: sa.Connection, erasure: Erasure, user: str) -> int:
@@ -141,13 +145,17 @@ def _erase(connection: sa.Connection, erasure: Erasure, user: str) -> int:
     # Who comes back after being forgotten is somebody new.
     own = (*_owned(calls, erasure), calls.c.user == user, calls.c.seq < _place(erasure))
     theirs = sa.select(calls.c.id).where(*own)
-    above = sa.select(calls.c.parent).where(*own, calls.c.parent != "")
+    other = calls.alias()
+    others = sa.select(other.c.id).where(*_owned(other, erasure), other.c.user.not_in(("", user)))
+    # What a call names as its parent may be somebody else's call, which keeps what it has.
+    above = sa.select(calls.c.parent).where(*own, calls.c.parent != "", calls.c.parent.not_in(others))
+    left = (schema.bodies.c.user == user) & (schema.bodies.c.at <= erasure.at)
     decided = sa.select(decisions.c.id).where(*_owned(decisions, erasure), decisions.c.call.in_(theirs))
     # The answer that a call was made for keeps its text under its own id.
     kept = schema.bodies.c.call
     about = said.c.target.in_(theirs) | said.c.target.in_(above)
     statements: list[Any] = [
-        sa.delete(schema.bodies).where(*_owned(schema.bodies, erasure), kept.in_(theirs) | kept.in_(above)),
+        sa.delete(schema.bodies).where(*_owned(schema.bodies, erasure), kept.in_(theirs) | kept.in_(above) | left),
         sa.delete(schema.contexts).where(*_owned(schema.contexts, erasure), schema.contexts.c.decision.in_(decided)),
         sa.update(said).where(*_owned(said, erasure), about, said.c.comment != "").values(comment=""),
         sa.update(calls).where(*own).values(user=""),
@@ -160,5 +168,5 @@ def _place(erasure: Erasure) -> sa.ScalarSelect[int]:
     return sa.select(table.c.seq).where(*_owned(table, erasure), table.c.id == erasure.id).scalar_subquery()
 
 
-def _owned(table: sa.Table, erasure: Erasure) -> tuple[sa.ColumnElement[bool], ...]:
+def _owned(table: sa.FromClause, erasure: Erasure) -> tuple[sa.ColumnElement[bool], ...]:
     return table.c.tenant == erasure.tenant, table.c.workspace == erasure.workspace

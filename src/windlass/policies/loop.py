@@ -32,6 +32,7 @@ PolicyKey: TypeAlias = tuple[str, str, str]
 """(tenant, workspace, place): one tenant's feedback never moves another tenant's choices."""
 P = ParamSpec("P")
 T = TypeVar("T")
+WORDS_CHARS = 2_000
 
 
 class _Question(NamedTuple):
@@ -237,7 +238,12 @@ def _honest(policy: Policy, question: _Question, place: str) -> Choice:
     # Sums of rounded probabilities may pass 1 by a few units in the last place; more is dishonest. NaN fails too.
     if not 0.0 < propensity <= 1.0 + 1e-9:
         raise PolicyError(f"propensity {propensity} is not in (0, 1]")
-    return Choice(choice.action, min(propensity, 1.0), choice.why, choice.fallback)
+    return Choice(choice.action, min(propensity, 1.0), _plain(choice.why), _plain(choice.fallback))
+
+
+def _plain(words: object) -> str:
+    """What a policy says, as text that the ledger can keep, whatever it is."""
+    return str(words or "")[:WORDS_CHARS].replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _generator(policy_id: str, place: str, call_id: str) -> np.random.Generator:

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from windlass.errors import SettingsError
+from windlass.ledger.db import Database
 from windlass.runtime import Runtime, owned
 from windlass.server.serve import Address, announced, attend, in_loop, listen, url_of
 from windlass.settings import Settings, load
@@ -58,6 +59,7 @@ async def supervise(
     running = asyncio.get_running_loop()
     for caught in (signal.SIGINT, signal.SIGTERM):
         running.add_signal_handler(caught, stopping.set)
+    await asyncio.to_thread(_prepare, settings)
     with owned(settings.home), contextlib.closing(listen(settings.server.host, settings.server.port)) as listening:
         url, token = url_of(settings.server.host, listening), secrets.token_urlsafe(24)
         posts = [_Post(f"worker-{number}", token, listening.fileno(), dashboard, overrides) for number in range(count)]
@@ -66,6 +68,15 @@ async def supervise(
             ready(url)
             await stopping.wait()
             await asyncio.gather(*tasks)
+
+
+def _prepare(settings: Settings) -> None:
+    """Bring the database to the newest version; LedgerError, before anything is announced, where it is away."""
+    db = Database(settings.database, connections=1)
+    try:
+        db.migrate()
+    finally:
+        db.close()
 
 
 async def _keep_running(post: _Post, stopping: asyncio.Event) -> None:

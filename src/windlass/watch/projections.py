@@ -53,6 +53,7 @@ class Projections:
     def catch_up(self) -> None:
         """Fold all that was committed since."""
         with self._folding:
+            self._skip_to_base()
             while entries := self._ledger.read(ALL, after=self.learner.cursor, limit=READ):
                 self._rollups.fold(*entries)
                 self.learner.fold(*entries)
@@ -145,6 +146,13 @@ class Projections:
             _restored(fresh, base)
         fresh.catch_up(self._ledger, until=cursor)
         return cursor, live, fresh.digest()
+
+    def _skip_to_base(self) -> None:
+        """Take over a base that lies ahead: what comes before it has lost its contexts, and was folded elsewhere."""
+        if any(one.note == BASE and one.cursor > self.learner.cursor for one in self.snapshots()):
+            base = self._base()
+            if base is not None:
+                _restored(self.learner, base)
 
     def _newest(self) -> Snapshot | None:
         return self._ledger.snapshot(LEARNER, Learner.VERSION)

@@ -105,8 +105,9 @@ class Rollups:
         with self._lock:
             if not entries or entries[-1].seq <= self.cursor:
                 return
+            # A batch comes again where the learner could not fold it to its end.
+            self._entries += [entry for entry in entries if entry.seq > self._seen]
             self._seen = max(self._seen, entries[-1].seq)
-            self._entries += entries
 
     def credited(self, seq: int, key: Key, reward: float, previous: float | None) -> None:
         """A decision earned `reward`, in place of `previous`; key: as in the table of decisions."""

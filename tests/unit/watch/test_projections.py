@@ -15,12 +15,14 @@ from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Request
 from windlass.ledger import workers
 from windlass.ledger.ledger import ALL
+from windlass.policies.loop import Loop
 from windlass.policies.replay import Learner
 from windlass.policies.rollout import RollBack, SetMode
 from windlass.records import Decision, Erasure, Scope
 from windlass.runtime import Runtime
 from windlass.testing import Echo
-from windlass.watch.projections import LEARNER
+from windlass.watch.projections import LEARNER, Projections
+from windlass.watch.store import Rollups
 
 SECRET, USER = "xylophone-sonata-in-violet", "user-zebra-quartz"
 DAY_S = 86_400.0
@@ -69,6 +71,50 @@ async def test_a_forgotten_user_leaves_no_byte(tmp_path: Path) -> None:
         cursor, live, again = runtime.replay()
         assert live == again
         assert not _bytes_in(tmp_path, USER)
+
+
+async def test_what_an_unfinished_call_leaves_after_the_erasure_goes_with_the_next(tmp_path: Path) -> None:
+    long = USER + "z" * 300
+    body = msgspec.json.encode(
+        {"model": "auto", "user": long, "stream": True, "messages": [{"role": "user", "content": SECRET}]}
+    )
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        answer = await runtime.gateway.complete(Request(body))
+        await anext(answer.chunks)
+        await runtime.forget(Scope(), long, by="ann")
+        assert [chunk async for chunk in answer.chunks]
+        assert _bytes_in(tmp_path, SECRET), "the call went on"
+        assert await runtime.forget(Scope(), long, by="ann") > 0
+        assert not _bytes_in(tmp_path, SECRET)
+        assert not _bytes_in(tmp_path, USER)
+
+
+async def test_what_others_left_stays_where_a_forgotten_user_names_their_call(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        theirs = await _call(runtime, "bob", "kept-words")
+        body = {"model": "auto", "user": USER, "messages": [{"role": "user", "content": SECRET}]}
+        answer = await runtime.gateway.complete(Request(msgspec.json.encode(body), parent=theirs))
+        assert [chunk async for chunk in answer.chunks]
+        await runtime.forget(Scope(), USER, by="ann")
+        assert len(runtime.ledger.bodies(Scope(), theirs)) == 2
+        assert not _bytes_in(tmp_path, SECRET)
+
+
+async def test_a_learner_that_was_passed_over_by_an_erasure_takes_the_base(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        await _rate(runtime, await _call(runtime, USER, SECRET), 1.0)
+        late = Projections(
+            runtime.ledger,
+            Loop(runtime.settings.points),
+            Rollups(runtime.db),
+            make_loop=lambda: Loop(runtime.settings.points),
+            clock=lambda: NOW,
+        )
+        await runtime.forget(Scope(), USER, by="ann")
+        await _rate(runtime, await _call(runtime), 0.0)
+        await runtime.caught_up()
+        late.catch_up()
+        assert late.learner.digest() == runtime.learner.digest()
 
 
 async def test_forgetting_is_for_one_tenant(tmp_path: Path) -> None:

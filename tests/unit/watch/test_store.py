@@ -81,6 +81,14 @@ def test_what_was_folded_is_in_the_tables(rollups: Open) -> None:
     assert one.cursor == 40
 
 
+def test_a_batch_that_comes_again_before_it_was_written_counts_once(rollups: Open) -> None:
+    one = rollups()
+    one.fold(*_entries()[:20])
+    one.fold(*_entries())
+    one.flush()
+    assert _sums(one)[0] == 10
+
+
 def test_flushing_twice_counts_once(rollups: Open) -> None:
     one = rollups()
     one.fold(*_entries())

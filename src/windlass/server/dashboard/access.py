@@ -75,7 +75,8 @@ class Access:
         """The session behind this browser's cookie, while it lasts."""
         cookie = self._id(connection)
         visit = self._visits.find(cookie) if cookie else None
-        return visit if visit is not None and self._clock() - visit.seen_at <= IDLE_S else None
+        lasts = visit is not None and self._clock() - visit.seen_at <= IDLE_S
+        return visit if visit is not None and lasts and self._admission.knows(visit.caller) else None
 
     def _id(self, connection: HTTPConnection) -> str:
         return connection.cookies.get(_cookie(connection), "")

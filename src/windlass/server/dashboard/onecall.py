@@ -103,7 +103,7 @@ async def feedback(site: Site, request: Request) -> Response:
         return site.problem(request, 403, "This form is out of date", advice, kept=comment)
     if await asyncio.to_thread(site.runtime.ledger.trace, caller.scope, call) is None:
         raise RequestError("that call is not in the ledger; nothing was recorded", status=404)
-    kept = await site.runtime.feedback(caller.scope, _said(call, form, comment))
+    kept = await site.runtime.feedback(caller.scope, _said(call, form, comment).said_by(caller))
     await site.runtime.caught_up()
     return RedirectResponse(f"/calls/{call}?said={kept.kind}#feedback", 303)
 
