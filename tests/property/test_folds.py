@@ -108,7 +108,7 @@ def _counted_by_hand(overview: Overview, history: list[LedgerRecord], since: flo
         for q, found in ((0.5, totals.p50_ms), (0.95, totals.p95_ms), (0.99, totals.p99_ms)):
             assert (found is None) == (not ranked)
             if found is not None:
-                exact = ranked[math.floor(q * (len(ranked) - 1))]
+                exact = ranked[max(math.ceil(q * len(ranked)), 1) - 1]
                 assert abs(found - exact) <= 0.01 * exact * (1 + 1e-9)
         by_model = {model: one.calls for model, one in overview.by_model(scope, since).items()}
         assert by_model == Counter(one.model for one in mine)
