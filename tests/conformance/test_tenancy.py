@@ -200,7 +200,7 @@ OTHERS: dict[str, str] = {
         for kind in ("SqlLedger", "MemoryLedger")
         for name in (
             *("append", "append_now", "post", "on_commit", "head", "close", "prune", "prune_contexts", "erase"),
-            *("save_snapshot", "snapshot", "snapshots", "drop_snapshots", "has_contexts", "rewrite_snapshot"),
+            *("save_snapshot", "snapshot", "snapshots", "has_contexts", "rewrite_snapshot"),
         )
     },
     **{f"Audit.{name}": "keeps the chain" for name in ("checkpoint", "seal", "start", "stop", "tick")},

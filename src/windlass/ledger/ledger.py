@@ -261,10 +261,6 @@ class Ledger(Protocol):
         """All kept snapshots, oldest first, with an empty `state`."""
         ...
 
-    def drop_snapshots(self, projection: str, *, before: int) -> int:
-        """Delete the snapshots with a cursor below `before`, whatever their note; returns how many went."""
-        ...
-
     def close(self) -> None:
         """Commit what is waiting and release the files. A second call does nothing."""
         ...

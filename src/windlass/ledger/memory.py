@@ -177,7 +177,7 @@ class MemoryLedger:
         kept = self.snapshots(snapshot.projection, snapshot.version)
         base = max((old.cursor for old in kept if old.note == BASE), default=0)
         noted = any(old.cursor == snapshot.cursor and old.note for old in kept)
-        if snapshot.cursor < base or (noted and not snapshot.note):
+        if snapshot.cursor < base or (noted and snapshot.note != BASE):
             return
         self._snapshots[snapshot.projection, snapshot.version, snapshot.cursor] = snapshot
         routine = [old for old in self.snapshots(snapshot.projection, snapshot.version) if not old.note]
@@ -204,12 +204,6 @@ class MemoryLedger:
         found = (kept for kept in self._snapshots.values() if (kept.projection, kept.version) == (projection, version))
         bare = (msgspec.structs.replace(kept, state=b"") for kept in found)
         return sorted(bare, key=lambda kept: kept.cursor)
-
-    def drop_snapshots(self, projection: str, *, before: int) -> int:
-        old = [key for key in self._snapshots if key[0] == projection and key[2] < before]
-        for key in old:
-            del self._snapshots[key]
-        return len(old)
 
     def close(self) -> None:
         self._closed = True

@@ -29,7 +29,8 @@ def save(db: Database, snapshot: Snapshot) -> None:
         if snapshot.cursor < (connection.scalar(base) or 0):
             return
         present = connection.scalar(sa.select(_SNAPSHOTS.c.note).where(*same, _SNAPSHOTS.c.cursor == snapshot.cursor))
-        if present and not snapshot.note:
+        # A note stays, and above all a base: what made it one cannot be undone.
+        if present and snapshot.note != BASE:
             return
         connection.execute(db.replace(_SNAPSHOTS, "projection", "version", "cursor"), row)
         kept = list(connection.scalars(newest))
@@ -57,13 +58,6 @@ def kept(db: Database, projection: str, version: int) -> Sequence[Snapshot]:
         return [
             Snapshot(**row, state=b"") for row in connection.execute(query.order_by(_SNAPSHOTS.c.cursor)).mappings()
         ]
-
-
-def drop(db: Database, projection: str, before: int) -> int:
-    """Delete the snapshots with a cursor below `before`."""
-    old = sa.delete(_SNAPSHOTS).where(_SNAPSHOTS.c.projection == projection, _SNAPSHOTS.c.cursor < before)
-    with db.write() as connection:
-        return connection.execute(old).rowcount
 
 
 def has_contexts(db: Database, before: float) -> bool:

@@ -211,9 +211,6 @@ class SqlLedger:
     def snapshots(self, projection: str, version: int) -> Sequence[Snapshot]:
         return retention.kept(self._db, projection, version)
 
-    def drop_snapshots(self, projection: str, *, before: int) -> int:
-        return retention.drop(self._db, projection, before)
-
     def close(self) -> None:
         self._group.close()
         self._closing.set()

@@ -78,6 +78,8 @@ class Transactions:
     _align: Final = sa.text("UPDATE heads SET value = value + :behind WHERE name = 'ledger'")
 
     def take(self, connection: sa.Connection, count: int) -> int:
+        if count >= 1 << SHIFT:
+            raise LedgerError(f"{count} records in one append; send fewer than {1 << SHIFT}")
         return int(connection.scalar(self._take) or 0)
 
     def settled(self, connection: sa.Connection) -> int:
@@ -186,7 +188,7 @@ _PLACES = {
     for table in _APPENDED
 }
 _KEY = {table: places[-1] for table, places in _PLACES.items()}
-_BEAT = sa.text("UPDATE workers SET head = :head, at = :at WHERE name = :name")
+_BEAT = sa.text("UPDATE workers SET head = greatest(head, :head), at = :at WHERE name = :name")
 _JOIN = sa.text(
     "INSERT INTO workers (name, pid, at, head, cursor) VALUES (:name, :pid, :at, :head, 0) "
     "ON CONFLICT (name) DO UPDATE SET pid = excluded.pid, at = excluded.at, head = excluded.head, cursor = 0"

@@ -14,6 +14,7 @@ from windlass.errors import InputError, PolicyError
 from windlass.gateway.admission import Caller, require
 from windlass.policies.rollout import Change, RollBack, SetMode
 from windlass.runtime import Runtime
+from windlass.server.reading import read
 
 Arguments = dict[str, Any]
 
@@ -42,27 +43,27 @@ class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
 async def snapshots(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """What a policy can be rolled back to: snapshots by their place in the ledger, oldest first."""
     require(caller, "operator")
-    _read(arguments, _Nothing)
+    read(arguments, _Nothing)
     kept = await asyncio.to_thread(runtime.projections.snapshots)
     return {"snapshots": [{"snapshot": one.cursor, "at": one.at, "note": one.note} for one in kept]}
 
 
 async def set_mode(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Decide a point in another mode from now on, for the caller's workspace."""
-    wanted = _read(arguments, _Mode)
+    wanted = read(arguments, _Mode)
     return await _roll_out(runtime, caller, SetMode(wanted.point, wanted.mode), wanted.reason)
 
 
 async def roll_back(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Let a point's policy be what it was at a snapshot, for the caller's workspace; 0: nothing learned."""
-    wanted = _read(arguments, _RollBack)
+    wanted = read(arguments, _RollBack)
     return await _roll_out(runtime, caller, RollBack(wanted.point, wanted.snapshot), wanted.reason)
 
 
 async def forget(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Delete everything that one user of the caller's workspace left."""
     require(caller, "admin")
-    wanted = _read(arguments, _User)
+    wanted = read(arguments, _User)
     changed = await runtime.forget(caller.scope, wanted.user, by=_who(caller), reason=wanted.reason)
     return {"changed": changed}
 
@@ -78,10 +79,3 @@ async def _roll_out(runtime: Runtime, caller: Caller, change: Change, reason: st
 
 def _who(caller: Caller) -> str:
     return f"key:{caller.key}" if caller.key else "local"
-
-
-def _read(arguments: Arguments, kind: type[Any]) -> Any:
-    try:
-        return msgspec.convert(arguments, kind)
-    except msgspec.ValidationError as exc:
-        raise InputError(f"{exc}") from exc

@@ -99,19 +99,17 @@ class Projections:
         self.learner.loop.policy_id(change.point)
         if not isinstance(change, RollBack):
             return []
+        if change.cursor:
+            kept = self._ledger.snapshot(LEARNER, Learner.VERSION, cursor=change.cursor)
+            if kept is None:
+                known = ", ".join(str(one.cursor) for one in self.snapshots()) or "none"
+                raise PolicyError(f"there is no snapshot at {change.cursor}; there are: {known}; 0 is an empty policy")
+            if not kept.note:
+                self._ledger.save_snapshot(msgspec.structs.replace(kept, note=RESTORED))
         # What is replaced can be had back.
         self.catch_up()
         self.keep(REPLACED)
-        cursors = [kept.cursor for kept in self.snapshots()]
-        if change.cursor == 0:
-            return cursors
-        kept = self._ledger.snapshot(LEARNER, Learner.VERSION, cursor=change.cursor)
-        if kept is None:
-            known = ", ".join(map(str, cursors)) or "none"
-            raise PolicyError(f"there is no snapshot at {change.cursor}; there are: {known}; 0 is an empty policy")
-        if not kept.note:
-            self._ledger.save_snapshot(msgspec.structs.replace(kept, note=RESTORED))
-        return cursors
+        return [kept.cursor for kept in self.snapshots()]
 
     def erase(self, erasure: Erasure) -> int:
         """Let snapshots and tables go of a user whose `erasure` has been folded; returns how many rows changed."""

@@ -117,6 +117,17 @@ async def test_a_learner_that_was_passed_over_by_an_erasure_takes_the_base(tmp_p
         assert late.learner.digest() == runtime.learner.digest()
 
 
+async def test_a_roll_back_right_after_an_erasure_leaves_the_base_what_it_is(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        for value in (1.0, 0.0, 1.0):
+            await _rate(runtime, await _call(runtime, USER), value)
+        await runtime.forget(Scope(), USER, by="ann")
+        await runtime.roll_out(Scope(), RollBack("model", 0), by="ann")
+        assert [one.note for one in runtime.projections.snapshots()].count("base") == 1
+        _, live, again = runtime.replay()
+        assert live == again
+
+
 async def test_forgetting_is_for_one_tenant(tmp_path: Path) -> None:
     acme = Scope("acme", "default")
     async with opened(tmp_path, [Echo("a", "b")]) as runtime:
