@@ -24,6 +24,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from tests.scenario.program import children
+
 START_S = 20.0
 STOP_S = 20.0
 OWNER = "windlass"
@@ -117,7 +119,7 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL to the server and each process of it; what was not synced to disk is for its recovery to find."""
         os.kill(self.pid, signal.SIGSTOP)
-        for child in _children(self.pid):
+        for child in children(self.pid):
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         assert self._server is not None
@@ -249,10 +251,6 @@ def _as_user() -> dict[str, Any]:
             user = pwd.getpwnam(name)
             return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     raise AssertionError("PostgreSQL refuses to run as root, and there is neither a user postgres nor a nobody")
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _free_port() -> int:

@@ -60,6 +60,11 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and not yet seen die."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @contextmanager
 def server(home: Path, *arguments: str, **more: str) -> Iterator[str]:
     """`windlass up` on a free port; gives its URL, and stops it with SIGINT at the end."""

@@ -29,7 +29,7 @@ import psycopg
 import pytest
 
 from tests.scenario.postgres import Postgres
-from tests.scenario.program import free_port, kill, post, start, url_of, windlass
+from tests.scenario.program import children, free_port, kill, post, start, url_of, windlass
 
 pytestmark = [pytest.mark.scenario, pytest.mark.kill]
 CLIENTS, WORKERS = 4, 3
@@ -97,7 +97,7 @@ class _Load:
         self._lock = threading.Lock()
 
     def run(self, stop: threading.Event) -> list[threading.Thread]:
-        threads = [threading.Thread(target=self._client, args=(stop,)) for _ in range(CLIENTS)]
+        threads = [threading.Thread(target=self._client, args=(stop,), daemon=True) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()
         return threads
@@ -172,17 +172,19 @@ def _round(
     """Start, load, strike, and tell how long the start took (seconds)."""
     began = time.monotonic()
     process = start(home, "up", "--no-dashboard", "--port", str(free_port()), *arguments, **more)
-    load.url = url_of(home, process)
-    ready_s = time.monotonic() - began
-    stop = threading.Event()
-    clients = load.run(stop)
-    time.sleep(rng.uniform(0.3, 1.2))
-    strike(process)
-    stop.set()
-    for client in clients:
-        client.join()
-    if process.poll() is None:
-        kill(process)
+    stop, clients = threading.Event(), list[threading.Thread]()
+    try:
+        load.url = url_of(home, process)
+        ready_s = time.monotonic() - began
+        clients = load.run(stop)
+        time.sleep(rng.uniform(0.3, 1.2))
+        strike(process)
+    finally:
+        stop.set()
+        if process.poll() is None:
+            kill(process)
+        for client in clients:
+            client.join()
     return ready_s
 
 
@@ -228,18 +230,15 @@ def test_postgresql(tmp_path: Path, request: pytest.FixtureRequest, postgres: Po
         with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
             return connection.execute(text).fetchall()
 
-    def workers() -> list[int]:
-        return [int(row[0]) for row in query("SELECT pid FROM workers WHERE name LIKE 'worker-%'")]
-
     def everything(process: Any) -> None:
-        pids = workers()
+        pids = children(process.pid)
         kill(process)
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def one_worker(process: Any) -> None:
-        os.kill(rng.choice(workers()), signal.SIGKILL)
+        os.kill(rng.choice(children(process.pid)), signal.SIGKILL)
         time.sleep(rng.uniform(0.2, 1.5))
         everything(process)
 
@@ -252,7 +251,9 @@ def test_postgresql(tmp_path: Path, request: pytest.FixtureRequest, postgres: Po
 
     def the_database(process: Any) -> None:
         """One connection killed hard makes the server restart all of them, and recover."""
-        os.kill(rng.choice(postgres.backends()), signal.SIGKILL)
+        one = rng.choice(postgres.backends())
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
         time.sleep(rng.uniform(1.0, 2.0))
         everything(process)
 
