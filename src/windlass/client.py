@@ -23,9 +23,18 @@ from windlass.content.ask import Asked
 from windlass.errors import ErrorCategory, LedgerError, RequestError
 from windlass.gateway.embeddings import Embedded, embedded
 from windlass.gateway.feedback import FeedbackRequest
-from windlass.gateway.gateway import AUTO, Request
+from windlass.gateway.gateway import AUTO, Answer, Request
 from windlass.ledger.ledger import EVERY_CALL, CallFilter, CallTrace
-from windlass.records import DEFAULT_TENANT, DEFAULT_WORKSPACE, Feedback, FeedbackKind, FeedbackSource, Reply, Scope
+from windlass.records import (
+    DEFAULT_TENANT,
+    DEFAULT_WORKSPACE,
+    Feedback,
+    FeedbackKind,
+    FeedbackSource,
+    Outcome,
+    Reply,
+    Scope,
+)
 from windlass.runtime import Runtime
 from windlass.settings import load
 
@@ -74,20 +83,14 @@ class AsyncClient:
         Raises AccessError, RequestError, ModelUnknown or UpstreamError.
         """
         body = _json({"model": model, "messages": messages, **fields})
-        answer = await self._runtime.gateway.complete(Request(body, key=self._key, parent=parent))
-        try:
-            body = b"".join([chunk async for chunk in answer.chunks])
-        finally:
-            await answer.chunks.aclose()
-        transit, outcome = answer.transit, answer.transit.outcome
-        assert outcome is not None, "a reply that was read to its end has an outcome"
+        answer, outcome, body = await self._complete(Request(body, key=self._key, parent=parent))
         return Reply(
-            call=transit.call.id,
+            call=outcome.call,
             status=answer.status,
             model=outcome.model,
             provider=outcome.provider,
             body=body,
-            text=transit.tally.text,
+            text=answer.transit.tally.text,
             prompt_tokens=outcome.prompt_tokens,
             completion_tokens=outcome.completion_tokens,
             cost_nusd=outcome.cost_nusd,
@@ -102,8 +105,20 @@ class AsyncClient:
         if isinstance(texts, str):  # a text is a sequence of texts too, of its characters
             raise RequestError("texts is one text; give embed a list of texts", param="input")
         wanted = {"model": model, "input": list(texts), "encoding_format": "base64", **fields}
-        request = Request(_json(wanted), key=self._key, parent=parent)
-        return embedded(await self._runtime.embeddings.embed(request))
+        request = Request(_json(wanted), "embeddings", key=self._key, parent=parent)
+        _, outcome, body = await self._complete(request)
+        return embedded(body, outcome)
+
+    async def _complete(self, request: Request) -> tuple[Answer, Outcome, bytes]:
+        """The answer to its end, what the ledger holds of it, and its body."""
+        answer = await self._runtime.gateway.complete(request)
+        try:
+            body = b"".join([chunk async for chunk in answer.chunks])
+        finally:
+            await answer.chunks.aclose()
+        outcome = answer.transit.outcome
+        assert outcome is not None, "a reply that was read to its end has an outcome"
+        return answer, outcome, body
 
     async def ask(self, question: str, *, model: str = AUTO) -> Asked:
         """Answer from this folder's memory with verified quotes."""

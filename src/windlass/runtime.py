@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import msgspec
 import structlog
 
 from windlass.content.ask import Ask
@@ -21,14 +22,13 @@ from windlass.content.ingest import VECTORS, Ingest, owns
 from windlass.content.store import Contents
 from windlass.errors import FolderBusy, InputError, LedgerError, PolicyError, SettingsError, WindlassError
 from windlass.gateway.admission import Admission
-from windlass.gateway.embeddings import Embeddings
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Gateway
 from windlass.gateway.local import Local
 from windlass.gateway.provider import Provider, Providers
-from windlass.ledger import ids, workers
+from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
-from windlass.ledger.db import Database, make_folder
+from windlass.ledger.db import STATEMENT_TIMEOUT_MS, Database, make_folder
 from windlass.ledger.ledger import ALL
 from windlass.ledger.sql import SqlLedger
 from windlass.memory import embedder as embedders
@@ -62,7 +62,8 @@ class Runtime:
 
     providers: more providers, before those of the settings (tests hand in `Echo`).
     workflows: also run durable workflows; only one process of a folder may (FolderBusy).
-    worker: the name of this process among those that share a PostgreSQL database.
+    worker: the name of this process in the folder; among those that share a PostgreSQL database it is told apart from
+        the workers of other folders and machines, see `Runtime.worker`.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Runtime:
     ):
         self.settings = settings
         self.clock = clock
-        self.worker = worker
+        self.worker = worker if isinstance(settings.database, Path) else workers.unique(worker, settings.home)
         self._serve = tuple(serve) if workflows else None
         self.loop = _loop(settings)
         self.embedder = _embedder(settings)
@@ -86,11 +87,16 @@ class Runtime:
         self._lock = _own(settings.home) if workflows and worker == MAIN else None
         try:
             storage = settings.storage
-            self.db = Database(settings.database, durability=storage.durability, connections=storage.connections)
+            self.db = Database(
+                settings.database,
+                durability=storage.durability,
+                connections=storage.connections,
+                statement_ms=STATEMENT_TIMEOUT_MS,
+            )
             self.db.migrate()
             if self.db.half_moved():
                 raise LedgerError("this database is half of a move; run `windlass db move` again, to its end")
-            self.ledger = SqlLedger(self.db, worker)
+            self.ledger = SqlLedger(self.db, self.worker)
         except BaseException:
             self._let_go()
             raise
@@ -110,7 +116,6 @@ class Runtime:
             options=settings.gateway,
             clock=clock,
         )
-        self.embeddings = Embeddings(self.gateway.admission, every, self.ledger, settings.gateway, clock)
         self.ask = Ask(self.gateway, self.ledger, self.loop, self.memory, self.contents, settings.ask, clock)
         self._unfinished = settings.home / ("runs.unfinished" if worker == MAIN else f"runs.{worker}.unfinished")
         self._starting = threading.Lock()
@@ -159,9 +164,18 @@ class Runtime:
         return self.ingest.status(scope, run)
 
     async def feedback(self, scope: Scope, said: FeedbackRequest) -> Feedback:
-        """Check and keep one feedback; it is committed when this returns."""
+        """Check and keep one feedback; it is committed when this returns.
+
+        What is said of a forgotten user's call counts, but its words are dropped.
+        """
         record = said.record(scope, self.clock())
+        if record.comment and await asyncio.to_thread(retention.forgotten, self.db, scope, record.target):
+            record = msgspec.structs.replace(record, comment="")
         await self.ledger.append(record)
+        # The user may have been forgotten meanwhile; `erase` takes what was committed before it named the calls.
+        if record.comment and await asyncio.to_thread(retention.forgotten, self.db, scope, record.target):
+            await asyncio.to_thread(retention.silence, self.db, record)
+            record = msgspec.structs.replace(record, comment="")
         return record
 
     @property
@@ -290,7 +304,7 @@ class Runtime:
             if self._ingest is None:
                 from windlass.workflows.durable import EXECUTOR, Durable  # 2 s from cold and 20 MB: only for a run
 
-                self._unfinished.touch()
+                self._unfinished.touch(mode=0o600)
                 storage, alone = self.settings.storage, self.db.dialect == "sqlite"
                 durable = Durable(
                     self.settings.home / "runs.db" if alone else storage.database_url,

@@ -1,4 +1,4 @@
-"""The walk of one call. `complete` shows the order; every step is a line of it.
+"""The walk of one call, whatever its endpoint. `complete` shows the order; every step is a line of it.
 
 What a client has received is in the ledger: a plain reply leaves after its commit; a stream starts after the call and
 its decisions are committed, and its last event leaves after the outcome is.
@@ -7,19 +7,28 @@ its decisions are committed, and its last event leaves after the outcome is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeAlias
 
+from windlass.errors import RequestError
 from windlass.gateway.admission import Admission
 from windlass.gateway.compose import estimate_tokens
 from windlass.gateway.options import GatewayOptions, ModelOptions
 from windlass.gateway.prompt import FEATURISER, features
-from windlass.gateway.provider import EVENT_STREAM, Provider, ProviderReply, ProviderRequest, Providers
+from windlass.gateway.provider import (
+    EVENT_STREAM,
+    EmbeddingRequest,
+    Embeds,
+    Provider,
+    ProviderReply,
+    ProviderRequest,
+    Providers,
+)
 from windlass.gateway.relay import GONE, Incoming, Once, Record, Stream, ending, whole
-from windlass.gateway.wire import Chat, Tally, parse_chat
+from windlass.gateway.wire import Chat, EmbeddingInput, Tally, parse_chat, parse_embedding
 from windlass.ledger import ids
 from windlass.ledger.ledger import Body, Ledger
 from windlass.policies.loop import Loop
@@ -28,16 +37,20 @@ from windlass.records import USER_CHARS, Call, Decision, Outcome, Scope
 AUTO = "auto"
 POINT = "model"
 DAY_S = 86_400.0
+Asked: TypeAlias = Chat | EmbeddingInput
+"""A request, read as far as routing and accounting need."""
+_READ: dict[str, Callable[[bytes], Asked]] = {"chat": parse_chat, "embeddings": parse_embedding}
 
 
 @dataclass(frozen=True)
 class Request:
-    """One chat request as it came in. `parent` is the typed id it is made for.
+    """One request as it came in, for one `endpoint`. `parent` is the typed id it is made for.
 
     `scope` is set by our own rooms, for whom the caller has been admitted already; clients are admitted by `key`.
     """
 
     body: bytes
+    endpoint: str = "chat"
     key: str = ""
     workspace: str = ""
     parent: str = ""
@@ -49,7 +62,7 @@ class Transit:
     """One call on its way through: what the ledger will want to know of it at the end, where `outcome` is set."""
 
     call: Call
-    chat: Chat
+    asked: Asked
     decisions: tuple[Decision, ...]
     provider: Provider
     model: ModelOptions
@@ -61,7 +74,9 @@ class Transit:
 
     @property
     def why(self) -> str:
-        """Which policy chose, with what probability, and the numbers behind it."""
+        """Which policy chose, with what probability, and the numbers behind it; '' where nothing was to be chosen."""
+        if not self.decisions:
+            return ""
         decision = self.decisions[0]
         numbers = f"; {decision.extra['why']}" if "why" in decision.extra else ""
         return f"{decision.policy} p={decision.propensity:.3f}{numbers}"
@@ -99,17 +114,18 @@ class Gateway:
         self._clock = clock
 
     async def complete(self, request: Request) -> Answer:
-        """Answer one chat request, streamed or not.
+        """Answer one request, streamed or not.
 
         Raises AccessError, RequestError, ModelUnknown before anything is recorded; UpstreamError, recorded, where the
         provider gave no answer.
         """
         scope = request.scope or self.admission.admit(request.key, request.workspace, len(request.body)).scope
-        transit = self._decide(request, parse_chat(request.body), scope)
+        transit = self._decide(request, _READ[request.endpoint](request.body), scope)
         reply = await self._send(transit)
-        streamed = transit.chat.stream and reply.content_type == EVENT_STREAM
-        incoming = Incoming(reply, stream=streamed)
-        transit.tally, transit.kept = incoming.tally, incoming.kept
+        streamed = transit.asked.stream and reply.content_type == EVENT_STREAM
+        transit.tally = transit.asked.tally(stream=streamed)
+        incoming = Incoming(reply, transit.tally)
+        transit.kept = incoming.kept
         record = partial(self._record, transit)
         chunks: Stream | Once
         if streamed:
@@ -117,31 +133,34 @@ class Gateway:
             chunks = Stream(incoming, record)
         else:
             chunks = Once(await whole(incoming, record))
-        headers = {
-            **reply.headers,
-            "x-windlass-call": transit.call.id,
-            "x-windlass-model": transit.model.name,
-            "x-windlass-why": transit.why,
-        }
+        headers = {**reply.headers, "x-windlass-call": transit.call.id, "x-windlass-model": transit.model.name}
+        if transit.why:
+            headers["x-windlass-why"] = transit.why
         status = reply.status if 200 <= reply.status <= 599 else 502
         return Answer(status, reply.content_type, headers, chunks, transit)
 
-    def _decide(self, request: Request, chat: Chat, scope: Scope) -> Transit:
-        """The point `model`: `auto` leaves the choice to the policy, a named model is the only action."""
+    def _decide(self, request: Request, asked: Asked, scope: Scope) -> Transit:
+        """The point `model`: `auto` leaves the choice to the policy, a named model is the only action.
+
+        For vectors there is no choice: those of two models do not compare.
+        """
         started = self._clock()
         call = Call(
             id=ids.new("call", started),
             at=started,
             tenant=scope.tenant,
             workspace=scope.workspace,
-            endpoint="chat",
-            model=chat.model[:200],
-            stream=chat.stream,
+            endpoint=request.endpoint,
+            model=asked.model[:200],
+            stream=asked.stream,
             parent=request.parent,
-            user=chat.user[:USER_CHARS],
+            user=asked.user[:USER_CHARS],
             request_bytes=len(request.body),
         )
-        actions = self._eligible() if chat.model == AUTO else (chat.model,)
+        if isinstance(asked, EmbeddingInput):
+            embeds, model = self.providers.embedding(asked.model)
+            return Transit(call, asked, (), embeds, model, started, asked.tally(stream=False))
+        actions = self._eligible() if asked.model == AUTO else (asked.model,)
         for action in actions:
             self.providers.find(action)
         action, decisions = self._loop.decide(
@@ -149,22 +168,21 @@ class Gateway:
             call_id=call.id,
             at=started,
             scope=scope,
-            context=features(chat),
+            context=features(asked),
             actions=actions,
             featuriser=FEATURISER,
         )
         provider, model = self.providers.find(action)
-        return Transit(call, chat, decisions, provider, model, started, Tally(stream=chat.stream))
+        return Transit(call, asked, decisions, provider, model, started, asked.tally(stream=asked.stream))
 
     def _eligible(self) -> tuple[str, ...]:
         return self._options.auto or self.providers.routable()
 
     async def _send(self, transit: Transit) -> ProviderReply:
-        upstream = transit.model.upstream or transit.model.name
-        body = transit.chat.with_model(upstream)
-        request = ProviderRequest(transit.call.id, transit.model.name, body, transit.chat)
         try:
-            reply = await transit.provider.send(request)
+            reply = await _sent(transit)
+        except RequestError:
+            raise  # the model cannot take this input: the client is told, no work was done
         except BaseException as exc:
             await asyncio.shield(self._record(transit, *ending(exc)))
             raise
@@ -193,9 +211,9 @@ class Gateway:
         prompt, completion = tally.prompt_tokens, tally.completion_tokens
         # Usage that a provider reports counts, whatever else went wrong; guesses only bill what was answered.
         answered = transit.first_byte_at > 0 and (status < 400 or status == 499)
-        estimated = answered and (prompt is None or completion is None)
+        estimated = answered and (prompt is None or completion is None or transit.provider.local)
         if prompt is None:
-            prompt = sum(estimate_tokens(message.text) for message in transit.chat.messages) if answered else 0
+            prompt = transit.asked.tokens or sum(map(estimate_tokens, transit.asked.said)) if answered else 0
         if completion is None:
             completion = estimate_tokens(tally.text) if answered else 0
         transit.outcome = Outcome(
@@ -239,8 +257,21 @@ class Gateway:
         )
 
 
-def _exchanged(transit: Transit) -> tuple[tuple[Literal["request", "reply"], bytes], ...]:
-    return ("request", transit.chat.raw), ("reply", b"".join(transit.kept))
+def _sent(transit: Transit) -> Awaitable[ProviderReply]:
+    """The request on its way to the provider."""
+    asked, model, provider = transit.asked, transit.model, transit.provider
+    body = asked.with_model(model.upstream or model.name)
+    if isinstance(asked, EmbeddingInput):
+        assert isinstance(provider, Embeds), "only those are chosen for vectors"
+        return provider.embed(EmbeddingRequest(transit.call.id, model.name, body, asked))
+    return provider.send(ProviderRequest(transit.call.id, model.name, body, asked))
+
+
+def _exchanged(transit: Transit) -> Iterator[tuple[Literal["request", "reply"], bytes]]:
+    """What is kept of an exchange: not the vectors, which can be computed again."""
+    yield "request", transit.asked.raw
+    if not isinstance(transit.asked, EmbeddingInput):
+        yield "reply", b"".join(transit.kept)
 
 
 def cost_nusd(model: ModelOptions, prompt_tokens: int, completion_tokens: int) -> int:

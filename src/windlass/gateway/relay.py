@@ -27,9 +27,9 @@ def ending(exc: BaseException) -> tuple[int, str]:
 class Incoming:
     """The bytes of a reply as they pass: counted, tallied, and kept for the ledger."""
 
-    def __init__(self, reply: ProviderReply, *, stream: bool):
+    def __init__(self, reply: ProviderReply, tally: Tally):
         self.reply = reply
-        self.tally = Tally(stream=stream)
+        self.tally = tally
         self.kept: list[bytes] = []
         self._size = 0
 

@@ -6,7 +6,8 @@ and "Embeddings".
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -53,10 +54,20 @@ class Chat(msgspec.Struct, frozen=True):
     stream: bool
     user: str
     messages: tuple[Message, ...]
+    tokens: ClassVar[int] = 0
+
+    @property
+    def said(self) -> Iterator[str]:
+        """Every text that goes in."""
+        return (message.text for message in self.messages)
 
     def with_model(self, name: str) -> bytes:
         """The request for the model `name`; the very bytes that came where it names it already."""
         return self.raw if name == self.model else _renamed(self.fields, name)
+
+    def tally(self, *, stream: bool) -> Tally:
+        """What reads along with the reply."""
+        return Tally(stream=stream)
 
 
 class _Head(msgspec.Struct):
@@ -82,10 +93,21 @@ class EmbeddingInput(msgspec.Struct, frozen=True):
     tokens: int
     base64: bool
     dimensions: int | None
+    stream: ClassVar[bool] = False
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Every text that goes in."""
+        return self.texts or ()
 
     def with_model(self, name: str) -> bytes:
         """The request for the model `name`; the very bytes that came where it names it already."""
         return self.raw if name == self.model else _renamed(self.fields, name)
+
+    def tally(self, *, stream: bool) -> Tally:
+        """What reads along with the reply."""
+        assert not stream, "vectors come whole"
+        return EmbeddingTally(self.count)
 
 
 class _EmbeddingHead(msgspec.Struct):
@@ -300,6 +322,7 @@ class EmbeddingTally(Tally):
         part = self._part(data, _EmbeddingPart)
         if part is not None:
             self._chose = len(part.data or ()) == self._count
+        self.completion_tokens = 0
 
 
 def _code(error: Any) -> str:

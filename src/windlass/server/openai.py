@@ -27,22 +27,19 @@ class OpenAI:
         }
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _until_gone(receive, self._answer(await self._request(scope, receive), send))
+        await _until_gone(receive, self._answer(await self._request("chat", scope, receive), send))
 
     async def _embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _until_gone(receive, self._embed(await self._request(scope, receive), send))
+        await _until_gone(receive, self._answer(await self._request("embeddings", scope, receive), send))
 
-    async def _request(self, scope: Scope, receive: Receive) -> Request:
+    async def _request(self, endpoint: str, scope: Scope, receive: Receive) -> Request:
         """What came in for the gateway; a wrong key is refused before its body is read."""
         admission = self._runtime.gateway.admission
         key, workspace = asgi.bearer(scope), asgi.header(scope, b"x-windlass-workspace")
         admission.identify(key, workspace)
         body = await asgi.read_body(receive, admission.max_body_bytes)
-        return Request(body, key=key, workspace=workspace, parent=asgi.header(scope, b"x-windlass-parent")[:100])
-
-    async def _embed(self, request: Request, send: Send) -> None:
-        reply = await self._runtime.embeddings.embed(request)
-        await asgi.respond(send, reply.status, reply.body, reply.content_type, reply.headers.items())
+        parent = asgi.header(scope, b"x-windlass-parent")[:100]
+        return Request(body, endpoint, key=key, workspace=workspace, parent=parent)
 
     async def _answer(self, request: Request, send: Send) -> None:
         answer = await self._runtime.gateway.complete(request)

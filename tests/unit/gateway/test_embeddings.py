@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ from windlass.errors import (
     classify,
 )
 from windlass.gateway.admission import Admission
-from windlass.gateway.embeddings import EmbeddingReply, Embeddings, embedded
-from windlass.gateway.gateway import Request
+from windlass.gateway.embeddings import Embedded, embedded
+from windlass.gateway.gateway import Gateway, Request
 from windlass.gateway.local import AT_ONCE, EMBEDDING, TOGETHER, Local
 from windlass.gateway.openai_compatible import OpenAICompatible
 from windlass.gateway.options import GatewayOptions, KeyOptions, ModelOptions, ProviderOptions
@@ -39,6 +40,8 @@ from windlass.gateway.wire import MOST_INPUTS, parse_embedding
 from windlass.ledger.ledger import ALL, CallTrace, Ledger
 from windlass.ledger.memory import MemoryLedger
 from windlass.memory.embedder import Embedder
+from windlass.policies.loop import Loop
+from windlass.policies.reward import RewardOptions
 from windlass.records import Outcome, Scope
 
 NOW = 1_800_000_000.0
@@ -95,6 +98,28 @@ class Vectors(Scripted):
         return await self.send(request)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Answered:
+    status: int
+    content_type: str
+    headers: dict[str, str]
+    body: bytes
+    outcome: Outcome
+
+
+class Embeddings:
+    """The gateway, asked for vectors alone and read to the end."""
+
+    def __init__(self, gateway: Gateway):
+        self._gateway = gateway
+
+    async def embed(self, request: Request) -> Answered:
+        answer = await self._gateway.complete(request)
+        body = b"".join([chunk async for chunk in answer.chunks])
+        assert answer.transit.outcome is not None
+        return Answered(answer.status, answer.content_type, answer.headers, body, answer.transit.outcome)
+
+
 def _path(
     *providers: Provider,
     embedder: Embedder | None = None,
@@ -105,11 +130,18 @@ def _path(
     kept = ledger or MemoryLedger()
     every = Providers([*providers, Local(embedder, lambda: NOW)])
     gateway = GatewayOptions(**options)
-    return Embeddings(Admission(keys, gateway.max_body_bytes), every, kept, gateway, lambda: NOW), kept
+    admission = Admission(keys, gateway.max_body_bytes)
+    loop = Loop({}, RewardOptions())
+    made = Gateway(admission=admission, providers=every, loop=loop, ledger=kept, options=gateway, clock=lambda: NOW)
+    return Embeddings(made), kept
 
 
 def _request(texts: object = "ahoy", model: str = "auto", **fields: Any) -> Request:
-    return Request(json.dumps({"model": model, "input": texts, **fields}).encode())
+    return Request(json.dumps({"model": model, "input": texts, **fields}).encode(), "embeddings")
+
+
+def _asked(body: bytes, **more: Any) -> Request:
+    return Request(body, "embeddings", **more)
 
 
 def _trace(ledger: Ledger, scope: Scope | None = None) -> CallTrace:
@@ -201,7 +233,7 @@ async def test_fields_that_say_nothing_new_are_taken(fields: dict[str, Any]) -> 
 async def test_what_cannot_be_embedded_is_refused_and_leaves_no_trace(fields: dict[str, Any], param: str) -> None:
     path, ledger = _path(embedder=Directions())
     with pytest.raises(RequestError) as raised:
-        await path.embed(Request(json.dumps({"model": EMBEDDING, **fields}).encode()))
+        await path.embed(Request(json.dumps({"model": EMBEDDING, **fields}).encode(), "embeddings"))
     assert (raised.value.status, raised.value.param) == (400, param)
     assert ledger.head() == 0
 
@@ -210,7 +242,7 @@ async def test_what_cannot_be_embedded_is_refused_and_leaves_no_trace(fields: di
 async def test_bytes_that_are_no_request_are_refused(body: bytes) -> None:
     path, ledger = _path(embedder=Directions())
     with pytest.raises(RequestError):
-        await path.embed(Request(body))
+        await path.embed(Request(body, "embeddings"))
     assert ledger.head() == 0
 
 
@@ -218,7 +250,8 @@ async def test_as_many_texts_as_allowed_come_back_each_in_its_place() -> None:
     embedder = Directions()
     path, _ = _path(embedder=embedder)
     texts = [f"text {number}" for number in range(MOST_INPUTS)]
-    vectors = embedded(await path.embed(_request(texts))).vectors
+    reply = await path.embed(_request(texts))
+    vectors = embedded(reply.body, reply.outcome).vectors
     assert max(embedder.batches) == TOGETHER
     assert np.array_equal(vectors, embedder.embed(texts))
 
@@ -331,7 +364,7 @@ async def test_an_upstreams_words_pass_and_are_recorded_for_what_they_are(status
     assert (reply.status, reply.body) == (status, body)
     assert (_outcome(ledger).status, _outcome(ledger).error) == (status, error)
     with pytest.raises(UpstreamError) as raised:
-        embedded(reply)
+        embedded(reply.body, reply.outcome)
     assert classify(raised.value).value == error
 
 
@@ -391,11 +424,11 @@ async def test_a_call_belongs_to_the_keys_tenant_and_a_wrong_key_gets_nothing() 
     embedder = Directions()
     path, ledger = _path(embedder=embedder, keys=[KEY])
     body = _request().body
-    for wrong in (Request(body), Request(body, key="nope"), Request(body, key="secret", workspace="three")):
+    for wrong in (_asked(body), _asked(body, key="nope"), _asked(body, key="secret", workspace="three")):
         with pytest.raises(AccessError):
             await path.embed(wrong)
     assert (ledger.head(), embedder.batches) == (0, [])
-    await path.embed(Request(body, key="secret", workspace="two", parent="answer_1"))
+    await path.embed(_asked(body, key="secret", workspace="two", parent="answer_1"))
     trace = _trace(ledger, Scope("acme", "two"))
     assert trace.call.parent == "answer_1"
     assert {body.scope for body in ledger.bodies(ALL, trace.call.id)} == {Scope("acme", "two")}
@@ -405,7 +438,7 @@ async def test_a_call_belongs_to_the_keys_tenant_and_a_wrong_key_gets_nothing() 
 async def test_a_large_body_is_refused_before_it_is_read() -> None:
     path, _ = _path(embedder=Directions(), max_body_bytes=2_000)
     with pytest.raises(RequestError) as raised:
-        await path.embed(Request(b"x" * 2_001))
+        await path.embed(_asked(b"x" * 2_001))
     assert raised.value.status == 413
 
 
@@ -469,13 +502,13 @@ def test_every_json_is_read_or_refused(fields: dict[str, Any]) -> None:
 # --- replies read back
 
 
-def _reply(*embeddings: object, indices: Sequence[int] = ()) -> EmbeddingReply:
+def _reply(*embeddings: object, indices: Sequence[int] = ()) -> Embedded:
     items = [{"embedding": one, "index": index} for one, index in zip(embeddings, indices or range(9), strict=False)]
     outcome = Outcome(
         id="outcome_1", at=NOW, call="call_1", model="m", provider="p", status=200, latency_ms=1.0,
         first_byte_ms=1.0, prompt_tokens=3, completion_tokens=0, cost_nusd=9,
     )  # fmt: skip
-    return EmbeddingReply(200, "application/json", {}, json.dumps({"data": items}).encode(), outcome)
+    return embedded(json.dumps({"data": items}).encode(), outcome)
 
 
 def _coded(*numbers: float) -> str:
@@ -483,7 +516,7 @@ def _coded(*numbers: float) -> str:
 
 
 def test_vectors_are_read_in_the_order_of_their_index_whatever_their_form() -> None:
-    found = embedded(_reply([0.0, 1.0], _coded(1.0, 0.5), indices=[1, 0]))
+    found = _reply([0.0, 1.0], _coded(1.0, 0.5), indices=[1, 0])
     assert found.vectors.dtype == np.float32
     assert found.vectors.tolist() == [[1.0, 0.5], [0.0, 1.0]]
     assert (found.call, found.model, found.provider, found.prompt_tokens, found.cost_nusd) == ("call_1", "m", "p", 3, 9)
@@ -507,5 +540,5 @@ def test_vectors_are_read_in_the_order_of_their_index_whatever_their_form() -> N
 )
 def test_vectors_that_cannot_be_are_an_upstream_error(embeddings: tuple[object, ...]) -> None:
     with pytest.raises(UpstreamError, match="cannot be used") as raised:
-        embedded(_reply(*embeddings))
+        (_reply(*embeddings))
     assert classify(raised.value) is ErrorCategory.RESPONSE_MALFORMED
