@@ -2,10 +2,10 @@
 
 An event is one record: a call, its decision (with a context of 12 numbers, which is one more row) and its outcome. The
 peer inserts the same rows into the same tables with nothing in between: no validation, no thread, no SQLAlchemy.
-`replay_events_per_s` is CPU time of reading and folding into the rollups and a fresh learner, with the policy `fixed`;
-`replay_linear_thompson_events_per_s` is the same with the default policy of the point `model`, whose own mathematics
-comes on top. `page_5m_ms` is over 5 million decisions, with `--quick` over 20,000. PostgreSQL is measured where a
-server is installed.
+`replay_events_per_s` is CPU time of reading and folding into the rollups and a fresh learner, with the policy `fixed`,
+which is a rule and is taught nothing; `replay_linear_thompson_events_per_s` is the same with the default policy of the
+point `model`, whose lessons come on top. `page_5m_ms` is over 5 million decisions, with `--quick` over 20,000.
+PostgreSQL is measured where a server is installed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from benchmarks.common import Figures, Options, run
 from benchmarks.scale import flat
 from windlass.ledger import rows
 from windlass.ledger.db import Database
+from windlass.ledger.folding import following
 from windlass.ledger.ledger import ALL
 from windlass.ledger.sql import SqlLedger
 from windlass.policies.loop import Loop
@@ -87,8 +88,8 @@ def bare(path: Path, records: Sequence[LedgerRecord], batch: int) -> float:
                 grouped.setdefault("contexts", []).append(tuple(rows.context_row(record)))
         batches.append([(f"INSERT INTO {name} VALUES ({','.join('?' * len(v[0]))})", v) for name, v in grouped.items()])
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
     started = time.perf_counter()
     for statements in batches:
         connection.execute("BEGIN IMMEDIATE")
@@ -107,7 +108,7 @@ def replay(where: Path | str, policy: str) -> float:
     settings = load({"points.model.policy": policy}, environ={})
     learner, rollups = Learner(Loop(settings.points, settings.reward)), Rollups(db)
     started, events = time.process_time(), 0
-    while entries := ledger.read(ALL, after=learner.cursor, limit=READ):
+    while entries := following(ledger, ALL, learner.cursor, READ):
         rollups.fold(*entries)
         learner.fold(*entries)
         events += len(entries)

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-class Usage(argparse.ArgumentParser):
+class Syntax(argparse.ArgumentParser):
     """A parser that says what is wrong by InputError, with its usage as the second argument."""
 
     def error(self, message: str) -> NoReturn:
@@ -96,8 +96,8 @@ def _drop_output() -> None:
         os.close(nothing)
 
 
-def _parser() -> Usage:
-    parser = Usage(
+def _parser() -> Syntax:
+    parser = Syntax(
         prog="windlass",
         description="A runtime for LLM agents that only turns one way: better.",
         epilog="example: windlass ingest talks/ && windlass ask 'Why does a windlass turn only one way?'",
@@ -107,7 +107,7 @@ def _parser() -> Usage:
 
     up = _command(commands, "up", _up, "serve the gateway and the dashboard", "windlass up --port 8400")
     _listening(up)
-    up.add_argument("--workers", type=int, default=0, help="so many processes on one PostgreSQL database")
+    up.add_argument("--workers", type=int, help="so many processes on one PostgreSQL database")
     run = _command(commands, "run", _run, "ingest, answer two questions, then serve", "windlass run talks/ --exit")
     run.add_argument("paths", nargs="*", help="files or folders; without any, the corpus in the package")
     run.add_argument("-q", "--question", action="append", default=[], help="ask this (may be repeated)")
@@ -129,6 +129,12 @@ def _parser() -> Usage:
 
 
 def _listings(commands: Any) -> None:
+    about = "what models cost: those of the settings, or all that is published"
+    prices = _command(commands, "prices", _prices, about, "windlass prices gpt-4o --provider openai --json")
+    prices.add_argument("model", nargs="?", default="", help="part of a model's name")
+    prices.add_argument("--provider", default="", help="of one provider, such as openai")
+    prices.add_argument("--differ", action="store_true", help="only where the two sources differ")
+    prices.add_argument("--limit", type=int, default=50, help="how many (1 to 10000)")
     about = "the newest calls, what they cost and how long they took"
     calls = _listing(commands, "calls", about, "windlass calls --error any --since 24h --json")
     _filters(calls, model="that answered", provider="that answered", user="that asked", endpoint="such as chat")
@@ -334,6 +340,19 @@ def _db_restore(arguments: argparse.Namespace) -> int:
     from windlass.settings import load
 
     return databases.restore(load(), arguments.file, as_json=arguments.json)
+
+
+def _prices(arguments: argparse.Namespace) -> int:
+    from windlass.server import pricing, session, terminal
+    from windlass.settings import load
+
+    wanted = {name: getattr(arguments, name) for name in ("model", "provider", "differ", "limit")}
+    answer = session.operate(load(), "prices", wanted)
+    if arguments.json:
+        terminal.print_json(answer)
+    else:
+        pricing.show_prices(answer)
+    return 0
 
 
 def _policy_snapshots(arguments: argparse.Namespace) -> int:

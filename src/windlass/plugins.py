@@ -44,7 +44,9 @@ def load(group: str, name: str) -> Plugin | None:
     (point,) = found.values()
     try:
         return Plugin(name, point.load(), _distribution(point))
-    except Exception as exc:  # importing a stranger's module may raise anything; it is named, not hidden
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:
         raise SettingsError(
             f"{group} {name!r} of {_distribution(point)} cannot be loaded from {point.value}: "
             f"{type(exc).__name__}: {exc}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -20,16 +21,32 @@ import structlog
 from windlass.content.ask import Ask
 from windlass.content.ingest import VECTORS, Ingest, owns
 from windlass.content.store import Contents
-from windlass.errors import FolderBusy, InputError, LedgerError, PolicyError, SettingsError, WindlassError
+from windlass.errors import (
+    AccessError,
+    FolderBusy,
+    InputError,
+    LedgerError,
+    PolicyError,
+    SettingsError,
+    WindlassError,
+    classify,
+)
 from windlass.gateway.admission import Admission
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Gateway
+from windlass.gateway.keys import Keys, secret_of
+from windlass.gateway.limits import Limits, window
 from windlass.gateway.local import Local
+from windlass.gateway.pricelist import PriceBook
 from windlass.gateway.provider import Provider, Providers
+from windlass.gateway.resilience import Resilience
+from windlass.gateway.store import KeyTable, spent
 from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.db import STATEMENT_TIMEOUT_MS, Database, make_folder
+from windlass.ledger.integrity import half_restored
 from windlass.ledger.ledger import ALL
+from windlass.ledger.refusals import Refusals
 from windlass.ledger.sql import SqlLedger
 from windlass.memory import embedder as embedders
 from windlass.memory.embedder import Embedder
@@ -49,6 +66,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 MAIN = "main"
 BEAT_S = 1.0
+# A worker that has not been heard of for so long is not waited for: another one goes on with its runs.
+GONE_S = 60.0
 DAY_S = 86_400.0
 # Commits gather for this long before they are folded, so that learning costs a busy server one read per batch.
 LEARN_DELAY_S = 0.02
@@ -86,6 +105,8 @@ class Runtime:
         # Workers leave the folder to their supervisor.
         self._lock = _own(settings.home) if workflows and worker == MAIN else None
         try:
+            if cut := half_restored(settings.home):
+                raise LedgerError(cut)
             storage = settings.storage
             self.db = Database(
                 settings.database,
@@ -106,14 +127,24 @@ class Runtime:
             self.ledger, self.loop, self.rollups, make_loop=partial(_loop, settings), clock=clock
         )
         self.audit = Audit(self.db, settings.home / "audit", clock=clock)
+        self.refusals = Refusals(self.audit)
         self.memory = Memory(self.db, self.embedder)
         self.contents = Contents(self.db)
+        self.keys = Keys(KeyTable(self.db), secret_of(settings.home, settings.key_secret), clock)
+        self.keys.refresh()
         self.gateway = Gateway(
-            admission=Admission(settings.keys, settings.gateway.max_body_bytes),
+            admission=Admission(
+                settings.keys, settings.gateway.max_body_bytes, settings.gateway.max_upload_bytes, self.keys
+            ),
             providers=every,
             loop=self.loop,
             ledger=self.ledger,
             options=settings.gateway,
+            prices=PriceBook({one.name: (one.kind, one.base_url) for one in settings.providers}),
+            limits=Limits(settings.limits, spent(self.db, window("month", clock())[0])),
+            resilience=Resilience(
+                settings.resilience, clock=clock, monotonic=time.monotonic, sleep=asyncio.sleep, rng=Random()
+            ),
             clock=clock,
         )
         self.ask = Ask(self.gateway, self.ledger, self.loop, self.memory, self.contents, settings.ask, clock)
@@ -148,6 +179,7 @@ class Runtime:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self.gateway.resilience.close()
         await self.gateway.providers.close()
         await asyncio.to_thread(self._stop)
 
@@ -169,14 +201,25 @@ class Runtime:
         What is said of a forgotten user's call counts, but its words are dropped.
         """
         record = said.record(scope, self.clock())
-        if record.comment and await asyncio.to_thread(retention.forgotten, self.db, scope, record.target):
+        if await self._forgotten(record):
             record = msgspec.structs.replace(record, comment="")
         await self.ledger.append(record)
         # The user may have been forgotten meanwhile; `erase` takes what was committed before it named the calls.
-        if record.comment and await asyncio.to_thread(retention.forgotten, self.db, scope, record.target):
+        if await self._forgotten(record):
             await asyncio.to_thread(retention.silence, self.db, record)
             record = msgspec.structs.replace(record, comment="")
         return record
+
+    async def _forgotten(self, said: Feedback) -> bool:
+        """Whether there are words in a feedback on what was a forgotten user's."""
+        if not said.comment:
+            return False
+        return await asyncio.to_thread(retention.forgotten, self.db, said.scope, said.target)
+
+    async def refused(self, peer: str, key: str, exc: AccessError) -> None:
+        """Note in the audit trail that someone was not let in; never with the key itself."""
+        if self.refusals.count(peer, key, classify(exc).value):
+            await asyncio.to_thread(self.refusals.flush)
 
     @property
     def learner(self) -> Learner:
@@ -278,6 +321,7 @@ class Runtime:
         """Seal and sign what came, every minute."""
         while True:
             try:
+                await asyncio.to_thread(self.refusals.flush)
                 await asyncio.to_thread(self.audit.tick)
             except LedgerError as exc:
                 log.error("auditing_waits", reason=str(exc))
@@ -315,6 +359,9 @@ class Runtime:
                 ingest = Ingest(self.contents, self.memory, durable, self.settings.content, self.clock)
                 ingest.register()
                 durable.start(self._serve)
+                if not alone:
+                    # What a worker left that is gone for good, or that stood in a database restored elsewhere.
+                    durable.take_over(workers.awaited(self.db, self.clock() - GONE_S, self.worker))
                 self._durable, self._ingest = durable, ingest
             return self._ingest
 
@@ -328,6 +375,7 @@ class Runtime:
             self.ledger.close()
             self.projections.catch_up()
             self.projections.keep()
+            self.refusals.flush(last=True)
             self._sign_off()
             if self.db.dialect != "sqlite":
                 workers.leave(self.db, self.worker)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -20,13 +22,17 @@ from msgspec import Meta
 
 from windlass.content.options import AskOptions, ContentOptions
 from windlass.errors import SettingsError
-from windlass.gateway.options import GatewayOptions, KeyOptions, ProviderOptions
+from windlass.gateway.keys import WELL_KNOWN
+from windlass.gateway.options import GatewayOptions, KeyOptions, LimitOptions, ProviderOptions
+from windlass.gateway.resilience import ResilienceOptions
 from windlass.ledger.db import CONNECTIONS, Durability
 from windlass.policies.points import PointOptions
 from windlass.policies.reward import RewardOptions
 
 FILE = "windlass.toml"
 PREFIX = "WINDLASS_"
+KEY_SECRET = "keys:secret"  # no provider has this name among the secrets: see `Settings.secrets`
+_WEAK = frozenset(hashlib.sha256(key.encode()).hexdigest() for key in WELL_KNOWN)
 _PASSWORD = re.compile(r"://[^/@\s]*@")
 DEFAULT_POINTS: dict[str, dict[str, Any]] = {
     "model": {"mode": "live", "policy": "linear_thompson", "options": {"prior_precision": 20.0}},
@@ -76,6 +82,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     points: dict[str, PointOptions] = msgspec.field(default_factory=lambda: _points({}))
     providers: tuple[ProviderOptions, ...] = ()
     keys: tuple[KeyOptions, ...] = ()
+    limits: tuple[LimitOptions, ...] = ()
+    resilience: ResilienceOptions = ResilienceOptions()
     secrets: dict[str, str] = {}
     sources: dict[str, str] = {}
 
@@ -83,6 +91,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def database(self) -> str | Path:
         """The database in force: a URL, or the file in the state folder."""
         return self.storage.database_url or self.home / "ledger.db"
+
+    @property
+    def key_secret(self) -> str:
+        """What virtual keys are hashed under, '' where the state folder holds it."""
+        return self.secrets.get(KEY_SECRET, "")
 
     def __repr__(self) -> str:
         """Without secrets, so that a traceback or a log line cannot leak one."""
@@ -236,7 +249,14 @@ def _checked(settings: Settings, env: Mapping[str, str]) -> Settings:
     if "cache" not in settings.sources:
         base = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME") or "~").expanduser() / ".cache")
         settings = msgspec.structs.replace(settings, cache=Path(base) / "windlass")
+    if weak := [key.name for key in settings.keys if key.sha256 in _WEAK]:
+        raise SettingsError(f"keys {', '.join(weak)}: everybody knows this key; make one with `windlass keys create`")
+    twice = [name for name, count in Counter(limit.name for limit in settings.limits).items() if count > 1]
+    if twice:
+        raise SettingsError(f"limits: {', '.join(twice)} stands there more than once; give each a name of its own")
     secrets = {p.name: env.get(p.api_key_env, "") for p in settings.providers if p.api_key_env}
+    if settings.gateway.key_secret_env:
+        secrets[KEY_SECRET] = env.get(settings.gateway.key_secret_env, "")
     return msgspec.structs.replace(settings, secrets=secrets)
 
 

@@ -116,6 +116,22 @@ async def _hangs(request):
     await asyncio.Event().wait()
 
 
+async def _leaves(request):
+    raise SystemExit(3)
+
+
+async def _lets_go(request):
+    raise asyncio.CancelledError
+
+
+async def _gives_up(request):
+    raise TimeoutError("mine")
+
+
+async def _gives_nothing(request):
+    return None
+
+
 async def _never_streams(request):
     return completion(type(request)(request.call, request.model, request.body, _plain(request)), "x", 0)
 
@@ -144,13 +160,52 @@ def _plain(request):
         ({"send": _never_streams}, "a stream is text/event-stream"),
         ({"send": _raises_when_odd}, "raised ValueError"),
         ({"send": _swallows}, "let CancelledError through"),
-        ({"send": _raises}, r"plain: raised KeyError \('choices'\)"),
-        ({"send": _hangs}, "not done within"),
+        (
+            {"send": _raises},
+            r"^plain: asked for a chat completion: it raised KeyError \('choices'\); answer in OpenAI's dialect",
+        ),
+        ({"send": _hangs}, "^plain: asked for a chat completion: not done within 2.0 s; "),
+        ({"send": _leaves}, r"^plain: asked for a chat completion: it raised SystemExit \(3\); "),
+        ({"send": _lets_go}, r"^plain: asked for a chat completion: it raised CancelledError \(\); "),
+        ({"send": _gives_up}, r"^plain: asked for a chat completion: it raised TimeoutError \(mine\); "),
+        ({"send": _gives_nothing}, "^plain: .*the answer is a NoneType, not a ProviderReply; "),
+        ({"send": _answering(chunks=b"{}")}, "^plain: .*chunks is a bytes, not an async generator of bytes; "),
+        ({"send": _answering(status="200")}, "^plain: .*the status is '200', not a whole number; "),
+        ({"send": _answering(content_type=None)}, "^plain: .*the content type is None, not a text; "),
+        ({"send": _answering(headers=None)}, "^plain: .*headers is a NoneType, not a mapping; "),
+        ({"close": None}, "^described: .*close is None, which is no method; "),
     ],
 )
 async def test_a_broken_promise_is_named(parts, said):
     with pytest.raises(AssertionError, match=said):
         await check_provider(lambda: _Broken(**parts), limit_s=2.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (object, "^described: asked for what it is: a object has no name, models, local, send, close; "),
+        (lambda: {}["base_url"], r"^described: asked for what it is: it raised KeyError \('base_url'\); "),
+    ],
+)
+async def test_what_is_no_provider_is_told_which_promise_it_broke(make, said):
+    with pytest.raises(AssertionError, match=said):
+        await check_provider(make)
+
+
+async def test_an_odd_message_is_shown_with_what_it_did():
+    with pytest.raises(
+        AssertionError, match=r"^hostile: .*for messages \[.*\] it raised ValueError \(odd\), not Upstream"
+    ):
+        await check_provider(lambda: _Broken(send=_raises_when_odd))
+
+
+async def test_who_cancels_the_check_is_heard():
+    checking = asyncio.ensure_future(check_provider(lambda: _Broken(send=_hangs)))
+    await asyncio.sleep(0.01)
+    checking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await checking
 
 
 async def test_a_stream_without_its_end_is_found():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +20,7 @@ from windlass.content.options import ContentOptions
 from windlass.errors import classify
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.provider import EVENT_STREAM, JSON, Provider, ProviderReply, ProviderRequest
+from windlass.gateway.resilience import Resilience, ResilienceOptions
 from windlass.ledger.db import Database
 from windlass.memory.store import Memory
 from windlass.records import Scope, StepResult
@@ -58,6 +61,7 @@ async def opened(
     home.mkdir(exist_ok=True)
     if not (home / "ledger.db").exists():
         (home / "ledger.db").write_bytes(tables())
+        (home / "ledger.db").chmod(0o600)
     async with Runtime(settings(home, **changes), providers=providers, clock=clock) as runtime:
         yield runtime
 
@@ -70,6 +74,17 @@ def tables() -> bytes:
         db.migrate()
         db.close()
         return (Path(folder) / "ledger.db").read_bytes()
+
+
+def resilience(attempts: int = 1) -> Resilience:
+    """Of one attempt unless a test is about more; without pauses."""
+    return Resilience(
+        ResilienceOptions(attempts=attempts, backoff_base_s=0.0),
+        clock=lambda: NOW,
+        monotonic=time.monotonic,
+        sleep=asyncio.sleep,
+        rng=Random(0),
+    )
 
 
 @dataclass

@@ -13,13 +13,23 @@ from pathlib import Path
 BALLAST = "ballast"
 
 
+class MountRefused(Exception):
+    """This machine lets us make no disk: no root, and no namespaces for users."""
+
+
 class Disk:
     """A disk that programs see at `home`, and the test at `seen`, because it is mounted for the programs alone."""
 
-    def __init__(self, holder: int, home: Path, owned: bool):
+    def __init__(self, holder: int, home: Path, owned: bool, owner: tuple[int, int] | None = None):
         self.home = home
         self.seen = Path(f"/proc/{holder}/root{home}")
         self._enter = ["nsenter", "-t", str(holder), "-m", *(() if owned else ("-U", "--preserve-credentials")), "--"]
+        if owner is not None:
+            uid, group = owner
+            user = [f"--reuid={uid}", f"--regid={group}", "--clear-groups"] if owned else []
+            self._enter += ["setpriv", *user, "--pdeathsig=KILL", "--"]
+            # Whoever enters the namespace of a user is root there, which some programs refuse to be.
+            self._enter += [] if owned else ["unshare", "--user", f"--map-user={uid}", "--"]
 
     def command(self, *arguments: str) -> Sequence[str]:
         """`arguments` as a command of a program that sees the disk."""
@@ -49,18 +59,31 @@ class Disk:
 
 
 @contextmanager
-def disk(home: Path, size_bytes: int) -> Iterator[Disk]:
-    """A file system of `size_bytes` at `home`; needs root, or a kernel that lets users make namespaces."""
+def disk(home: Path, size_bytes: int, owner: tuple[int, int] | None = None) -> Iterator[Disk]:
+    """A file system of `size_bytes` at `home`; needs root, or a kernel that lets users make namespaces (MountRefused).
+
+    owner: user and group whose it is, and who its programs are, where they must not be root.
+    """
     home.mkdir(parents=True, exist_ok=True)
     owned = os.getuid() == 0
-    mount = 'mount -t tmpfs -o "size=$1,mode=700" tmpfs "$2" && echo ready && exec sleep infinity'
+    mount = 'mount -t tmpfs -o "size=$1,mode=700,uid=$3,gid=$4" tmpfs "$2" && echo ready && exec sleep infinity'
     unshare = ["unshare", "--mount", *(() if owned else ("--user", "--map-root-user"))]
-    arguments = [*unshare, "sh", "-c", mount, "disk", str(size_bytes), str(home)]
+    arguments = [
+        *unshare,
+        "sh",
+        "-c",
+        mount,
+        "disk",
+        str(size_bytes),
+        str(home),
+        *map(str, (owner if owner and owned else (0, 0))),
+    ]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stderr is not None
         try:
-            assert holder.stdout.readline() == "ready\n", holder.stderr.read()
-            yield Disk(holder.pid, home, owned)
+            if holder.stdout.readline() != "ready\n":
+                raise MountRefused(holder.stderr.read())
+            yield Disk(holder.pid, home, owned, owner)
         finally:
             holder.kill()

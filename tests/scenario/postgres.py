@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from tests.scenario.disk import Disk
 from tests.scenario.program import children
 
 START_S = 20.0
@@ -50,12 +51,22 @@ class Postgres:
 
     folder: where data, socket and log are kept; without it a temporary one, removed by `stop`.
     fsync: False where no test cuts the machine's power and speed matters more.
+    disk: where the data folder lies on a disk of its own, see tests/scenario/disk.py; the log of writes stays outside.
+    initdb: further options of the program that makes the data folder.
     settings: further server settings by name.
 
     The databases that `create` makes belong to a role that is no superuser, as they do in production.
     """
 
-    def __init__(self, folder: Path | None = None, *, fsync: bool = True, **settings: str | int) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        fsync: bool = True,
+        disk: Disk | None = None,
+        initdb: Sequence[str] = (),
+        **settings: str | int,
+    ) -> None:
         self.kept = folder is not None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="windlass-pg-", dir="/tmp"))
         self.port = _free_port()
@@ -69,13 +80,24 @@ class Postgres:
             "unix_socket_directories": str(self.folder),
             **settings,
         }
-        self._as_user = _as_user()
+        self._disk = disk
+        self._initdb = initdb
+        user, group = server_user()
+        # A disk lets its programs be whose they must be.
+        leaves = os.getuid() == 0 and disk is None
+        self._as_user: dict[str, Any] = {"user": user, "group": group, "extra_groups": []} if leaves else {}
         self._server: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
 
     @property
     def data(self) -> Path:
-        return self.folder / "data"
+        """The data folder as the server sees it."""
+        return self._disk.home if self._disk else self.folder / "data"
+
+    @property
+    def seen(self) -> Path:
+        """The data folder as the tests see it."""
+        return self._disk.seen if self._disk else self.data
 
     @property
     def pid(self) -> int:
@@ -85,12 +107,12 @@ class Postgres:
     def start(self) -> None:
         """Make the data folder where there is none yet, start the server, and return once it takes connections."""
         assert self._server is None, "the server runs already"
-        if not (self.data / "PG_VERSION").exists():
+        if not (self.seen / "PG_VERSION").exists():
             self._initialize()
         self._watch()
         with (self.folder / "log").open("ab") as log:
             self._server = subprocess.Popen(
-                [binary("postgres"), "-D", str(self.data), "-p", str(self.port), *self._options()],
+                self._within(binary("postgres"), "-D", str(self.data), "-p", str(self.port), *self._options()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -99,7 +121,7 @@ class Postgres:
                 **self._as_user,
             )
         self._wait_ready()
-        with self._admin() as admin:
+        with self.admin() as admin:
             if not admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (OWNER,)).fetchone():
                 admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(OWNER)))
 
@@ -148,20 +170,20 @@ class Postgres:
     def create(self) -> str:
         """The URL of a fresh, empty database."""
         name = f"test_{uuid.uuid4().hex}"
-        with self._admin() as admin:
+        with self.admin() as admin:
             admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(OWNER)))
         return self.url(name)
 
     def drop(self, url: str) -> None:
         """Remove a database, whoever is still connected to it."""
-        with self._admin() as admin:
+        with self.admin() as admin:
             name = sql.Identifier(url.rsplit("/", 1)[1])
             admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
     def backends(self, url: str = "") -> list[int]:
         """The process ids that serve clients, of one database or of all. SIGTERM ends one connection; SIGKILL makes
         the server restart all of them."""
-        with self._admin() as admin:
+        with self.admin() as admin:
             found = admin.execute(
                 "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
                 " AND (%(name)s::text = '' OR datname = %(name)s::text) ORDER BY pid",
@@ -174,30 +196,19 @@ class Postgres:
         return (self.folder / "log").read_text(errors="replace")
 
     @contextmanager
-    def _admin(self) -> Iterator[psycopg.Connection[Any]]:
-        where = f"host=127.0.0.1 port={self.port} user={ADMIN} dbname=postgres"
+    def admin(self, database: str = "postgres") -> Iterator[psycopg.Connection[Any]]:
+        """A connection of the superuser, to one database."""
+        where = f"host=127.0.0.1 port={self.port} user={ADMIN} dbname={database}"
         with psycopg.connect(where, autocommit=True) as connection:
             yield connection
 
     def _initialize(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._as_user:
-            os.chown(self.folder, int(self._as_user["user"]), int(self._as_user["group"]))
+        if os.getuid() == 0:
+            os.chown(self.folder, *server_user())
+        options = ["-U", ADMIN, "-A", "trust", "-E", "UTF8", "--locale", "C.UTF-8", "-N", *self._initdb]
         made = subprocess.run(
-            [
-                binary("initdb"),
-                "-D",
-                str(self.data),
-                "-U",
-                ADMIN,
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale",
-                "C.UTF-8",
-                "-N",
-            ],
+            self._within(binary("initdb"), "-D", str(self.data), *options),
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -205,6 +216,9 @@ class Postgres:
             **self._as_user,
         )
         assert made.returncode == 0, made.stderr
+
+    def _within(self, *command: str) -> Sequence[str]:
+        return self._disk.command(*command) if self._disk else command
 
     def _options(self) -> list[str]:
         return [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
@@ -227,7 +241,7 @@ class Postgres:
         while time.monotonic() < deadline:
             assert self._server.poll() is None, self.log()[-2000:]
             with suppress(FileNotFoundError):
-                lines = (self.data / "postmaster.pid").read_text().split("\n")
+                lines = (self.seen / "postmaster.pid").read_text().split("\n")
                 if lines[0] == str(self._server.pid) and len(lines) > 7 and lines[7].strip() == "ready":
                     return
             time.sleep(0.01)
@@ -242,14 +256,14 @@ def binary(name: str) -> str:
     return found
 
 
-def _as_user() -> dict[str, Any]:
-    """Arguments of `subprocess` that leave root behind, under which the server refuses to run."""
+def server_user() -> tuple[int, int]:
+    """Who runs the server: us, but never root, as whom it refuses to."""
     if os.getuid():
-        return {}
+        return os.getuid(), os.getgid()
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             user = pwd.getpwnam(name)
-            return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            return user.pw_uid, user.pw_gid
     raise AssertionError("PostgreSQL refuses to run as root, and there is neither a user postgres nor a nobody")
 
 

@@ -61,6 +61,7 @@ class Lengths(Echo):
 def home(tmp_path: Path) -> Path:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "ledger.db").write_bytes(tables())
+    (tmp_path / "home" / "ledger.db").chmod(0o600)
     return tmp_path / "home"
 
 
@@ -123,7 +124,8 @@ async def test_what_cannot_be_embedded_is_refused(
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"data": []}', b'{"data": [{"embedding": "!"}]}'])
 async def test_an_upstreams_nonsense_is_no_vector(home: Path, body: bytes) -> None:
-    async with AsyncClient(home, settings=OFF, providers=[Lengths(body)]) as client:
+    once = {**OFF, "resilience.attempts": 1}
+    async with AsyncClient(home, settings=once, providers=[Lengths(body)]) as client:
         with pytest.raises(UpstreamError):
             await client.embed(["a"], model="lengths")
         assert (await client.embed(["a"], model="lengths")).vectors.shape == (1, 2), "and the client goes on"

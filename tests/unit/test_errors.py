@@ -15,6 +15,7 @@ import typing
 from pathlib import Path
 
 import aiohttp
+import psycopg
 import pytest
 import sqlalchemy as sa
 from aiohttp import client_reqrep, http_exceptions
@@ -173,6 +174,18 @@ SAYS: list[tuple[BaseException, C]] = [
     (sa.exc.OperationalError("select", {}, sqlite("x", "SQLITE_READONLY_DBMOVED")), C.DISK_READ_ONLY),
     (sa.exc.OperationalError("select", {}, Exception("a driver of tomorrow")), C.DATABASE_FAILED),
     (sa.exc.TimeoutError(), C.POOL_EXHAUSTED),
+    (psycopg.OperationalError("connection failed: FATAL:  sorry, too many clients already"), C.POOL_EXHAUSTED),
+    (psycopg.OperationalError('FATAL:  password authentication failed for user "w"'), C.PERMISSION_DENIED),
+    (psycopg.OperationalError("fe_sendauth: no password supplied"), C.PERMISSION_DENIED),
+    (psycopg.OperationalError("connection refused"), C.DATABASE_UNREACHABLE),
+    (psycopg.errors.ReadOnlySqlTransaction("x"), C.DISK_READ_ONLY),
+    (psycopg.errors.LockNotAvailable("x"), C.DATABASE_LOCKED),
+    (psycopg.errors.QueryCanceled("x"), C.DATABASE_TIMEOUT),
+    (psycopg.errors.IdleInTransactionSessionTimeout("x"), C.DATABASE_TIMEOUT),
+    (psycopg.errors.TooManyConnections("x"), C.POOL_EXHAUSTED),
+    (psycopg.errors.OutOfMemory("x"), C.OUT_OF_MEMORY),
+    (psycopg.errors.DiskFull("x"), C.DISK_FULL),
+    (psycopg.errors.DataCorrupted("x"), C.DATABASE_CORRUPT),
 ]
 
 

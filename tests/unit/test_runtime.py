@@ -143,14 +143,14 @@ async def test_pruning_goes_on_after_the_database_was_busy_once(
 
 async def test_learning_waits_for_a_ledger_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(tmp_path, [Echo()]) as runtime:
-        read, failures = runtime.ledger.read, [LedgerError("database is locked")]
+        read, failures = runtime.ledger.folded, [LedgerError("database is locked")]
 
         def sometimes(*args: Any, **more: Any) -> Sequence[Entry]:
             if failures:
                 raise failures.pop()
             return read(*args, **more)
 
-        monkeypatch.setattr(runtime.ledger, "read", sometimes)
+        monkeypatch.setattr(runtime.ledger, "folded", sometimes)
         with structlog.testing.capture_logs() as logged:
             await _call(runtime)
             async with asyncio.timeout(5):

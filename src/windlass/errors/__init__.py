@@ -5,6 +5,7 @@
     ├── InputError               what the caller handed in cannot be used
     │   ├── TranscriptError      a file is not a transcript we can read
     │   └── RequestError         an API request is malformed (carries the HTTP status)
+    │       └── LimitReached     a budget or a rate is used up (carries its name, and when to come again)
     ├── AccessError              wrong key, or a scope that the key does not have
     ├── ModelUnknown             no provider offers the named model
     ├── UpstreamError            a provider failed (carries the category)
@@ -39,6 +40,7 @@ __all__ = [
     "Handling",
     "InputError",
     "LedgerError",
+    "LimitReached",
     "ModelUnknown",
     "PolicyError",
     "RecordInvalid",
@@ -90,6 +92,20 @@ class RequestError(InputError):
         self.status = status
         self.code = code
         self.param = param
+
+
+class LimitReached(RequestError):
+    """A limit leaves no room for a call. limit: its name. retry_after_s: when its window ends; None: never.
+
+    spent: it is a budget, not a rate.
+    """
+
+    def __init__(self, message: str, *, limit: str, retry_after_s: int | None, spent: bool):
+        category = ErrorCategory.BUDGET_SPENT if spent else ErrorCategory.CLIENT_RATE_LIMITED
+        code = "budget_exceeded" if spent else "rate_limit_exceeded"
+        super().__init__(message, status=429, code=code, category=category)
+        self.limit = limit
+        self.retry_after_s = retry_after_s
 
 
 class AccessError(WindlassError):

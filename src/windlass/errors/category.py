@@ -232,7 +232,8 @@ HANDLING: Mapping[ErrorCategory, Handling] = MappingProxyType(
         _C.MIGRATION_MISSING: Handling(False, _B.NONE, False, _A.OPERATOR),
         _C.MIGRATION_INVALID: Handling(False, _B.NONE, False, _A.DEVELOPER),
         _C.DISK_FULL: Handling(False, _B.NONE, False, _A.OPERATOR),
-        _C.DISK_READ_ONLY: Handling(False, _B.NONE, False, _A.OPERATOR),
+        # The next connection may meet a server that takes writes: the old primary is known by this refusal.
+        _C.DISK_READ_ONLY: Handling(True, _B.SHORT, False, _A.OPERATOR),
         _C.DISK_FAILED: Handling(False, _B.NONE, False, _A.OPERATOR),
         _C.FILE_MISSING: Handling(False, _B.NONE, False, _A.CLIENT),
         _C.FILE_EXISTS: Handling(False, _B.NONE, False, _A.CLIENT),

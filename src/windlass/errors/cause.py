@@ -16,6 +16,7 @@ from windlass.errors.category import Audience
 from windlass.errors.category import ErrorCategory as C
 from windlass.errors.codes import (
     CLIENT_STATUS,
+    CONNECT_MESSAGE,
     NETWORK_ERRNO,
     OS_ERRNO,
     SQLITE_CODE,
@@ -190,8 +191,12 @@ def _by_sqlite(exc: BaseException) -> C | None:
 
 
 def _by_sqlstate(exc: BaseException) -> C | None:
-    """psycopg knows no state where the server could not be asked any more."""
-    state = str(getattr(exc, "sqlstate", None) or "08")
+    """psycopg knows no state where the server could not be asked any more, or did not let us in."""
+    state = str(getattr(exc, "sqlstate", None) or "")
+    if not state:
+        text = str(exc).lower()
+        refused = (category for part, category in CONNECT_MESSAGE.items() if part in text)
+        return next(refused, SQLSTATE["08"])
     return SQLSTATE.get(state) or SQLSTATE.get(state[:2])
 
 

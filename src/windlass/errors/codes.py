@@ -93,6 +93,7 @@ SQLSTATE: Mapping[str, C] = {
     "08": C.DATABASE_UNREACHABLE,
     "23": C.CONSTRAINT_BROKEN,
     "25006": C.DISK_READ_ONLY,
+    "25P03": C.DATABASE_TIMEOUT,
     "28": C.PERMISSION_DENIED,
     "3D": C.DATABASE_UNREACHABLE,
     "40": C.DATABASE_LOCKED,
@@ -101,12 +102,26 @@ SQLSTATE: Mapping[str, C] = {
     "42P01": C.MIGRATION_MISSING,
     "53": C.DATABASE_UNREACHABLE,
     "53100": C.DISK_FULL,
+    "53200": C.OUT_OF_MEMORY,
+    "53300": C.POOL_EXHAUSTED,
     "55": C.DATABASE_LOCKED,
     "57": C.DATABASE_UNREACHABLE,
     "57014": C.DATABASE_TIMEOUT,
     "58": C.DISK_FAILED,
     "XX001": C.DATABASE_CORRUPT,
     "XX002": C.DATABASE_CORRUPT,
+}
+# libpq tells no code of a server that refuses a connection, only the server's words.
+CONNECT_MESSAGE: Mapping[str, C] = {
+    "too many clients": C.POOL_EXHAUSTED,
+    "too many connections": C.POOL_EXHAUSTED,
+    "remaining connection slots": C.POOL_EXHAUSTED,
+    "authentication failed": C.PERMISSION_DENIED,
+    "no password supplied": C.PERMISSION_DENIED,
+    "no pg_hba.conf entry": C.PERMISSION_DENIED,
+    "is not permitted to log in": C.PERMISSION_DENIED,
+    "permission denied for database": C.PERMISSION_DENIED,
+    "no space left on device": C.DISK_FULL,
 }
 # What the code does not tell (SQLITE_ERROR is everything else), and errors that lost it on their way (a pickle).
 SQLITE_MESSAGE: Mapping[str, C] = {

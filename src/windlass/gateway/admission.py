@@ -6,9 +6,11 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from windlass.errors import AccessError, ErrorCategory, RequestError
-from windlass.gateway.options import KeyOptions, Role
+from windlass.gateway.keys import Keys, VirtualKey
+from windlass.gateway.options import KeyOptions, LimitOptions, Role
 from windlass.records import DEFAULT_TENANT, DEFAULT_WORKSPACE, Scope
 
 RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "approver": 2, "admin": 3}
@@ -16,51 +18,95 @@ RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "approver": 2, "admin": 3}
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a request is admitted as."""
+    """Whom a request is admitted as. models: patterns (`gpt-5*`); empty: all. limits: of the key itself.
+
+    virtual: the id of the key where it is not one of the settings.
+    """
 
     scope: Scope
     role: Role
     key: str
+    team: str = ""
+    models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    limits: tuple[LimitOptions, ...] = ()
+    virtual: str | None = None
+
+    def may(self, endpoint: str, model: str) -> bool:
+        """Whether the key's scopes hold an endpoint and a model; empty ones hold all."""
+        return (not self.endpoints or endpoint in self.endpoints) and (
+            not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+        )
 
 
 class Admission:
-    """Keys and sizes. Without configured keys everyone is the default tenant's admin (the server stays on loopback)."""
+    """Keys and sizes. Without any keys everyone is the default tenant's admin (the server stays on loopback).
 
-    def __init__(self, keys: Sequence[KeyOptions], max_body_bytes: int):
+    keys: of the settings; virtual: those that were made by `windlass keys create`.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[KeyOptions],
+        max_body_bytes: int,
+        max_upload_bytes: int | None = None,
+        virtual: Keys | None = None,
+    ):
         self._keys = tuple(keys)
+        self._virtual = virtual
         self.max_body_bytes = max_body_bytes
+        self.max_upload_bytes = max_upload_bytes or max_body_bytes
 
     def admit(self, key: str, workspace: str, body_bytes: int) -> Caller:
         """The caller behind `key`. AccessError for a wrong key or workspace, RequestError (413) for a large body."""
         caller = self.identify(key, workspace)
-        if body_bytes > self.max_body_bytes:
+        if body_bytes > max(self.max_body_bytes, self.max_upload_bytes):
             limit = f"{self.max_body_bytes} bytes; raise gateway.max_body_bytes or send less"
             raise RequestError(f"the body has more than {limit}", status=413, code="body_too_large")
         return caller
 
     def knows(self, caller: Caller) -> bool:
         """Whether the key that let `caller` in is still there, with that role and workspace."""
-        return not self._keys or any(
+        if caller.virtual is not None:
+            return self._virtual is not None and any(
+                key.id == caller.virtual and key.good(self._virtual.now()) for key in self._virtual.all()
+            )
+        return self.open or any(
             (key.name, key.tenant, key.role) == (caller.key, caller.scope.tenant, caller.role)
             and caller.scope.workspace in key.workspaces
             for key in self._keys
         )
 
+    @property
+    def open(self) -> bool:
+        """Whether nobody needs a key."""
+        return not self._keys and not self._virtual
+
     def identify(self, key: str, workspace: str) -> Caller:
         """The caller behind `key`, whatever it is about to send."""
-        if not self._keys:
+        if self.open:
             return Caller(Scope(DEFAULT_TENANT, DEFAULT_WORKSPACE), "admin", "")
         if not key:
             raise AccessError("no API key; send `Authorization: Bearer <key>`", category=ErrorCategory.KEY_MISSING)
         digest = hashlib.sha256(key.encode(errors="replace")).hexdigest()
+        made = self._virtual.find(key) if self._virtual else None
+        if made is not None:
+            scope = Scope(made.tenant, _workspace(made, workspace))
+            return Caller(
+                scope, made.role, made.name, made.team, made.models, made.endpoints, made.limits, virtual=made.id
+            )
         found = [known for known in self._keys if hmac.compare_digest(known.sha256, digest)]
         if not found:
-            raise AccessError("the API key is not known; see [[keys]] in windlass.toml")
-        wanted = workspace or found[0].workspaces[0]
-        if wanted not in found[0].workspaces:
-            has = f"key {found[0].name!r} has no workspace {wanted[:64]!r}; it has {found[0].workspaces}"
-            raise AccessError(has, category=ErrorCategory.SCOPE_DENIED)
-        return Caller(Scope(found[0].tenant, wanted), found[0].role, found[0].name)
+            raise AccessError("the API key is not known, or no longer good; see `windlass keys list`")
+        return Caller(Scope(found[0].tenant, _workspace(found[0], workspace)), found[0].role, found[0].name)
+
+
+def _workspace(key: KeyOptions | VirtualKey, wanted: str) -> str:
+    """The workspace that is asked for, or the key's first. AccessError where it is none of the key's."""
+    if wanted and wanted not in key.workspaces:
+        has = f"key {key.name!r} has no workspace {wanted[:64]!r}; it has {key.workspaces}"
+        raise AccessError(has, category=ErrorCategory.SCOPE_DENIED)
+    return wanted or key.workspaces[0]
 
 
 def require(caller: Caller, role: Role) -> None:

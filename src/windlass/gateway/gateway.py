@@ -7,90 +7,45 @@ its decisions are committed, and its last event leaves after the outcome is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, Decimal
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Literal, TypeAlias
 
-from windlass.errors import RequestError
-from windlass.gateway.admission import Admission
-from windlass.gateway.compose import estimate_tokens
+from windlass.errors import AccessError, ErrorCategory, RequestError
+from windlass.gateway.admission import Admission, Caller
+from windlass.gateway.attempt import Target
+from windlass.gateway.endpoints import RELAYED, Raw, checked_path, read_raw
+from windlass.gateway.limits import Claim, Limits
+from windlass.gateway.opening import Opened, Wants
 from windlass.gateway.options import GatewayOptions, ModelOptions
+from windlass.gateway.pricelist import PriceBook
+from windlass.gateway.prices import cost_nusd
 from windlass.gateway.prompt import FEATURISER, features
 from windlass.gateway.provider import (
-    EVENT_STREAM,
     EmbeddingRequest,
     Embeds,
     Provider,
     ProviderReply,
     ProviderRequest,
     Providers,
+    RawRequest,
+    Relays,
 )
 from windlass.gateway.relay import GONE, Incoming, Once, Record, Stream, ending, whole
-from windlass.gateway.wire import Chat, EmbeddingInput, Tally, parse_chat, parse_embedding
+from windlass.gateway.resilience import Resilience
+from windlass.gateway.transit import Answer, Asked, Request, Transit
+from windlass.gateway.usage import Usage
+from windlass.gateway.wire import Chat, EmbeddingInput, parse_chat, parse_embedding
 from windlass.ledger import ids
-from windlass.ledger.ledger import Body, Ledger
+from windlass.ledger.ledger import Ledger
 from windlass.policies.loop import Loop
-from windlass.records import USER_CHARS, Call, Decision, Outcome, Scope
+from windlass.records import USER_CHARS, Call
+
+__all__ = ["AUTO", "POINT", "Answer", "Gateway", "Request"]
 
 AUTO = "auto"
 POINT = "model"
-DAY_S = 86_400.0
-Asked: TypeAlias = Chat | EmbeddingInput
-"""A request, read as far as routing and accounting need."""
 _READ: dict[str, Callable[[bytes], Asked]] = {"chat": parse_chat, "embeddings": parse_embedding}
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request as it came in, for one `endpoint`. `parent` is the typed id it is made for.
-
-    `scope` is set by our own rooms, for whom the caller has been admitted already; clients are admitted by `key`.
-    """
-
-    body: bytes
-    endpoint: str = "chat"
-    key: str = ""
-    workspace: str = ""
-    parent: str = ""
-    scope: Scope | None = None
-
-
-@dataclass
-class Transit:
-    """One call on its way through: what the ledger will want to know of it at the end, where `outcome` is set."""
-
-    call: Call
-    asked: Asked
-    decisions: tuple[Decision, ...]
-    provider: Provider
-    model: ModelOptions
-    started: float
-    tally: Tally
-    kept: list[bytes] = field(default_factory=list)
-    first_byte_at: float = 0.0
-    outcome: Outcome | None = None
-
-    @property
-    def why(self) -> str:
-        """Which policy chose, with what probability, and the numbers behind it; '' where nothing was to be chosen."""
-        if not self.decisions:
-            return ""
-        decision = self.decisions[0]
-        numbers = f"; {decision.extra['why']}" if "why" in decision.extra else ""
-        return f"{decision.policy} p={decision.propensity:.3f}{numbers}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What goes out: status, headers, and the bytes, which must be read to the end or closed."""
-
-    status: int
-    content_type: str
-    headers: dict[str, str]
-    chunks: Stream | Once
-    transit: Transit
+_NO_MODEL = ModelOptions(name="none")
 
 
 class Gateway:
@@ -104,10 +59,17 @@ class Gateway:
         loop: Loop,
         ledger: Ledger,
         options: GatewayOptions,
+        limits: Limits,
+        prices: PriceBook,
+        resilience: Resilience,
         clock: Callable[[], float],
     ):
         self.admission = admission
         self.providers = providers
+        self.limits = limits
+        self._limited = limits.any
+        self.resilience = resilience
+        self._prices = prices
         self._loop = loop
         self._ledger = ledger
         self._options = options
@@ -116,35 +78,45 @@ class Gateway:
     async def complete(self, request: Request) -> Answer:
         """Answer one request, streamed or not.
 
-        Raises AccessError, RequestError, ModelUnknown before anything is recorded; UpstreamError, recorded, where the
-        provider gave no answer.
+        Raises AccessError, RequestError (LimitReached), ModelUnknown before anything is recorded; UpstreamError,
+        recorded, where no provider gave an answer.
         """
-        scope = request.scope or self.admission.admit(request.key, request.workspace, len(request.body)).scope
-        transit = self._decide(request, _READ[request.endpoint](request.body), scope)
-        reply = await self._send(transit)
-        streamed = transit.asked.stream and reply.content_type == EVENT_STREAM
-        transit.tally = transit.asked.tally(stream=streamed)
-        incoming = Incoming(reply, transit.tally)
-        transit.kept = incoming.kept
+        caller = self._admitted(request)
+        transit = self._decide(request, self._read(request), caller)
+        deadline = self.resilience.deadline()
+        self._reserve(transit, caller)
+        reply = await self._send(transit, deadline)
+        incoming = Incoming(reply, deadline, drop_usage=transit.adds_usage)
+        transit.tally, transit.kept = incoming.tally, incoming.kept
         record = partial(self._record, transit)
         chunks: Stream | Once
-        if streamed:
+        if incoming.tally.stream or not incoming.keep:
             await self._begin(transit, incoming, record)
             chunks = Stream(incoming, record)
         else:
             chunks = Once(await whole(incoming, record))
-        headers = {**reply.headers, "x-windlass-call": transit.call.id, "x-windlass-model": transit.model.name}
-        if transit.why:
-            headers["x-windlass-why"] = transit.why
-        status = reply.status if 200 <= reply.status <= 599 else 502
-        return Answer(status, reply.content_type, headers, chunks, transit)
+        return _answer(transit, reply.reply, chunks)
 
-    def _decide(self, request: Request, asked: Asked, scope: Scope) -> Transit:
+    def _admitted(self, request: Request) -> Caller:
+        if request.scope is not None:
+            return Caller(request.scope, "admin", "")
+        return self.admission.admit(request.key, request.workspace, len(request.body))
+
+    def _read(self, request: Request) -> Asked:
+        read = _READ.get(request.endpoint)
+        if read is not None:
+            return read(request.body)
+        path = checked_path(request.path) + (f"?{request.query}" if request.query else "")
+        return read_raw(request.body, request.method, path, request.content_type)
+
+    # --- who shall answer
+
+    def _decide(self, request: Request, asked: Asked, caller: Caller) -> Transit:
         """The point `model`: `auto` leaves the choice to the policy, a named model is the only action.
 
         For vectors there is no choice: those of two models do not compare.
         """
-        started = self._clock()
+        started, scope = self._clock(), caller.scope
         call = Call(
             id=ids.new("call", started),
             at=started,
@@ -157,12 +129,15 @@ class Gateway:
             user=asked.user[:USER_CHARS],
             request_bytes=len(request.body),
         )
-        if isinstance(asked, EmbeddingInput):
-            embeds, model = self.providers.embedding(asked.model)
-            return Transit(call, asked, (), embeds, model, started, asked.tally(stream=False))
-        actions = self._eligible() if asked.model == AUTO else (asked.model,)
+        tally = asked.tally(stream=asked.stream)
+        if not isinstance(asked, Chat):
+            target = self._named(request.endpoint, asked)
+            _allow(caller, request.endpoint, asked.model)
+            return Transit(call, asked, (), (target,), target, started, tally)
+        actions = self._eligible(caller) if asked.model == AUTO else (asked.model,)
         for action in actions:
             self.providers.find(action)
+            _allow(caller, request.endpoint, action)
         action, decisions = self._loop.decide(
             POINT,
             call_id=call.id,
@@ -172,22 +147,95 @@ class Gateway:
             actions=actions,
             featuriser=FEATURISER,
         )
-        provider, model = self.providers.find(action)
-        return Transit(call, asked, decisions, provider, model, started, asked.tally(stream=asked.stream))
+        targets = self._targets(action, actions, caller)
+        return Transit(call, asked, decisions, targets, targets[0], started, tally)
 
-    def _eligible(self) -> tuple[str, ...]:
-        return self._options.auto or self.providers.routable()
+    def _named(self, endpoint: str, asked: EmbeddingInput | Raw) -> Target:
+        if isinstance(asked, EmbeddingInput):
+            return Target(*self.providers.embedding(asked.model))
+        return Target(*self._relaying(endpoint, asked.model))
 
-    async def _send(self, transit: Transit) -> ProviderReply:
+    def _targets(self, action: str, actions: Sequence[str], caller: Caller) -> tuple[Target, ...]:
+        """The chosen model, and those that may answer instead: its own `fallbacks`, else what else could be chosen."""
+        first = Target(*self.providers.find(action))
+        others = first.model.fallbacks or (name for name in actions if name != action)
+        return first, *(Target(*self.providers.find(name)) for name in others if caller.may("chat", name))
+
+    def _relaying(self, endpoint: str, model: str) -> tuple[Provider, ModelOptions]:
+        """Who gets a request as it came. RequestError where the model is not said, or its provider has no such."""
+        if not model and endpoint in RELAYED.values():
+            raise RequestError("model is missing; name one", param="model")
+        if model:
+            provider, options = self.providers.find(model)
+        elif self._options.pass_through:
+            provider, options = self.providers.named(self._options.pass_through), _NO_MODEL
+        else:
+            remedy = "set gateway.pass_through to the provider that shall get it"
+            raise RequestError(f"the endpoint {endpoint!r} is not served; {remedy}", status=404, code="not_found")
+        if not (isinstance(provider, Relays) and provider.serves(endpoint)):
+            message = f"provider {provider.name} has no endpoint {endpoint!r}; name a model of another"
+            raise RequestError(message, status=404, code="not_found", param="model")
+        return provider, options
+
+    def _eligible(self, caller: Caller) -> tuple[str, ...]:
+        """What `auto` may choose for this caller. AccessError where its key leaves nothing."""
+        every = self._options.auto or self.providers.routable()
+        if not caller.models:
+            return every
+        allowed = tuple(name for name in every if caller.may("chat", name))
+        if not allowed:
+            has = f"key {caller.key!r} may use {', '.join(caller.models)}, none of which `auto` chooses from"
+            raise AccessError(has, category=ErrorCategory.SCOPE_DENIED)
+        return allowed
+
+    # --- there and back
+
+    def _reserve(self, transit: Transit, caller: Caller) -> None:
+        """Hold what the call may cost at most, whoever of its targets answers."""
+        asked, call = transit.asked, transit.call
+        if not (self._limited or caller.limits):
+            return
+        prompt = asked.tokens or sum(len(text.encode()) for text in asked.said)  # no token is shorter than a byte
+        most = self._options.reserved_tokens if asked.most_tokens is None else asked.most_tokens
+        completion = most * asked.choices
+        bound = Usage(prompt_tokens=prompt, completion_tokens=completion)
+        claim = Claim(
+            tenant=call.tenant,
+            team=caller.team,
+            key=caller.key,
+            user=call.user,
+            model=transit.model.name,
+            nusd=max(
+                cost_nusd(self._prices.of(target.provider.name, target.model), bound) for target in transit.targets
+            ),
+            tokens=prompt + completion,
+        )
+        transit.hold = self.limits.reserve(claim, transit.started, caller.limits)
+
+    async def _send(self, transit: Transit, deadline: float) -> Opened:
+        """The opening of an answer, from whoever gave one. What fails is recorded first."""
+        wants: Wants = "events" if transit.asked.stream else "json"
+        if isinstance(transit.asked, Raw) and not transit.asked.json:
+            wants = "any"
         try:
-            reply = await _sent(transit)
+            reached = await self.resilience.reach(
+                transit.targets,
+                partial(_sent, transit),
+                wants=wants,
+                tally=lambda streamed: transit.asked.tally(stream=streamed),
+                deadline=deadline,
+                trail=transit.trail,
+                repeatable=not isinstance(transit.asked, Raw) or transit.asked.repeatable,
+            )
         except RequestError:
-            raise  # the model cannot take this input: the client is told, no work was done
+            transit.hold.settle(0, 0)  # the model cannot take this input: the client is told, no work was done
+            raise
         except BaseException as exc:
             await asyncio.shield(self._record(transit, *ending(exc)))
             raise
+        transit.target = reached.target
         transit.first_byte_at = self._clock()
-        return reply
+        return reached.opening
 
     async def _begin(self, transit: Transit, incoming: Incoming, record: Record) -> None:
         """Commit a stream's call and decisions before its first byte; a failure or a leaving client ends it here."""
@@ -198,84 +246,51 @@ class Gateway:
             await incoming.close()
             if isinstance(exc, asyncio.CancelledError):
                 await asyncio.shield(record(*GONE))
+            else:
+                transit.hold.settle(0, 0)
             raise
 
     async def _record(self, transit: Transit, status: int, error: str) -> None:
         """Everything of a call in one commit; what a stream has committed before changes nothing."""
-        outcome = self._outcome_of(transit, status, error)
-        committing = self._ledger.append(transit.call, *transit.decisions, outcome, *self._bodies(transit))
+        now, options = self._clock(), self._options
+        outcome = transit.end(now, status, error, self._prices)
+        spent = transit.hold.settle(outcome.cost_nusd, outcome.prompt_tokens + outcome.completion_tokens, outcome.id)
+        bodies = transit.bodies(now, options.body_retention_days) if options.keep_bodies else ()
+        if transit.tally.stream and transit.first_byte_at:
+            self.resilience.ended(transit.target, ErrorCategory(error) if error else None)
+        committing = self._ledger.append(transit.call, *transit.decisions, outcome, *bodies, *spent)
         await asyncio.shield(committing)
 
-    def _outcome_of(self, transit: Transit, status: int, error: str) -> Outcome:
-        now, tally, call = self._clock(), transit.tally, transit.call
-        prompt, completion = tally.prompt_tokens, tally.completion_tokens
-        # Usage that a provider reports counts, whatever else went wrong; guesses only bill what was answered.
-        answered = transit.first_byte_at > 0 and (status < 400 or status == 499)
-        estimated = answered and (prompt is None or completion is None or transit.provider.local)
-        if prompt is None:
-            prompt = transit.asked.tokens or sum(map(estimate_tokens, transit.asked.said)) if answered else 0
-        if completion is None:
-            completion = estimate_tokens(tally.text) if answered else 0
-        transit.outcome = Outcome(
-            # By the call's own time, so that both lie on one day even where the clock is set meanwhile.
-            id=ids.new("outcome", call.at),
-            at=now,
-            tenant=call.tenant,
-            workspace=call.workspace,
-            call=call.id,
-            model=transit.model.name,
-            provider=transit.provider.name,
-            status=status,
-            latency_ms=max(0.0, now - transit.started) * 1000,
-            first_byte_ms=max(0.0, (transit.first_byte_at or now) - transit.started) * 1000,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            cost_nusd=cost_nusd(transit.model, prompt, completion),
-            tokens_estimated=estimated,
-            error=error,
-        )
-        return transit.outcome
 
-    def _bodies(self, transit: Transit) -> tuple[Body, ...]:
-        if not self._options.keep_bodies:
-            return ()
-        call, now = transit.call, self._clock()
-        expires_at = now + self._options.body_retention_days * DAY_S
-        return tuple(
-            Body(
-                id=f"{call.id}-{role}",
-                at=now,
-                tenant=call.tenant,
-                workspace=call.workspace,
-                call=call.id,
-                role=role,
-                data=data,
-                user=call.user,
-                expires_at=expires_at,
-            )
-            for role, data in _exchanged(transit)
-        )
+def _allow(caller: Caller, endpoint: str, model: str) -> None:
+    if not caller.may(endpoint, model):
+        has = f"key {caller.key!r} may not use model {model[:80]!r} at the endpoint {endpoint!r}"
+        raise AccessError(has, category=ErrorCategory.SCOPE_DENIED)
 
 
-def _sent(transit: Transit) -> Awaitable[ProviderReply]:
-    """The request on its way to the provider."""
-    asked, model, provider = transit.asked, transit.model, transit.provider
-    body = asked.with_model(model.upstream or model.name)
+def _sent(transit: Transit, target: Target) -> Awaitable[ProviderReply]:
+    """The request on its way to one target."""
+    transit.target = target
+    asked, (provider, model) = transit.asked, target
+    name = model.upstream or model.name
+    # Without it a stream does not tell what it cost; what was not asked for is taken out again on the way down.
+    if isinstance(asked, Chat) and transit.adds_usage:
+        body = asked.with_usage(name)
+    else:
+        body = asked.with_model(name)
     if isinstance(asked, EmbeddingInput):
         assert isinstance(provider, Embeds), "only those are chosen for vectors"
         return provider.embed(EmbeddingRequest(transit.call.id, model.name, body, asked))
+    if isinstance(asked, Raw):
+        assert isinstance(provider, Relays), "only those are chosen for other endpoints"
+        raw = RawRequest(transit.call.id, model.name, asked.method, asked.path, body, asked.content_type)
+        return provider.relay(raw)
     return provider.send(ProviderRequest(transit.call.id, model.name, body, asked))
 
 
-def _exchanged(transit: Transit) -> Iterator[tuple[Literal["request", "reply"], bytes]]:
-    """What is kept of an exchange: not the vectors, which can be computed again."""
-    yield "request", transit.asked.raw
-    if not isinstance(transit.asked, EmbeddingInput):
-        yield "reply", b"".join(transit.kept)
-
-
-def cost_nusd(model: ModelOptions, prompt_tokens: int, completion_tokens: int) -> int:
-    """The price of a call in nano-dollars, rounded half-even once. 1 USD per million tokens is 1,000 nano a token."""
-    prompt, completion = repr(model.prompt_usd_per_million), repr(model.completion_usd_per_million)
-    exact = (Decimal(prompt) * prompt_tokens + Decimal(completion) * completion_tokens) * 1000
-    return int(exact.to_integral_value(ROUND_HALF_EVEN))
+def _answer(transit: Transit, reply: ProviderReply, chunks: Stream | Once) -> Answer:
+    headers = {**reply.headers, "x-windlass-call": transit.call.id, "x-windlass-model": transit.model.name}
+    if transit.why:
+        headers["x-windlass-why"] = transit.why
+    status = reply.status if 200 <= reply.status <= 599 else 502
+    return Answer(status, reply.content_type, headers, chunks, transit)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import aiohttp
+from yarl import URL
 
 from windlass.errors import ErrorCategory, UpstreamError, classify
 from windlass.gateway.options import ModelOptions, ProviderOptions
-from windlass.gateway.provider import JSON, EmbeddingRequest, ProviderReply, ProviderRequest
+from windlass.gateway.provider import JSON, EmbeddingRequest, ProviderReply, ProviderRequest, RawRequest
 
-_KEPT_HEADERS = ("retry-after", "x-request-id")
+NATIVE = ("responses", "messages")
+"""Endpoints that are translated into chats unless the provider is said to speak them."""
+_OPENAI = re.compile(r"https://(api|eu\.api|us\.api)\.openai\.com(/|$)")
+_KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-request-id", "content-disposition")
 
 
 class OpenAICompatible:
@@ -27,34 +32,45 @@ class OpenAICompatible:
         self.models: tuple[ModelOptions, ...] = options.models
         self.embedding_models = options.models
         self._url = options.base_url.rstrip("/")
+        self._endpoints = frozenset(options.endpoints or (NATIVE if _OPENAI.match(self._url) else ()))
         self._first_byte_s = options.first_byte_timeout_s
         self._idle_s = options.idle_timeout_s
         self._timeout = aiohttp.ClientTimeout(total=None, connect=options.connect_timeout_s)
-        self._headers = {"content-type": JSON}
+        self._headers = dict[str, str]()
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
-        return await self._post("/chat/completions", request.body)
+        return await self._request("POST", "/chat/completions", request.body, JSON)
 
     async def embed(self, request: EmbeddingRequest) -> ProviderReply:
-        return await self._post("/embeddings", request.body)
+        return await self._request("POST", "/embeddings", request.body, JSON)
 
-    async def _post(self, path: str, body: bytes) -> ProviderReply:
+    def serves(self, endpoint: str) -> bool:
+        return endpoint not in NATIVE or endpoint in self._endpoints
+
+    async def relay(self, request: RawRequest) -> ProviderReply:
+        return await self._request(request.method, request.path, request.body, request.content_type)
+
+    async def _request(self, method: str, path: str, body: bytes, content_type: str) -> ProviderReply:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
             )
-        posted = self._session.post(self._url + path, data=body, headers=self._headers, allow_redirects=False)
+        headers = self._headers | ({"content-type": content_type} if body else {})
         try:
+            url = URL(self._url + path, encoded=True)
             async with asyncio.timeout(self._first_byte_s):
-                response = await posted
+                response = await self._session.request(
+                    method, url, data=body or None, headers=headers, allow_redirects=False
+                )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             raise self._failed(exc, ErrorCategory.FIRST_BYTE_TIMEOUT) from exc
         kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-        content_type = response.content_type.encode("latin-1", "replace").decode("latin-1")
-        return ProviderReply(response.status, content_type, _Chunks(response, self._idle_s, self._failed), kept)
+        said = response.headers.get("content-type") or "application/octet-stream"
+        kind = said.encode("latin-1", "replace").decode("latin-1")
+        return ProviderReply(response.status, kind, _Chunks(response, self._idle_s, self._failed), kept)
 
     async def close(self) -> None:
         if self._session is not None:

@@ -14,16 +14,31 @@ OPENAI_COMPATIBLE = "openai_compatible"
 
 
 class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model of a provider. `upstream` is the provider's own name for it; prices in USD per million tokens.
+    """One model of a provider. `upstream` is the provider's own name for it; prices that are not set are the
+    published ones (`windlass prices`).
 
-    serves: what it is for; `auto` never sends a chat to a model for embeddings.
+    include_usage: False for an upstream that refuses `stream_options`; its streams are then billed by estimate.
+    serves: what it is for; `auto` chooses among those for chats. fallbacks: models that answer where this one fails;
+    without any, a chat for `auto` may go to whatever else could have been chosen.
     """
 
     name: Annotated[str, Meta(min_length=1)]
     upstream: str = ""
-    prompt_usd_per_million: NotNegative = 0.0
-    completion_usd_per_million: NotNegative = 0.0
-    serves: Literal["chat", "embeddings"] = "chat"
+    prompt_usd_per_million: NotNegative | None = None
+    completion_usd_per_million: NotNegative | None = None
+    cache_read_usd_per_million: NotNegative | None = None
+    cache_write_usd_per_million: NotNegative | None = None
+    cache_write_1h_usd_per_million: NotNegative | None = None
+    reasoning_usd_per_million: NotNegative | None = None
+    audio_prompt_usd_per_million: NotNegative | None = None
+    audio_completion_usd_per_million: NotNegative | None = None
+    batch_prompt_usd_per_million: NotNegative | None = None
+    batch_completion_usd_per_million: NotNegative | None = None
+    image_usd: NotNegative | None = None
+    audio_usd_per_minute: NotNegative | None = None
+    include_usage: bool = True
+    serves: Literal["chat", "embeddings", "other"] = "chat"
+    fallbacks: tuple[str, ...] = ()
 
 
 class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,10 +46,13 @@ class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: `openai_compatible`, at `base_url`, or the name of a plugin (entry point of the group `windlass.providers`).
     options: for a plugin, whatever it reads from them.
+    endpoints: which of `responses` and `messages` it speaks itself; the others are translated into chats. Empty: those
+    of the kind.
     """
 
     name: Annotated[str, Meta(min_length=1)]
     models: tuple[ModelOptions, ...]
+    endpoints: tuple[str, ...] = ()
     base_url: Annotated[str, Meta(pattern="^(https?://|$)")] = ""
     kind: Annotated[str, Meta(min_length=1)] = OPENAI_COMPATIBLE
     options: dict[str, Any] = {}
@@ -60,10 +78,48 @@ class KeyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Role = "operator"
 
 
+class LimitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One limit: how much whom it is about may use up in a window of time.
+
+    tenant, team, key, user, model: whom it is about; what is left empty is about all of them.
+    per: who has a count of their own; `all` is one count for everybody it is about.
+    window: in UTC, `month` is the calendar's; `total` never ends.
+    usd, requests, tokens: at most so much in a window; concurrent: at most so many calls under way at once.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    tenant: str = ""
+    team: str = ""
+    key: str = ""
+    user: str = ""
+    model: str = ""
+    per: Literal["all", "tenant", "team", "key", "user", "model"] = "all"
+    window: Literal["minute", "hour", "day", "month", "total"] = "minute"
+    usd: NotNegative | None = None
+    requests: Annotated[int, Meta(ge=0)] | None = None
+    tokens: Annotated[int, Meta(ge=0)] | None = None
+    concurrent: Annotated[int, Meta(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.usd is None and self.requests is None and self.tokens is None and self.concurrent is None:
+            raise ValueError(f"limit {self.name!r} limits nothing; give usd, requests, tokens or concurrent")
+
+
 class GatewayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The call path. `auto` lists what the policy chooses from; empty: all upstream models, else the local."""
+    """The call path. `auto` lists what the policy chooses from; empty: all upstream models, else the local.
+
+    key_secret_env: names the variable that holds what virtual keys are hashed under; machines that share a database
+    share it. Empty: a file in the state folder.
+    reserved_tokens: held of budgets for an answer whose length the request leaves open.
+    max_upload_bytes: for forms, which carry sound and pictures. pass_through: the provider that gets requests for
+    endpoints without a model, such as files and batches; all tenants share its account, so it is off unless set.
+    """
 
     auto: tuple[str, ...] = ()
+    pass_through: str = ""
+    key_secret_env: str = ""
+    reserved_tokens: Annotated[int, Meta(ge=1)] = 4_096
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 8 * 1024 * 1024
+    max_upload_bytes: Annotated[int, Meta(ge=1024)] = 26 * 1024 * 1024
     keep_bodies: bool = True
     body_retention_days: NotNegative = 30.0

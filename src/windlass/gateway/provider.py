@@ -1,6 +1,6 @@
 """The Provider contract: one upstream that answers chat requests with bytes in OpenAI's dialect.
 
-A provider that turns texts into vectors as well also keeps `Embeds`.
+A provider that turns texts into vectors as well also keeps `Embeds`; one that serves further endpoints, `Relays`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,15 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 from windlass.errors import ModelUnknown
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.wire import Chat, EmbeddingInput
 
+ANY = "*"
+"""A model of this name stands for every name that no provider lists."""
+MODEL_CHARS = 200
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 
@@ -35,6 +40,18 @@ class EmbeddingRequest:
     model: str
     body: bytes
     input: EmbeddingInput
+
+
+@dataclass(frozen=True)
+class RawRequest:
+    """One request of an endpoint that client and provider speak alike. `path` is below the base URL, with the query."""
+
+    call: str
+    model: str
+    method: str
+    path: str
+    body: bytes
+    content_type: str
 
 
 class Chunks(Protocol):
@@ -88,6 +105,19 @@ class Embeds(Provider, Protocol):
         ...
 
 
+@runtime_checkable
+class Relays(Provider, Protocol):
+    """A provider that serves further endpoints, in the words in which clients ask for them."""
+
+    def serves(self, endpoint: str) -> bool:
+        """Whether it speaks this endpoint itself: `responses`, `audio.speech`, `files`, ..."""
+        ...
+
+    async def relay(self, request: RawRequest) -> ProviderReply:
+        """Fails as `send` does."""
+        ...
+
+
 class Providers:
     """All models that calls may name, each with the provider that answers for it."""
 
@@ -109,11 +139,11 @@ class Providers:
 
     def names(self) -> tuple[str, ...]:
         """Every model, in the order of the settings."""
-        return tuple(self._by_model)
+        return tuple(name for name in self._by_model if name != ANY)
 
     def routable(self) -> tuple[str, ...]:
         """What `auto` chooses from unless set: all upstream models, or the local ones where there are none."""
-        chats = {name: provider for name, (provider, model) in self._by_model.items() if model.serves == "chat"}
+        chats = {name: self._by_model[name][0] for name in self.names() if self._by_model[name][1].serves == "chat"}
         return tuple(name for name, provider in chats.items() if not provider.local) or tuple(chats)
 
     def owner(self, model: str) -> str:
@@ -125,12 +155,23 @@ class Providers:
         try:
             return self._by_model[model]
         except KeyError:
-            known = ", ".join(("auto", *self._by_model))
+            if ANY in self._by_model and 0 < len(model) <= MODEL_CHARS:
+                provider, every = self._by_model[ANY]
+                return provider, msgspec.structs.replace(every, name=model)
+            known = ", ".join(("auto", *self.names()))
             raise ModelUnknown(f"model {model[:80]!r} is not configured; known models: {known}") from None
+
+    def named(self, provider: str) -> Provider:
+        """The provider of that name. ModelUnknown lists what there is."""
+        for known in self._providers:
+            if known.name == provider:
+                return known
+        names = ", ".join(known.name for known in self._providers)
+        raise ModelUnknown(f"there is no provider {provider[:80]!r}; providers: {names}")
 
     def embedders(self) -> tuple[str, ...]:
         """Every model that may be asked for vectors."""
-        return tuple(self._embedding)
+        return tuple(name for name in self._embedding if name != ANY)
 
     def embedding(self, model: str) -> tuple[Embeds, ModelOptions]:
         """Who embeds for `model`. `auto` is the one that runs in this process: vectors of two models do not compare,
@@ -138,8 +179,11 @@ class Providers:
         """
         own = (name for name, (provider, _) in self._embedding.items() if provider.local)
         name = next(own, model) if model == "auto" else model
+        if name not in self._embedding and ANY in self._embedding and 0 < len(model) <= MODEL_CHARS:
+            embeds, every = self._embedding[ANY]
+            return embeds, msgspec.structs.replace(every, name=model)
         if name not in self._embedding:
-            known = ", ".join(self._embedding) or "none; `pip install windlass[embeddings]` adds one"
+            known = ", ".join(self.embedders()) or "none; `pip install windlass[embeddings]` adds one"
             raise ModelUnknown(f"model {model[:80]!r} makes no embeddings; models that do: {known}")
         return self._embedding[name]
 

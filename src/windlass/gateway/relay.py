@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import msgspec
 
 from windlass.errors import ErrorCategory, UpstreamError, classify, upstream_category
-from windlass.gateway.provider import ProviderReply
-from windlass.gateway.wire import Tally
+from windlass.gateway.opening import Opened
 
 AFTER_DONE_S = 0.5
 MAX_REPLY_BYTES = 64 * 1024 * 1024
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_EVENT = re.compile(rb".*?(?:\r?\n){2}", re.DOTALL)
 _DONE = re.compile(rb"data: ?\[DONE\]")
 
 Record = Callable[[int, str], Awaitable[None]]
@@ -21,46 +25,138 @@ GONE = (499, ErrorCategory.CLIENT_GONE.value)
 
 def ending(exc: BaseException) -> tuple[int, str]:
     """What a call that ended in `exc` is recorded as."""
-    return GONE if isinstance(exc, asyncio.CancelledError) else (502, classify(exc).value)
+    if isinstance(exc, asyncio.CancelledError):
+        return GONE
+    category = classify(exc).value
+    return 504 if "timeout" in category else 502, category
 
 
 class Incoming:
-    """The bytes of a reply as they pass: counted, tallied, and kept for the ledger."""
+    """The bytes of a reply as they pass: counted, tallied, and kept for the ledger.
 
-    def __init__(self, reply: ProviderReply, tally: Tally):
-        self.reply = reply
-        self.tally = tally
-        self.kept: list[bytes] = []
-        self._size = 0
+    deadline: of the event loop's clock, when all of it must be there. A file passes through, of any size, and is
+    neither read along nor kept (`keep`).
+    """
+
+    def __init__(self, opened: Opened, deadline: float, *, drop_usage: bool = False):
+        self.reply = opened.reply
+        self.tally = opened.tally
+        self.keep = opened.tally.stream or opened.ended or bool(opened.head)
+        self.kept = list(opened.head)
+        self._usage = UsageEvents() if drop_usage and opened.tally.stream else None
+        self._opened = opened
+        self._deadline = deadline
+        self._size = sum(map(len, opened.head))
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Each chunk once. UpstreamError where the provider fails, or sends more than `MAX_REPLY_BYTES`."""
-        arriving = aiter(self.reply.chunks)
+        """What is for the client. UpstreamError where the provider fails, sends more than `MAX_REPLY_BYTES`, or is
+        late."""
+        if self._usage is None:
+            async for chunk in self._arriving():
+                yield chunk
+            return
+        try:
+            async for chunk in self._arriving():
+                for_client = self._usage.without(chunk)
+                if for_client:
+                    yield for_client
+        finally:
+            rest = self._usage.rest
+        if rest:
+            yield rest
+
+    async def _arriving(self) -> AsyncGenerator[bytes, None]:
+        """Each chunk once."""
+        for chunk in self._opened.head:
+            yield chunk
+        if self._opened.ended:
+            return
         while True:
             try:
-                # An upstream that has said [DONE] may keep its socket open; nobody waits for that.
-                async with asyncio.timeout(AFTER_DONE_S if self.tally.done else None):
-                    chunk = await anext(arriving)
-            except (StopAsyncIteration, TimeoutError):
+                async with asyncio.timeout_at(self._until()) as limit:
+                    chunk = await anext(self._opened.rest)
+            except StopAsyncIteration:
                 break
-            self._size += len(chunk)
-            if self._size > MAX_REPLY_BYTES:
-                raise UpstreamError(f"the reply has more than {MAX_REPLY_BYTES} bytes; the rest is left")
-            self.kept.append(chunk)
-            self.tally.feed(chunk)
+            except TimeoutError as exc:
+                if self.tally.done:
+                    break  # an upstream that has said [DONE] may keep its socket open; nobody waits for that
+                if not limit.expired():
+                    raise
+                late = "the reply took longer than resilience.total_timeout_s; raise it, or ask for less"
+                raise UpstreamError(late, category=ErrorCategory.TOTAL_TIMEOUT) from exc
+            if self.keep:
+                self._read(chunk)
             yield chunk
         self.tally.end()
+
+    def _until(self) -> float:
+        """When the next chunk must be there."""
+        if not self.tally.done:
+            return self._deadline
+        return min(self._deadline, asyncio.get_running_loop().time() + AFTER_DONE_S)
+
+    def _read(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > MAX_REPLY_BYTES:
+            raise UpstreamError(f"the reply has more than {MAX_REPLY_BYTES} bytes; the rest is left")
+        self.kept.append(chunk)
+        self.tally.feed(chunk)
 
     def error(self) -> str:
         """What the whole body says of the call: '' for a completion, else an ErrorCategory value."""
         category = upstream_category(self.reply.status, self.tally.code)
-        if category is None and not self.tally.complete:
+        if category is None and self.keep and not self.tally.complete:
             category = ErrorCategory.STREAM_CUT if self.tally.stream else ErrorCategory.RESPONSE_MALFORMED
         return category.value if category is not None else ""
 
     async def close(self) -> None:
         """Give the connection back, or break it off so that the upstream stops."""
         await self.reply.chunks.aclose()
+
+
+class UsageEvents:
+    """Takes the events of a chat stream out that hold the count alone, which the client has not asked for."""
+
+    def __init__(self) -> None:
+        self._waiting: list[bytes] = []
+        self._last = b""
+
+    @property
+    def rest(self) -> bytes:
+        """What came of an event that is not whole."""
+        return b"".join(self._waiting)
+
+    def without(self, chunk: bytes) -> bytes:
+        """What of the events that are whole by now is for the client; event borders may fall anywhere."""
+        seen = self._last + chunk
+        self._last = seen[-3:]
+        if not seen.endswith(b"\n\n") and b"\n\n" not in seen and b"\r\n\r\n" not in seen:
+            self._waiting.append(chunk)
+            return b""
+        data = b"".join((*self._waiting, chunk))
+        self._waiting = []
+        if not data.endswith(b"\n\n"):
+            border = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
+            self._waiting = [data[border:]]
+            data = data[:border]
+        if not _NO_CHOICES.search(data):
+            return data
+        return b"".join(event for event in _EVENT.findall(data) if not _counts_only(event))
+
+
+def _counts_only(event: bytes) -> bool:
+    if not _NO_CHOICES.search(event):
+        return False
+    try:
+        said = msgspec.json.decode(event.strip().removeprefix(b"data:"), type=_Counted)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return said.usage is not None and said.choices == []
+
+
+class _Counted(msgspec.Struct):
+    choices: Any = None
+    usage: Any = None
 
 
 async def whole(incoming: Incoming, record: Record) -> bytes:
@@ -107,6 +203,10 @@ class Stream:
             async for chunk in self._incoming.chunks():
                 if self._incoming.tally.done:
                     held += chunk
+                elif not self._incoming.keep:  # the last of a file waits for the commit too
+                    held, chunk = chunk, held
+                    if chunk:
+                        yield chunk
                 else:
                     last = chunk
                     yield chunk
@@ -119,6 +219,8 @@ class Stream:
             await self._end(ending(exc)[1])
             raise
         await self._end(error)
+        if error and not self._incoming.keep:
+            raise UpstreamError(f"the file ended early: {error}", category=ErrorCategory(error))
         if error:
             before = _DONE.split(held)[0]
             line_break = b"" if (last + before).endswith(b"\n") else b"\n\n"

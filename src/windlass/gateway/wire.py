@@ -6,16 +6,18 @@ and "Embeddings".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from windlass.errors import RequestError
+from windlass.gateway.usage import Usage
 
 DONE = b"[DONE]"
 MOST_TOKENS = 2**40
+MOST_CHOICES = 128
 MOST_INPUTS = 2048
 """Texts of one embeddings request (OpenAI API reference, "Create embeddings")."""
 T = TypeVar("T")
@@ -46,7 +48,10 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Chat(msgspec.Struct, frozen=True):
-    """A chat request: what routing and accounting need, and the raw fields for the way on."""
+    """A chat request: what routing and accounting need, and the raw fields for the way on.
+
+    most_tokens: as many may come out, of each of `choices`; None where the request leaves it open.
+    """
 
     raw: bytes
     fields: dict[str, msgspec.Raw]
@@ -54,6 +59,8 @@ class Chat(msgspec.Struct, frozen=True):
     stream: bool
     user: str
     messages: tuple[Message, ...]
+    most_tokens: int | None = None
+    choices: int = 1
     tokens: ClassVar[int] = 0
 
     @property
@@ -61,9 +68,26 @@ class Chat(msgspec.Struct, frozen=True):
         """Every text that goes in."""
         return (message.text for message in self.messages)
 
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream shall end with the provider's count."""
+        options = self.fields.get("stream_options")
+        if options is None:
+            return False
+        try:
+            return msgspec.json.decode(options, type=_StreamOptions).include_usage is True
+        except msgspec.MsgspecError:
+            return True  # nonsense goes up as it is, for the provider to refuse
+
     def with_model(self, name: str) -> bytes:
         """The request for the model `name`; the very bytes that came where it names it already."""
-        return self.raw if name == self.model else _renamed(self.fields, name)
+        return self.raw if name == self.model else renamed(self.fields, name)
+
+    def with_usage(self, name: str) -> bytes:
+        """The request for the model `name` that asks for the provider's count at the end of the stream as well."""
+        options = msgspec.json.decode(self.fields.get("stream_options", b"{}")) or {}
+        asked = msgspec.Raw(msgspec.json.encode({**options, "include_usage": True}))
+        return renamed({**self.fields, "stream_options": asked}, name)
 
     def tally(self, *, stream: bool) -> Tally:
         """What reads along with the reply."""
@@ -75,6 +99,13 @@ class _Head(msgspec.Struct):
     messages: tuple[Message, ...]
     stream: bool | None = False
     user: str | None = ""
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    n: Any = None
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: Any = None
 
 
 class EmbeddingInput(msgspec.Struct, frozen=True):
@@ -94,6 +125,8 @@ class EmbeddingInput(msgspec.Struct, frozen=True):
     base64: bool
     dimensions: int | None
     stream: ClassVar[bool] = False
+    most_tokens: ClassVar[int] = 0
+    choices: ClassVar[int] = 1
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -102,7 +135,7 @@ class EmbeddingInput(msgspec.Struct, frozen=True):
 
     def with_model(self, name: str) -> bytes:
         """The request for the model `name`; the very bytes that came where it names it already."""
-        return self.raw if name == self.model else _renamed(self.fields, name)
+        return self.raw if name == self.model else renamed(self.fields, name)
 
     def tally(self, *, stream: bool) -> Tally:
         """What reads along with the reply."""
@@ -120,23 +153,25 @@ class _EmbeddingHead(msgspec.Struct):
 
 def parse_chat(body: bytes) -> Chat:
     """Read a chat request. RequestError (400) says which field is at fault."""
-    fields, head = _decoded(body, _Head, "chat completions")
-    user = _user(head.user)
+    fields, head = decoded(body, _Head, "chat completions")
+    user = named_user(head.user)
     if not head.messages:
         raise RequestError("messages is empty; send at least one message", param="messages")
-    return Chat(body, fields, head.model, bool(head.stream), user, head.messages)
+    most = count(head.max_completion_tokens) or count(head.max_tokens)
+    choices = min(count(head.n) or 1, MOST_CHOICES)
+    return Chat(body, fields, head.model, bool(head.stream), user, head.messages, most, choices)
 
 
 def parse_embedding(body: bytes) -> EmbeddingInput:
     """Read an embeddings request. RequestError (400) says which field is at fault."""
-    fields, head = _decoded(body, _EmbeddingHead, "embeddings")
+    fields, head = decoded(body, _EmbeddingHead, "embeddings")
     given: list[str | int | list[int]] = [head.input] if isinstance(head.input, str) else head.input
     texts = tuple(one for one in given if isinstance(one, str))
     return EmbeddingInput(
         raw=body,
         fields=fields,
         model=head.model,
-        user=_user(head.user),
+        user=named_user(head.user),
         texts=texts or None,
         count=_inputs(given),
         tokens=sum(len(one) if isinstance(one, list) else isinstance(one, int) for one in given),
@@ -157,7 +192,7 @@ def _inputs(given: list[str | int | list[int]]) -> int:
     return count
 
 
-def _renamed(fields: dict[str, msgspec.Raw], model: str) -> bytes:
+def renamed(fields: Mapping[str, msgspec.Raw], model: str) -> bytes:
     """The request of these fields for another model."""
     parts = (
         msgspec.json.encode(key) + b":" + (msgspec.json.encode(model) if key == "model" else bytes(value))
@@ -166,7 +201,7 @@ def _renamed(fields: dict[str, msgspec.Raw], model: str) -> bytes:
     return b"{" + b",".join(parts) + b"}"
 
 
-def _decoded(body: bytes, kind: type[T], reference: str) -> tuple[dict[str, msgspec.Raw], T]:
+def decoded(body: bytes, kind: type[T], reference: str) -> tuple[dict[str, msgspec.Raw], T]:
     """The raw fields of a request, and what is read of it. RequestError (400) where it does not hold."""
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw]), msgspec.json.decode(body, type=kind)
@@ -178,7 +213,8 @@ def _decoded(body: bytes, kind: type[T], reference: str) -> tuple[dict[str, msgs
         raise RequestError("the body is nested too deeply; flatten it", code="invalid_json") from exc
 
 
-def _user(user: str | None) -> str:
+def named_user(user: str | None) -> str:
+    """The user that a request names. RequestError for what no database takes."""
     if "\x00" in (user or ""):
         raise RequestError("user holds a NUL character; remove it", param="user")
     return user or ""
@@ -193,9 +229,21 @@ def _param(message: str) -> str | None:
     return missing.rstrip("`") or None
 
 
+class _In(msgspec.Struct):
+    cached_tokens: Any = None
+    audio_tokens: Any = None
+
+
+class _Out(msgspec.Struct):
+    reasoning_tokens: Any = None
+    audio_tokens: Any = None
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: Any = None
     completion_tokens: Any = None
+    prompt_tokens_details: _In | None = None
+    completion_tokens_details: _Out | None = None
 
 
 class _Piece(msgspec.Struct):
@@ -208,20 +256,27 @@ class _ChoicePart(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Any(msgspec.Struct, kw_only=True):
-    usage: _Usage | None = None
+class _Any(Protocol):
+    """What every part of a reply may hold."""
+
+    usage: Any
+    error: Any
+
+
+class _Part(msgspec.Struct, kw_only=True):
+    usage: Any = None
     error: Any = None
-
-
-class _Part(_Any, kw_only=True):
     choices: list[_ChoicePart] | None = None
 
 
-class _EmbeddingPart(_Any, kw_only=True):
+class _EmbeddingPart(msgspec.Struct, kw_only=True):
+    usage: Any = None
+    error: Any = None
     data: list[msgspec.Raw] | None = None
 
 
 P = TypeVar("P", bound=_Any)
+_COUNTS = ("prompt_tokens", "completion_tokens")
 
 
 class Tally:
@@ -229,8 +284,7 @@ class Tally:
 
     def __init__(self, *, stream: bool):
         self.stream = stream
-        self.prompt_tokens: int | None = None
-        self.completion_tokens: int | None = None
+        self.usage = Usage()
         self.malformed = 0
         self.error = False
         self.code = ""
@@ -300,9 +354,24 @@ class Tally:
         if part.error is not None:
             self.error, self.code = True, _code(part.error)
         if part.usage is not None:
-            self.prompt_tokens = _count(part.usage.prompt_tokens)
-            self.completion_tokens = _count(part.usage.completion_tokens)
+            self._used(part.usage)
         return part
+
+    def _used(self, usage: Any) -> None:
+        """Take the provider's count; details that make no sense count as not said."""
+        try:
+            said = msgspec.convert(usage, _Usage)
+        except msgspec.ValidationError:
+            said = _Usage(**{name: usage.get(name) for name in _COUNTS}) if isinstance(usage, dict) else _Usage()
+        into, out = said.prompt_tokens_details or _In(), said.completion_tokens_details or _Out()
+        self.usage = Usage(
+            prompt_tokens=count(said.prompt_tokens),
+            completion_tokens=count(said.completion_tokens),
+            cache_read_tokens=count(into.cached_tokens) or 0,
+            audio_prompt_tokens=count(into.audio_tokens) or 0,
+            reasoning_tokens=count(out.reasoning_tokens) or 0,
+            audio_completion_tokens=count(out.audio_tokens) or 0,
+        )
 
     def _choice(self, choice: _ChoicePart) -> None:
         piece = choice.delta or choice.message
@@ -322,7 +391,7 @@ class EmbeddingTally(Tally):
         part = self._part(data, _EmbeddingPart)
         if part is not None:
             self._chose = len(part.data or ()) == self._count
-        self.completion_tokens = 0
+        self.usage = Usage(prompt_tokens=self.usage.prompt_tokens, completion_tokens=0)
 
 
 def _code(error: Any) -> str:
@@ -331,6 +400,6 @@ def _code(error: Any) -> str:
     return code if isinstance(code, str) else ""
 
 
-def _count(tokens: Any) -> int | None:
+def count(tokens: Any) -> int | None:
     """A number of tokens as a provider reports it, None where it makes no sense."""
     return tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else None

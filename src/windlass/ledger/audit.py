@@ -32,7 +32,9 @@ log = structlog.get_logger(__name__)
 SYSTEM: Final = Scope("", "")
 """Whose rows those of the process itself are; no tenant has that name."""
 WINDLASS: Final = "windlass"
-SEAL, CHECKPOINT, ACROSS = "seal", "checkpoint", "read across tenants"
+SEAL, CHECKPOINT, ACROSS, START = "seal", "checkpoint", "read across tenants", "start"
+BEFORE: Final = "ledger_before"
+"""In the detail of a trail's first row: the last place of a ledger that was in use already."""
 EVERY_ROWS = 100
 EVERY_S = 3_600.0
 MAX_DETAIL_CHARS = 100_000
@@ -118,7 +120,8 @@ class Audit:
 
     def start(self, actor: str, detail: Mapping[str, Any] | None = None) -> None:
         """A server starts: a row and a checkpoint. Sealing what a killed process left is the first `tick`'s."""
-        self._add(SYSTEM, actor, "start", detail or {})
+        before = {} if self._head() else {BEFORE: seals.newest(self._db)}
+        self._add(SYSTEM, actor, START, {**(detail or {}), **{name: place for name, place in before.items() if place}})
         self.checkpoint()
 
     def stop(self, actor: str) -> None:

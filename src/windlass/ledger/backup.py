@@ -1,5 +1,8 @@
 """One archive of all that is stored, and back: SQLite by VACUUM INTO, PostgreSQL by pg_dump.
 
+Both work in a folder beside their result, which goes at their end; that of a killed one goes with the next. A restore
+puts two files in place: a marker stands beside them meanwhile, under which nothing starts and a restore begins anew.
+
 The runs are copied before the ledger: a step's event is in the ledger before the step is checkpointed, so an archive
 never knows a step as done without its event. Both ways write live rows alone: a backup made after a user was forgotten
 holds nothing of them. The manifest holds the SHA-256 of every file and count and digest of every table.
@@ -7,15 +10,17 @@ holds nothing of them. The manifest holds the SHA-256 of every file and count an
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -25,12 +30,16 @@ from psycopg.conninfo import make_conninfo
 from windlass.errors import InputError, LedgerError
 from windlass.ledger import checkpoint, move
 from windlass.ledger.db import Database, make_folder
+from windlass.ledger.integrity import RESTORING
 from windlass.ledger.move import Sum
 
 LEDGER, RUNS, DUMP, MANIFEST = "ledger.db", "runs.db", "database.dump", "manifest.json"
 # Not the private key: whoever read the backup could sign with it.
 AUDIT = (checkpoint.FILE, checkpoint.PUBLIC)
 FORMAT = 1
+WORKING, OWNER = ".windlass-backup-", "owner"
+STALE_S = 86_400.0
+"""A working folder that nobody could lock is left alone for so long."""
 _BLOCK = 1 << 20
 
 
@@ -77,12 +86,14 @@ def write(db: Database, runs: Path, audit: Path, file: Path, *, now: float) -> M
     return manifest
 
 
-def read(file: Path, where: str | Path, runs: Path, audit: Path) -> Manifest:
+def read(file: Path, where: str | Path, runs: Path, audit: Path, unfinished: Path) -> Manifest:
     """Put an archive back where nothing is yet, and check every table. See `write` for `runs` and `audit`.
 
-    Raises InputError for what is no whole archive, or of the other kind of database, LedgerError where something is
-    there already or a table does not come out equal.
+    unfinished: the file that tells the next start that runs are open. One that was cut goes on when it is done again;
+    until then `integrity.half_restored` says so. Raises InputError for what is no whole archive, or of the other kind
+    of database, LedgerError where something is there already or a table does not come out equal.
     """
+    marker = runs.with_name(RESTORING)
     with _beside(runs.parent) as folder:
         manifest = _unpacked(file, folder)
         db = Database(where)
@@ -92,14 +103,18 @@ def read(file: Path, where: str | Path, runs: Path, audit: Path) -> Manifest:
                     f"{file} is a backup of {manifest.dialect}, the database in force is {db.dialect}; restore it into "
                     "its own kind and use `windlass db move` then"
                 )
-            _place(db, folder, runs)
+            _place(db, folder, runs, marker)
             _check(db, manifest)
         finally:
             db.close()
         make_folder(audit)
         for name in AUDIT:
             if name in manifest.files and not (audit / name).exists():
-                shutil.copyfile(folder / name, audit / name)
+                shutil.move(folder / name, audit / name)
+        unfinished.touch(mode=0o600)
+        _sync(audit)
+        _sync(runs.parent)
+        marker.unlink()
     return manifest
 
 
@@ -108,10 +123,40 @@ def _beside(parent: Path) -> Iterator[Path]:
     """A folder for the parts, on the same disk, readable by its owner only and gone at the end."""
     make_folder(parent)
     try:
-        with tempfile.TemporaryDirectory(prefix=".windlass-backup-", dir=parent) as folder:
-            yield Path(folder)
+        for left in parent.glob(f"{WORKING}*"):
+            if _left_behind(left):
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=WORKING, dir=parent) as folder, _held(Path(folder)):
+            parts = Path(folder) / "parts"
+            parts.mkdir(0o700)
+            yield parts
     except OSError as exc:
         raise LedgerError(f"{parent} cannot be written: {exc}; make room there, or give another place") from exc
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Lock a file in `folder` that appears locked, until the end; the kernel lets go of it on any death."""
+    with (folder / "new").open("wb") as lock:
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (folder / "new").rename(folder / OWNER)
+        yield
+
+
+def _left_behind(folder: Path) -> bool:
+    """Whether nobody works in `folder` any more."""
+    try:
+        with (folder / OWNER).open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        # Of a process that has only begun, or of one that found no locks.
+        with suppress(OSError):
+            return time.time() - folder.stat().st_mtime > STALE_S
+        return False
+    except OSError:
+        return False
+    return True
 
 
 def _sqlite_copies(db: Database, runs: Path, folder: Path) -> list[Sum]:
@@ -177,8 +222,10 @@ def _unpacked(file: Path, folder: Path) -> Manifest:
                 stream = archive.extractfile(member) if member.isreg() and member.name in known else None
                 if stream is None:
                     raise InputError(f"{file} holds {member.name!r}, which no backup of ours does; give another file")
-                with (folder / member.name).open("wb") as out:
+                with open(folder / member.name, "wb", opener=_private) as out:
                     shutil.copyfileobj(stream, out, _BLOCK)
+                    out.flush()
+                    os.fsync(out.fileno())
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, EOFError, zlib.error, tarfile.TarError, msgspec.DecodeError) as exc:
         raise InputError(f"{file} is no whole backup: {exc}; give another file") from exc
@@ -193,20 +240,47 @@ def _unpacked(file: Path, folder: Path) -> Manifest:
     return manifest
 
 
-def _place(db: Database, folder: Path, runs: Path) -> None:
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _sync(folder: Path) -> None:
+    """Have on the disk which files the folder holds."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _place(db: Database, folder: Path, runs: Path, marker: Path) -> None:
+    """Put the parts where they belong, the marker before them. What stands under a marker was put there by a restore
+    that was cut, and is replaced; a database of PostgreSQL comes in one transaction and so is there whole."""
+    again = marker.exists()
     if db.dialect == "sqlite":
         ledger = Path(db.url.database or "")
         for path in (ledger, runs):
-            if path.exists():
+            if path.exists() and not again:
                 raise LedgerError(f"{path} is there already; restore into an empty folder (WINDLASS_HOME)")
-        shutil.move(folder / LEDGER, ledger)
-        if (folder / RUNS).exists():
-            shutil.move(folder / RUNS, runs)
+        _mark(marker)
+        for path in (ledger, runs):
+            for left in (path, *(path.with_name(f"{path.name}-{log}") for log in ("wal", "shm", "journal"))):
+                left.unlink(missing_ok=True)
+            if (folder / (LEDGER if path == ledger else RUNS)).exists():
+                shutil.move(folder / (LEDGER if path == ledger else RUNS), path)
         return
     if move.has_table(db, "alembic_version"):
+        if again:
+            return
         raise LedgerError("the database is not empty; create a fresh one and set storage.database_url to it")
+    _mark(marker)
     options = ("--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error")
     _tool("pg_restore", db, folder, *options, str(folder / DUMP))
+
+
+def _mark(marker: Path) -> None:
+    marker.touch(mode=0o600)
+    _sync(marker.parent)
 
 
 def _check(db: Database, manifest: Manifest) -> None:

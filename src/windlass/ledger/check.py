@@ -41,6 +41,7 @@ async def check_ledger(make: Callable[[], Ledger]) -> None:
         _parents,
         _refuses,
         _bodies,
+        _forgets,
         _snapshots,
         _telemetry,
     ):
@@ -344,6 +345,27 @@ async def _bodies(ledger: Ledger) -> None:
     assert ledger.has_contexts(AT + 1), "it is known that there are some past theirs"
     assert not ledger.has_contexts(AT), "and that there are none"
     assert ledger.prune_contexts(AT + 1) == 1, "contexts past their time go"
+
+
+async def _forgets(ledger: Ledger) -> None:
+    """A chain of calls: only the first names its user."""
+    await ledger.append(call("call_1", user="u"), call("call_2", parent="call_1"), call("call_3", parent="call_2"))
+    await ledger.append(call("call_4", parent="call_3", user="v"), call("call_5", parent="call_4"), call("call_6"))
+    names = [f"call_{number}" for number in range(1, 7)]
+    for name in names:
+        said = rating(f"on_decision_{name}", f"decision_{name}", comment="of")
+        about = rating(f"on_outcome_{name}", f"outcome_{name}", comment="of")
+        await ledger.append(_body(name), decision(f"decision_{name}", name), outcome(name), said, about)
+    erasure = _erasure("u")
+    await ledger.append(erasure)
+    assert ledger.erase(erasure) == 13, "with a call goes what was made for it, and what was said of its parts"
+    left = [name for name in names if ledger.bodies(A, name)]
+    assert left == ["call_4", "call_5", "call_6"], "another user's call keeps what it has, and what was made for that"
+    contexts = {made.call for made in ledger.decisions(A) if made.context}
+    assert contexts == set(left), "so do its decisions"
+    spoken = {said.id for said in ledger.feedback(A) if said.comment}
+    assert spoken == {f"on_{part}_{name}" for part in ("decision", "outcome") for name in left}, "and what is said"
+    assert ledger.erase(erasure) == 0, "and the second time there is nothing left to take"
 
 
 async def _snapshots(ledger: Ledger) -> None:

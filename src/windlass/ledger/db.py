@@ -7,6 +7,7 @@ its own `synchronous_commit` promises, which by default survives both.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from windlass.errors import ErrorCategory, LedgerError, SettingsError, classify
+from windlass.errors.remedy import SERVER_REMEDY
 
 Durability = Literal["normal", "full"]
 BUSY_TIMEOUT_MS = 5_000
 WORKFLOW_BUSY_TIMEOUT_MS = 30_000
 CONNECTIONS = 10
 POOL_TIMEOUT_S = 10
+STATEMENT_TIMEOUT_MS = 60_000
+"""Of a process that answers calls: no statement of it, and no pause within a transaction, lasts longer."""
+MIGRATION_LOCK_TIMEOUT_MS = 60_000
+OLDEST_SERVER = 15
+"""PostgreSQL's first release with all that we use (docs/explanation/postgresql.md)."""
 MOVING = "moving from "
 """How the mark of a move that has not ended begins, among the heads."""
 _MIGRATING = 0x57494E44
@@ -33,15 +40,26 @@ metadata = sa.MetaData()
 
 
 def make_folder(path: Path) -> None:
-    """The folder for state, readable by its owner only. LedgerError where it cannot be made."""
+    """The folder for state, readable by its owner only where it is new. LedgerError where it cannot be made."""
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.chmod(0o700)  # whatever the umask took away
     except OSError as exc:
         raise LedgerError(f"{path} cannot be used as a folder: {exc}; set WINDLASS_HOME to another place") from exc
 
 
 def sqlite_pragmas(engine: sa.Engine, durability: Durability, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> None:
-    """Make every new SQLite connection of `engine` a WAL connection that waits for locks instead of failing."""
+    """Make every new SQLite connection of `engine` a WAL connection that waits for locks instead of failing.
+
+    A file that is not there yet is made readable by its owner only; SQLite gives its logs the file's own mode.
+    """
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _connecting(_dialect: Any, _record: Any, _args: Any, _named: Any) -> None:
+        path = engine.url.database or ""
+        if path and path != ":memory:" and not path.startswith("file:"):
+            _make_private(path)
 
     @sa.event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: Any) -> None:
@@ -54,18 +72,39 @@ def sqlite_pragmas(engine: sa.Engine, durability: Durability, busy_timeout_ms: i
         cursor.close()
 
 
+def _make_private(path: str) -> None:
+    """An empty file of mode 0600, whatever the umask. What keeps it from being made SQLite says in its own words."""
+    try:
+        made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except OSError:
+        return
+    try:
+        os.fchmod(made, 0o600)
+    finally:
+        os.close(made)
+
+
 class Database:
     """One engine and its two kinds of transaction.
 
     url: the path of an SQLite file, or an SQLAlchemy URL: `sqlite:///path/ledger.db`, `postgresql+psycopg://...`.
     connections: how many this process opens at most on PostgreSQL.
+    statement_ms: PostgreSQL ends a statement, or a transaction that pauses, after so long; 0: never. Waiting for a
+    lock ends after `BUSY_TIMEOUT_MS` in any case, as on SQLite.
     Raises SettingsError for a URL that names no database we can reach, LedgerError where it cannot be opened.
     """
 
-    def __init__(self, url: str | Path, *, durability: Durability = "normal", connections: int = CONNECTIONS):
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        durability: Durability = "normal",
+        connections: int = CONNECTIONS,
+        statement_ms: int = 0,
+    ):
         try:
             self.url = sa.URL.create("sqlite", database=str(url)) if isinstance(url, Path) else _spelled(url)
-            server = {} if self.url.get_backend_name() == "sqlite" else _pool(connections)
+            server = {} if self.url.get_backend_name() == "sqlite" else _pool(self.url, connections, statement_ms)
             self.engine = sa.create_engine(self.url, **server)
         except (sa.exc.ArgumentError, ModuleNotFoundError) as exc:
             raise SettingsError(f"storage.database_url is {url!r}: {exc}; leave it empty for SQLite") from exc
@@ -75,6 +114,8 @@ class Database:
         if self.dialect == "sqlite":
             sqlite_pragmas(self.engine, durability)
             _begin_by_hand(self.engine)
+        else:
+            sa.event.listen(self.engine, "checkin", _server_decides)
         # What is sent past SQLAlchemy for speed fails with the driver's own errors.
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
         self._reading: dict[str, Any] = {"windlass_read": True}
@@ -86,6 +127,20 @@ class Database:
         """A transaction that takes the write lock at once, so that it can never be refused half-way."""
         with self._guarded(), self.engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def write_file(self) -> Iterator[Any]:
+        """`write` on SQLite, with the driver's own connection: SQLAlchemy's part took as long as inserting 20 rows."""
+        with self._guarded():
+            pooled = self.engine.raw_connection()
+            try:
+                driver: Any = pooled.driver_connection
+                driver.execute("BEGIN IMMEDIATE")
+                yield driver
+                driver.execute("COMMIT")
+            finally:
+                # Back in the pool it is rolled back, if it got no further.
+                pooled.close()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -102,7 +157,14 @@ class Database:
         if self.dialect == "postgresql":
             options["isolation_level"] = "AUTOCOMMIT"
         with self._guarded(), self.engine.connect() as plain:
-            yield plain.execution_options(**options)
+            connection = plain.execution_options(**options)
+            if self.dialect == "postgresql":
+                connection.exec_driver_sql("SET statement_timeout = 0")
+            try:
+                yield connection
+            finally:
+                if self.dialect == "postgresql" and not plain.invalidated:
+                    connection.exec_driver_sql("RESET statement_timeout")
 
     def insert_new(self, table: sa.Table, *keys: str) -> Any:
         """An INSERT that leaves rows alone whose `keys` are there already."""
@@ -138,6 +200,9 @@ class Database:
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.write() as connection:
             if self.dialect == "postgresql":
+                self._check_server(connection)
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {MIGRATION_LOCK_TIMEOUT_MS}")
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
             config.attributes["connection"] = connection
             try:
@@ -158,6 +223,19 @@ class Database:
         """Close every pooled connection."""
         self.engine.dispose()
 
+    def _check_server(self, connection: sa.Connection) -> None:
+        """SettingsError where the server is older than what we use, or cannot keep every text."""
+        info: Any = connection.connection.driver_connection
+        version, encoding = info.info.server_version // 10_000, info.info.parameter_status("server_encoding")
+        where = self.url.render_as_string(hide_password=True)
+        if version < OLDEST_SERVER:
+            raise SettingsError(f"database {where}: PostgreSQL {version} is too old; use {OLDEST_SERVER} or newer")
+        if encoding != "UTF8":
+            raise SettingsError(
+                f"database {where} is encoded in {encoding}, which cannot keep every text; "
+                "create one with ENCODING 'UTF8' TEMPLATE template0"
+            )
+
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
@@ -174,8 +252,13 @@ class Database:
     def _failed(self, exc: Exception, said: BaseException | None) -> LedgerError:
         where = self.url.render_as_string(hide_password=True)
         words = str(said).strip().replace("\n", "; ")
-        message = f"database {where}: {words}; run `windlass doctor` for what is wrong"
-        return LedgerError(message, category=classify(exc))
+        category = classify(exc)
+        if category is ErrorCategory.DISK_READ_ONLY and self.dialect == "postgresql":
+            # A session keeps the defaults it began with, and a host name may stand for another server by now.
+            self.engine.dispose()
+        remedy = SERVER_REMEDY.get(category) if self.dialect == "postgresql" else None
+        message = f"database {where}: {words};{f' {remedy};' if remedy else ''} run `windlass doctor` for what is wrong"
+        return LedgerError(message, category=category)
 
 
 def _spelled(url: str) -> sa.URL:
@@ -184,14 +267,30 @@ def _spelled(url: str) -> sa.URL:
     return made.set(drivername="postgresql+psycopg") if made.drivername in ("postgresql", "postgres") else made
 
 
-def _pool(connections: int) -> dict[str, Any]:
-    """Of a server: never more than `connections`, a dead one is noticed before it is used."""
+def _pool(url: sa.URL, connections: int, statement_ms: int) -> dict[str, Any]:
+    """Of a server: never more than `connections`, a dead one is noticed before it is used, no wait is without end.
+
+    Options that the URL names itself stand instead of ours.
+    """
+    limits = {
+        "lock_timeout": BUSY_TIMEOUT_MS,
+        "statement_timeout": statement_ms,
+        "idle_in_transaction_session_timeout": statement_ms,
+    }
+    # A server whose machine has gone says nothing more: the kernel asks after it, and gives up.
+    patience = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 20_000}
+    chosen = {
+        "application_name": "windlass",
+        "connect_timeout": 5,
+        "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
+        **patience,
+    }
     return {
         "pool_size": connections,
         "max_overflow": 0,
         "pool_timeout": POOL_TIMEOUT_S,
         "pool_pre_ping": True,
-        "connect_args": {"application_name": "windlass", "connect_timeout": 5},
+        "connect_args": {name: value for name, value in chosen.items() if name not in url.query},
     }
 
 
@@ -202,6 +301,12 @@ def workflow_engine(path: Path, durability: Durability) -> sa.Engine:
     sqlite_pragmas(engine, durability, WORKFLOW_BUSY_TIMEOUT_MS)
     sa.event.listen(engine, "connect", _immediate)
     return engine
+
+
+def _server_decides(connection: Any, _record: Any) -> None:
+    """After a reading transaction SQLAlchemy makes all later ones READ WRITE, also where the server allows none."""
+    if connection is not None and not connection.closed:
+        connection.read_only = None
 
 
 def _immediate(connection: Any, _record: Any) -> None:

@@ -1,4 +1,4 @@
-"""Is an SQLite file whole? Answered from the file alone, without opening the ledger on it or writing a byte."""
+"""Is what is stored whole? Answered from the files alone, without opening the ledger on them or writing a byte."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from pathlib import Path
 
 LISTED = 20
 WAIT_S = 5.0
+RESTORING = "restore.unfinished"
+"""The file that says, while it is there, that a restore into its folder began and did not end."""
+
+
+def half_restored(home: Path) -> str:
+    """What is wrong with a state folder into which a restore was cut, with the remedy; '' for any other."""
+    marker = home / RESTORING
+    if not marker.exists():
+        return ""
+    return f"{home} is half of a restore; run `windlass db restore` with the archive again, to its end"
 
 
 def damage(path: Path) -> str:

@@ -41,6 +41,23 @@ class Body(Record, frozen=True, kw_only=True):
     expires_at: float
 
 
+class Spend(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call used up of a budget, committed with its outcome. since: when the window began, in UTC seconds.
+
+    outcome: of the call; with the same outcome again nothing is added.
+    """
+
+    limit: str
+    group: str
+    since: int
+    nusd: int
+    outcome: str = ""
+
+
+Item: TypeAlias = LedgerRecord | Body | Spend
+"""What one commit may hold."""
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one projection after the record with sequence `cursor`.
 
@@ -151,15 +168,15 @@ class Ledger(Protocol):
     Appending is idempotent by (tenant, workspace, id): the same id again changes nothing.
     """
 
-    async def append(self, *items: LedgerRecord | Body) -> int:
+    async def append(self, *items: Item) -> int:
         """Commit `items` in order, then return the ledger's head. Survives kill -9 once it returned."""
         ...
 
-    def post(self, *items: LedgerRecord | Body) -> None:
+    def post(self, *items: Item) -> None:
         """Hand over telemetry; it is committed within 50 ms, or by the next `append`, whichever is first."""
         ...
 
-    def append_now(self, *items: LedgerRecord | Body) -> int:
+    def append_now(self, *items: Item) -> int:
         """`append` for a plain thread, such as a workflow step: block until committed."""
         ...
 

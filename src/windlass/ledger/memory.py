@@ -23,7 +23,9 @@ from windlass.ledger.ledger import (
     DecisionFilter,
     Entry,
     FeedbackFilter,
+    Item,
     Snapshot,
+    Spend,
 )
 from windlass.ledger.retention import BASE, SNAPSHOTS_KEPT
 from windlass.records import (
@@ -55,18 +57,18 @@ class MemoryLedger:
         self._closed = False
         self._lock = threading.RLock()
 
-    async def append(self, *items: LedgerRecord | Body) -> int:
+    async def append(self, *items: Item) -> int:
         return self.append_now(*items)
 
-    def post(self, *items: LedgerRecord | Body) -> None:
+    def post(self, *items: Item) -> None:
         self.append_now(*items)
 
-    def append_now(self, *items: LedgerRecord | Body) -> int:
+    def append_now(self, *items: Item) -> int:
         with self._lock:
             if self._closed:
                 raise LedgerError("the ledger is closed; open a new one", category=ErrorCategory.LEDGER_CLOSED)
             for item in items:
-                if not isinstance(item, Body):
+                if not isinstance(item, Body | Spend):
                     rows.to_row(item)
                 if isinstance(item, Decision):
                     rows.context_row(item)
@@ -134,10 +136,16 @@ class MemoryLedger:
 
     def erase(self, erasure: Erasure) -> int:
         theirs = self._calls_before(erasure)
-        ids = {call.id for call in theirs}
-        others = {call.id for call in self._of(Call, erasure.scope)} - ids
+        users, calls = {call.user for call in theirs} | {""}, self._of(Call, erasure.scope)
+        others = {call.id for call in calls if call.user not in users}
+        ids = wave = {call.id for call in theirs}
+        while wave:
+            wave = {call.id for call in calls if call.parent in wave and not call.user} - ids
+            ids = ids | wave
         above = ids | ({call.parent for call in theirs if call.parent} - others)
         gone = [key for key, body in self._bodies.items() if body.call in above and body.scope == erasure.scope]
+        decided = {made.id for made in self._of(Decision, erasure.scope) if made.call in above}
+        above |= decided | {ended.id for ended in self._of(Outcome, erasure.scope) if ended.call in above}
         for key in gone:
             del self._bodies[key]
         changed = 0
@@ -208,7 +216,9 @@ class MemoryLedger:
     def close(self) -> None:
         self._closed = True
 
-    def _keep(self, item: LedgerRecord | Body) -> None:
+    def _keep(self, item: Item) -> None:
+        if isinstance(item, Spend):
+            return  # only a database outlives the process that counts
         key = (type(item), item.scope, item.id)
         if key in self._known:
             return
@@ -236,7 +246,7 @@ def _cleared(record: LedgerRecord, calls: set[str], above: set[str]) -> LedgerRe
     match record:
         case Call() if record.id in calls:
             return msgspec.structs.replace(record, user="")
-        case Decision() if record.call in calls:
+        case Decision() if record.call in above:
             return msgspec.structs.replace(record, context={})
         case Feedback() if record.target in above:
             return msgspec.structs.replace(record, comment="")

@@ -43,11 +43,7 @@ def move(source: Database, target: Database, told: Told = lambda *_: None) -> li
     `finish` last. Raises LedgerError for a source of another version, a target with rows of its own, and a table that
     does not come out equal.
     """
-    if version(source) != version(target):
-        raise LedgerError(
-            f"the source is at migration {version(source) or 'none'}, this release at {version(target)}; "
-            "run `windlass doctor` once, which upgrades it, then move"
-        )
+    compare(source, target)
     _claim(source, target)
     sums = []
     with source.read() as reading:
@@ -69,6 +65,15 @@ def move(source: Database, target: Database, told: Told = lambda *_: None) -> li
         heads = {str(name): int(value) for name, value in reading.execute(sa.select(schema.heads))}
     _set_heads(target, heads)
     return sums
+
+
+def compare(source: Database, target: Database) -> None:
+    """LedgerError where the two are of different versions."""
+    if version(source) != version(target):
+        raise LedgerError(
+            f"the source is at migration {version(source) or 'none'}, this release at {version(target)}; "
+            "run `windlass doctor` once, which upgrades it, then move"
+        )
 
 
 def finish(source: Database, target: Database) -> None:

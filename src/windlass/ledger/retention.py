@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from windlass.ledger import schema
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import Snapshot
-from windlass.records import Erasure, user_digest
+from windlass.records import Erasure, Feedback, Scope, user_digest
 
 SNAPSHOTS_KEPT = 5
+DEPTH = 20
+"""So many calls above one are asked whether they were a forgotten user's."""
 BASE = "base"
 _SNAPSHOTS = schema.snapshots
 
@@ -84,13 +86,46 @@ def rewrite(db: Database, snapshot: Snapshot) -> None:
 
 
 def erase(db: Database, erasure: Erasure) -> int:
-    """Delete what a user left, then rewrite what the database keeps of deleted bytes."""
-    gone = 0
+    """Delete what a user left, then rewrite what the database keeps of deleted bytes.
+
+    Two transactions: once the first has named the calls, `forgotten` keeps later comments on them out, and the second
+    takes those that came in between.
+    """
     with db.write() as connection:
-        for user in sorted(_users(connection, erasure)):
-            gone += _erase(connection, erasure, user)
+        gone = 0 if _named(connection, erasure) else _name(db, connection, erasure)
+        gone += _clear(connection, erasure)
+    with db.write() as connection:
+        gone += _clear(connection, erasure)
     scrub(db)
     return gone
+
+
+def forgotten(db: Database, scope: Scope, target: str) -> bool:
+    """Whether the call, decision, outcome or answer `target` was a forgotten user's, or made for one that was."""
+    table, calls = schema.forgotten, schema.calls
+    owner = {"tenant": scope.tenant, "workspace": scope.workspace}
+    with db.read() as connection:
+        for made in (schema.decisions, schema.outcomes):
+            of = sa.select(made.c.call).where(made.c.id == target).filter_by(**owner)
+            target = connection.scalar(of) or target
+        for _ in range(DEPTH):
+            marked = sa.select(table.c.id).where(table.c.id == target).filter_by(**owner).limit(1)
+            if connection.scalar(marked) is not None:
+                return True
+            above = sa.select(calls.c.parent).where(calls.c.id == target, calls.c.user == "").filter_by(**owner)
+            target = connection.scalar(above) or ""
+            if not target:
+                return False
+    return False
+
+
+def silence(db: Database, said: Feedback) -> None:
+    """Take back the comment of a feedback that came in while the user whom it is about was being forgotten."""
+    table = schema.feedback
+    own = sa.update(table).where(table.c.id == said.id).filter_by(tenant=said.tenant, workspace=said.workspace)
+    with db.write() as connection:
+        connection.execute(own.values(comment=""))
+    scrub(db)
 
 
 def scrub(db: Database) -> None:
@@ -122,6 +157,68 @@ def _sync(path: str) -> None:
         os.close(log)
 
 
+def _named(connection: sa.Connection, erasure: Erasure) -> bool:
+    """Whether the calls that the erasure is about are known already."""
+    return connection.scalar(_gone(erasure).limit(1)) is not None
+
+
+def _name(db: Database, connection: sa.Connection, erasure: Erasure) -> int:
+    """Note the calls of the user, and what was made for them, as forgotten, and take the user's name off them."""
+    gone = 0
+    calls, bodies = schema.calls, schema.bodies
+    for user in sorted(_users(connection, erasure)):
+        # Who comes back after being forgotten is somebody new.
+        own = (*_owned(calls, erasure), calls.c.user == user, calls.c.seq < _place(erasure))
+        other = calls.alias()
+        others = sa.select(other.c.id).where(*_owned(other, erasure), other.c.user.not_in(("", user)))
+        _note(db, connection, erasure, sa.select(calls.c.id).where(*own))
+        beneath = sa.select(calls.c.id).where(
+            *_owned(calls, erasure), calls.c.user == "", calls.c.parent.in_(_gone(erasure))
+        )
+        while _note(db, connection, erasure, beneath) > 0:
+            pass
+        # What a call names as its parent may be somebody else's call, which keeps what it has.
+        above = sa.select(calls.c.parent).where(*own, calls.c.parent != "", calls.c.parent.not_in(others)).distinct()
+        _note(db, connection, erasure, above)
+        left = sa.delete(bodies).where(*_owned(bodies, erasure), bodies.c.user == user, bodies.c.at <= erasure.at)
+        gone += connection.execute(left).rowcount
+        gone += connection.execute(sa.update(calls).where(*own).values(user="")).rowcount
+    return gone
+
+
+def _note(db: Database, connection: sa.Connection, erasure: Erasure, ids: sa.Select[tuple[str]]) -> int:
+    """Add the ids to those that the erasure is about; how many were new."""
+    table = schema.forgotten
+    fixed = (sa.literal(value) for value in (erasure.tenant, erasure.workspace, erasure.id))
+    made = db.insert_new(table, "tenant", "workspace", "id", "erasure").from_select(
+        ["tenant", "workspace", "erasure", "id"], ids.with_only_columns(*fixed, *ids.selected_columns)
+    )
+    # Of an INSERT the count is lost with its cursor, unless one asks for it.
+    return int(connection.execute(made, execution_options={"preserve_rowcount": True}).rowcount)
+
+
+def _clear(connection: sa.Connection, erasure: Erasure) -> int:
+    """Delete bodies, contexts and comments of what the erasure is about; returns how many went."""
+    decisions, outcomes, said, bodies = schema.decisions, schema.outcomes, schema.feedback, schema.bodies
+    contexts, gone = schema.contexts, _gone(erasure)
+    decided = sa.select(decisions.c.id).where(*_owned(decisions, erasure), decisions.c.call.in_(gone))
+    ended = sa.select(outcomes.c.id).where(*_owned(outcomes, erasure), outcomes.c.call.in_(gone))
+    about = said.c.target.in_(gone) | said.c.target.in_(decided) | said.c.target.in_(ended)
+    statements: list[Any] = [
+        # The answer that a call was made for keeps its text under its own id.
+        sa.delete(bodies).where(*_owned(bodies, erasure), bodies.c.call.in_(gone)),
+        sa.delete(contexts).where(*_owned(contexts, erasure), contexts.c.decision.in_(decided)),
+        sa.update(said).where(*_owned(said, erasure), about, said.c.comment != "").values(comment=""),
+    ]
+    return sum(connection.execute(statement).rowcount for statement in statements)
+
+
+def _gone(erasure: Erasure) -> sa.Select[tuple[str]]:
+    """The ids that the erasure is about: the user's calls, those beneath them, the answers above them."""
+    table = schema.forgotten
+    return sa.select(table.c.id).where(*_owned(table, erasure), table.c.erasure == erasure.id)
+
+
 def _users(connection: sa.Connection, erasure: Erasure) -> set[str]:
     """The names that the erasure's digest stands for: none once it has been done."""
     table = schema.calls
@@ -132,29 +229,6 @@ def _users(connection: sa.Connection, erasure: Erasure) -> set[str]:
     left = sa.select(kept.c.user).where(*_owned(kept, erasure), kept.c.user != "", kept.c.at <= erasure.at).distinct()
     found = {*connection.scalars(named), *connection.scalars(left)}
     return {user for user in found if user_digest(erasure.scope, user) == erasure.user}
-
-
-def _erase(connection: sa.Connection, erasure: Erasure, user: str) -> int:
-    calls, decisions, said = schema.calls, schema.decisions, schema.feedback
-    # Who comes back after being forgotten is somebody new.
-    own = (*_owned(calls, erasure), calls.c.user == user, calls.c.seq < _place(erasure))
-    theirs = sa.select(calls.c.id).where(*own)
-    other = calls.alias()
-    others = sa.select(other.c.id).where(*_owned(other, erasure), other.c.user.not_in(("", user)))
-    # What a call names as its parent may be somebody else's call, which keeps what it has.
-    above = sa.select(calls.c.parent).where(*own, calls.c.parent != "", calls.c.parent.not_in(others))
-    left = (schema.bodies.c.user == user) & (schema.bodies.c.at <= erasure.at)
-    decided = sa.select(decisions.c.id).where(*_owned(decisions, erasure), decisions.c.call.in_(theirs))
-    # The answer that a call was made for keeps its text under its own id.
-    kept = schema.bodies.c.call
-    about = said.c.target.in_(theirs) | said.c.target.in_(above)
-    statements: list[Any] = [
-        sa.delete(schema.bodies).where(*_owned(schema.bodies, erasure), kept.in_(theirs) | kept.in_(above) | left),
-        sa.delete(schema.contexts).where(*_owned(schema.contexts, erasure), schema.contexts.c.decision.in_(decided)),
-        sa.update(said).where(*_owned(said, erasure), about, said.c.comment != "").values(comment=""),
-        sa.update(calls).where(*own).values(user=""),
-    ]
-    return sum(connection.execute(statement).rowcount for statement in statements)
 
 
 def _place(erasure: Erasure) -> sa.ScalarSelect[int]:

@@ -83,6 +83,13 @@ def misplaced(db: Database) -> int:
         return sum(int(connection.scalar(count) or 0) for count in counts)
 
 
+def newest(db: Database) -> int:
+    """The place of the last call or decision, 0 where there is neither."""
+    with db.read() as connection:
+        tables = schema.calls, schema.decisions
+        return max(int(connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0) for table in tables)
+
+
 def _block_end(connection: sa.Connection, table: sa.Table, after: int, settled: int) -> int | None:
     """The place of the table's `BLOCK`th row after `after`, or None where it has fewer."""
     query = sa.select(table.c.seq).where(table.c.seq > after, table.c.seq <= settled)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Any, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from windlass.ledger import partitions, schema
 from windlass.ledger.ledger import CallFilter, DecisionFilter, FeedbackFilter
 
 NEAR = (250, 3_000)
-"""So many of the newest calls are looked through, and then so many more, before all outcomes are."""
-AT_ONCE = 1_000
+"""So many of the newest calls are looked through, and then so many more, before outcomes are asked first."""
+FEW = 5_000
+"""Up to so many fitting outcomes of all times, their calls are looked up; of more, the next calls hold a page soon."""
+FURTHER = 10_000
+"""So many calls more at once, where the fitting outcomes are not few."""
 FAILED = schema.outcomes.c.error != sa.literal_column("''")
 """With the empty text spelled out, as in the index of errors, which no bound value is seen to fit."""
 Asked: TypeAlias = tuple[sa.ColumnElement[bool], ...]
@@ -71,19 +76,25 @@ def ended(connection: sa.Connection, calls: sa.Select[Any], asked: Asked, limit:
     """The places of the first `limit` of `calls` with an outcome for which all of `asked` holds.
 
     No join: PostgreSQL has no statistics of a table that is cut into days as a whole, and a wrong guess there takes
-    minutes. Most filters fill a page from the newest calls; only a rare one goes through the outcomes.
+    minutes. Most filters fill a page from the newest calls; a rare one starts from the few outcomes that fit. What is
+    left, such as a model of long ago, walks back; of all calls no more than `FURTHER` are ever held at once.
     """
     table = schema.calls
     slim = calls.with_only_columns(table.c.seq, table.c.tenant, table.c.workspace, table.c.id)
     found: list[int] = []
-    for window in NEAR:
-        near = connection.execute(slim.limit(window)).all()
-        fitting = _fitting(connection, asked, near)
-        found += [row.seq for row in near if (row.tenant, row.workspace, row.id) in fitting]
+    for window in chain(NEAR, repeat(FURTHER)):
+        rows = connection.execute(slim.limit(window)).all()
+        near = [(seq, (tenant, workspace, call)) for seq, tenant, workspace, call in rows]
+        fitting = _fitting(connection, asked, [owned for _, owned in near])
+        found += [seq for seq, owned in near if owned in fitting]
         if len(found) >= limit or len(near) < window:
             return found[:limit]
-        slim = slim.where(table.c.seq < near[-1].seq)
-    return (found + _through_outcomes(connection, slim.with_only_columns(table.c.seq), asked, limit))[:limit]
+        slim = slim.where(table.c.seq < near[-1][0])
+        if window == NEAR[-1]:
+            rare = _few(connection, asked)
+            if rare is not None:
+                return (found + _of_few(connection, slim, rare))[:limit]
+    raise AssertionError("the windows never end")
 
 
 def days(
@@ -96,35 +107,51 @@ def days(
     return partitions.narrowed(table, calls, days_after=days_after)
 
 
-def _through_outcomes(connection: sa.Connection, calls: sa.Select[Any], asked: Asked, limit: int) -> list[int]:
-    """The places of the first `limit` of `calls` with such an outcome, newest first."""
-    table, outcomes = schema.calls, schema.outcomes
-    query = sa.select(outcomes.c.tenant, outcomes.c.workspace, outcomes.c.call).where(*asked)
-    every = {(row.tenant, row.workspace, row.call) for row in connection.execute(query)}
-    names = sorted({call for _, _, call in every})
-    owners = [table.c[name].in_({key[place] for key in every}) for place, name in enumerate(("tenant", "workspace"))]
-    slim = sa.select(table.c.seq, table.c.tenant, table.c.workspace, table.c.id)
-    places: list[int] = []
-    for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
-        there = slim.where(*owners, table.c.id.in_(some), *days(connection, table, some))
-        places += [row.seq for row in connection.execute(there) if (row.tenant, row.workspace, row.id) in every]
-    places.sort(reverse=True)
-    found: list[int] = []
-    for start in range(0, len(places), AT_ONCE):
-        if len(found) < limit:
-            found += connection.scalars(calls.where(table.c.seq.in_(places[start : start + AT_ONCE])))
-    return found
-
-
-def _fitting(connection: sa.Connection, asked: Asked, calls: Sequence[Any]) -> set[Owned]:
-    """Those of `calls` with an outcome for which all of `asked` holds."""
+def _few(connection: sa.Connection, asked: Asked) -> set[Owned] | None:
+    """The calls of all outcomes for which all of `asked` holds; None where these are more than `FEW`."""
     table = schema.outcomes
-    names = [call.id for call in calls]
-    owners = table.c.tenant.in_({call.tenant for call in calls}), table.c.workspace.in_({c.workspace for c in calls})
+    # A column that `outcomes_by_call` lacks: SQLite would rather read all of that than the few in the index of errors.
+    more = (table.c.at,) if any(one is FAILED for one in asked) else ()
+    query = sa.select(table.c.tenant, table.c.workspace, table.c.call, *more).where(*asked).limit(FEW + 1)
+    found = connection.execute(query).all()
+    return {(row.tenant, row.workspace, row.call) for row in found} if len(found) <= FEW else None
+
+
+def _of_few(connection: sa.Connection, calls: sa.Select[Any], rare: set[Owned]) -> list[int]:
+    """The places of those of `calls` that are in `rare`, newest first."""
+    if not rare:
+        return []
+    table = schema.calls
+    names = sorted({call for _, _, call in rare})
+    there = calls.order_by(None).where(*_owners(table, rare), _among(connection, table.c.id, names))
+    there = there.where(*days(connection, table, names))
+    found = [seq for seq, tenant, workspace, call in connection.execute(there) if (tenant, workspace, call) in rare]
+    return sorted(found, reverse=True)
+
+
+def _fitting(connection: sa.Connection, asked: Asked, calls: Sequence[Owned]) -> set[Owned]:
+    """Those of `calls` with an outcome for which all of `asked` holds."""
+    if not calls:
+        return set()
+    table = schema.outcomes
+    names = [call for _, _, call in calls]
     slim = sa.select(table.c.tenant, table.c.workspace, table.c.call)
-    query = slim.where(*owners, table.c.call.in_(names), *asked, *days(connection, table, names, 2))
-    return {(row.tenant, row.workspace, row.call) for row in connection.execute(query)}
+    query = slim.where(*_owners(table, calls), _among(connection, table.c.call, names), *asked)
+    query = query.where(*days(connection, table, names, 2))
+    return {(tenant, workspace, call) for tenant, workspace, call in connection.execute(query)}
+
+
+def _owners(table: sa.Table, calls: Iterable[Owned]) -> Asked:
+    tenants, workspaces, _ = zip(*calls, strict=True)
+    return table.c.tenant.in_(set(tenants)), table.c.workspace.in_(set(workspaces))
+
+
+def _among(connection: sa.Connection, column: sa.Column[str], values: Sequence[str]) -> sa.ColumnElement[bool]:
+    """That `column` is one of `values`, which go as one parameter: thousands of them cost more than the search."""
+    if connection.dialect.name == "sqlite":
+        listed = sa.func.json_each(msgspec.json.encode(values).decode()).table_valued("value")
+        return column.in_(sa.select(listed.c.value))
+    return column == sa.any_(sa.literal(list(values), postgresql.ARRAY(sa.Text)))
 
 
 def _same(*pairs: tuple[sa.Column[str], str]) -> Asked:

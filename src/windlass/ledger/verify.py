@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from windlass.errors import InputError
 from windlass.ledger import checkpoint, schema
 from windlass.ledger import seal as seals
-from windlass.ledger.audit import CHECKPOINT, SEAL, AuditRow, digest_of
+from windlass.ledger.audit import BEFORE, CHECKPOINT, SEAL, START, AuditRow, digest_of
 from windlass.ledger.checkpoint import Checkpoint
 from windlass.ledger.db import Database
 
@@ -92,6 +92,7 @@ def verify(db: Database, files: Sequence[Path], key: Path | None = None) -> Verd
         _signatures(file, trail, verdict, key)
     _claims(trail, [_read(path, Verdict()) for path in files], verdict)
     _seals(db, trail, verdict)
+    _missing(db, trail, verdict)
     newest = max((line.place for file in signed for line, _ in file.lines), default=0)
     verdict.unsigned = max(0, trail.last - newest)
     return verdict
@@ -140,12 +141,17 @@ def _digest(row: AuditRow) -> str:
 def _collect(row: AuditRow, trail: _Trail, verdict: Verdict) -> None:
     """Keep what seals and checkpoint rows say."""
     try:
+        if row.place == 1 and row.action == START and (before := msgspec.json.decode(row.detail).get(BEFORE)):
+            verdict.notes.append(
+                f"the trail begins after place {before} of the ledger: what is before it was recorded without one, or "
+                "its trail was removed"
+            )
         if row.action == SEAL and not row.tenant:
             trail.seals.append((row.place, msgspec.json.decode(row.detail, type=seals.Seal)))
         elif row.action == CHECKPOINT and not row.tenant:
             said: Any = msgspec.json.decode(row.detail)
             trail.claims.append(_Claim(row.place, str(said["key"]), int(said["line"]), str(said["digest"])))
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as exc:
+    except (msgspec.MsgspecError, AttributeError, KeyError, TypeError, ValueError) as exc:
         verdict.found(f"audit row {row.place}", f"what it says of a {row.action} cannot be read: {exc}")
 
 
@@ -212,10 +218,6 @@ def _claims(trail: _Trail, files: Iterable[_Lines], verdict: Verdict) -> None:
             verdict.found(where, f"it is not in the file{other}; was it replaced, or is it another machine's?")
     if trail.claims and trail.claims[-1].key not in keys:
         verdict.found(f"audit row {trail.claims[-1].place}", f"no checkpoint of its key {trail.claims[-1].key} is left")
-    if not trail.claims:
-        verdict.notes.append(
-            "there is no checkpoint yet: whoever can write the database could have made the trail anew"
-        )
 
 
 def _seals(db: Database, trail: _Trail, verdict: Verdict) -> None:
@@ -234,6 +236,22 @@ def _seals(db: Database, trail: _Trail, verdict: Verdict) -> None:
         verdict.sealed_rows += sealed.rows
     if astray := seals.misplaced(db):
         verdict.found("ledger places below 1", f"{astray} rows stand where none was ever written")
+
+
+def _missing(db: Database, trail: _Trail, verdict: Verdict) -> None:
+    """A ledger in use has a trail and checkpoints, since the first start of a server makes both."""
+    if trail.claims or verdict.checkpoints:
+        return
+    used = seals.newest(db)
+    advice = "it was removed, or no server has run here yet: if you know that none has, `windlass up` begins it"
+    if used and not verdict.rows:
+        verdict.found("audit trail", f"it has no row, though calls or decisions are in the ledger; {advice}")
+    elif used:
+        verdict.found("checkpoints", f"there is none, though the ledger is in use and the trail has rows; {advice}")
+    else:
+        verdict.notes.append(
+            "there is no checkpoint yet: whoever can write the database could have made the trail anew"
+        )
 
 
 def _differences(was: seals.Seal, now: seals.Seal) -> Iterator[str]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import socket
+from pathlib import Path
+
 import msgspec
 import sqlalchemy as sa
 
@@ -13,13 +18,25 @@ ALIVE_S = 5.0
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
-    """One process. head: the last place it wrote; cursor: the last it has learned from; at: UTC seconds."""
+    """One process. head: the last place it wrote; cursor: the last it has learned from; at: when it was heard of last
+    (UTC seconds), negative once it has left."""
 
     name: str
     pid: int
     at: float
     head: int
     cursor: int
+
+
+def unique(name: str, home: Path, host: str = "") -> str:
+    """`name` made one that no worker of another machine or folder has, and the same after a restart.
+
+    Such as `worker-0@crane-3f9c2a`: the host's name for people, a digest of host and folder for the rest. host: this
+    machine's own where it is left out.
+    """
+    machine = host or socket.gethostname()
+    digest = hashlib.blake2b(f"{machine}\0{home.resolve()}".encode(errors="surrogateescape"), digest_size=3).hexdigest()
+    return f"{name}@{re.sub('[^A-Za-z0-9]+', '-', machine.split('.')[0])[:24]}-{digest}"
 
 
 def beat(db: Database, name: str, pid: int, now: float, cursor: int) -> None:
@@ -40,8 +57,19 @@ def alive(db: Database, now: float) -> list[Worker]:
         return [Worker(**row) for row in connection.execute(query).mappings()]
 
 
+def awaited(db: Database, since: float, mine: str) -> list[str]:
+    """The names of the workers that go on with their own runs: those that were heard of since that time (UTC seconds),
+    at work or as they left, and all of the folder of the worker `mine`, which are started together."""
+    table = schema.workers
+    here = table.c.name.endswith(mine[mine.rfind("@") :], autoescape=True)
+    query = sa.select(table.c.name).where(here | (sa.func.abs(table.c.at) >= since))
+    with db.read() as connection:
+        return list(connection.scalars(query))
+
+
 def leave(db: Database, name: str) -> None:
     """Take this worker off the list; its last place stays."""
     table = schema.workers
     with db.write() as connection:
-        connection.execute(sa.update(table).where(table.c.name == name).values(at=0.0))
+        left = sa.update(table).where(table.c.name == name).values(at=-sa.func.abs(table.c.at))
+        connection.execute(left)

@@ -27,17 +27,15 @@ SHIFT: Final = 20
 COPY_FROM = 200
 """From so many rows of one table on, COPY is faster than executemany (benchmarks/ledger.py)."""
 RETRIES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+PATIENCE_S = 5.0
+"""Once a batch has waited so long, nothing is tried again: its callers wait with it."""
 _VALUE = schema.heads.c.value
 _LEDGER = schema.heads.c.name == "ledger"
 _PLACED = frozenset(schema.SEQUENCED)
 
 
 class Order(Protocol):
-    """How one dialect numbers records. Everything happens in the caller's transaction."""
-
-    def take(self, connection: sa.Connection, count: int) -> int:
-        """The place before the first of `count` new ones."""
-        ...
+    """How far one dialect has numbered records. Everything happens in the caller's transaction."""
 
     def settled(self, connection: sa.Connection) -> int:
         """No record will ever be added at or before this place, and all there are can be seen."""
@@ -51,11 +49,15 @@ class Order(Protocol):
 class Counter:
     """One row that every writing transaction raises; SQLite locks the database for it anyway."""
 
-    _take: Final = sa.update(schema.heads).where(_LEDGER).values(value=_VALUE + sa.bindparam("n")).returning(_VALUE)
     _settled: Final = sa.select(_VALUE).where(_LEDGER)
 
-    def take(self, connection: sa.Connection, count: int) -> int:
-        return int(connection.scalar(self._take, {"n": count}) or 0) - count
+    @staticmethod
+    def take(driver: Any, count: int) -> int:
+        """The place before the first of `count` new ones, asked of the driver's own connection."""
+        found = driver.execute(_COUNT, (count,)).fetchall()
+        if not found:
+            raise LedgerError("the ledger's counter is gone; restore the database from a backup")
+        return int(found[0][0]) - count
 
     def settled(self, connection: sa.Connection) -> int:
         return int(connection.scalar(self._settled) or 0)
@@ -78,6 +80,7 @@ class Transactions:
     _align: Final = sa.text("UPDATE heads SET value = value + :behind WHERE name = 'ledger'")
 
     def take(self, connection: sa.Connection, count: int) -> int:
+        """The place before the first of `count` new ones."""
         if count >= 1 << SHIFT:
             raise LedgerError(f"{count} records in one append; send fewer than {1 << SHIFT}")
         return int(connection.scalar(self._take) or 0)
@@ -104,55 +107,62 @@ class Writer:
     """Commits batches. name: of this process among the workers of a database, '' where it is alone."""
 
     def __init__(self, db: Database, name: str = "", clock: Callable[[], float] = time.time):
-        self.order: Order = Counter()
         self._db = db
         self._shared = db.dialect != "sqlite"
         self._name = name or f"process-{os.getpid()}"
         self._clock = clock
         self._inserts = {table: _insert_new(table, "?" if db.dialect == "sqlite" else "%s") for table in _APPENDED}
         self._days: set[int] = set()
-        if self._shared:
-            self.order = self._join()
+        self._transactions = self._join() if self._shared else None
+        self.order: Order = self._transactions or Counter()
 
     def commit(self, batch: Sequence[Pending]) -> int:
         """Commit `batch` in one transaction and return the place of its last record.
 
         A server that is away for a moment, or a deadlock, is tried again: ids make that safe. LedgerError otherwise.
         """
-        if not self._shared:
-            return self._once(batch)
+        if self._transactions is None:
+            return self._to_file(batch)
+        began = time.monotonic()
         for patience_s in RETRIES_S:
             try:
-                return self._once(batch)
+                return self._to_server(self._transactions, batch, again=patience_s != RETRIES_S[0])
             except LedgerError as exc:
-                if not HANDLING[classify(exc)].retryable:
+                if not HANDLING[classify(exc)].retryable or time.monotonic() - began >= PATIENCE_S:
                     raise
                 time.sleep(patience_s)
-        return self._once(batch)
+        return self._to_server(self._transactions, batch, again=True)
 
-    def _once(self, batch: Sequence[Pending]) -> int:
-        if self._shared:
-            self._make_days(row[_KEY[table]] for table, row in batch)
-        grouped: dict[sa.Table, list[rows.Row]] = defaultdict(list)
+    def _to_file(self, batch: Sequence[Pending]) -> int:
+        grouped, placed = _grouped(batch)
+        spent = grouped.pop(schema.spend, None)
+        with self._db.write_file() as driver:
+            head = _number(placed, Counter.take(driver, len(placed)))
+            for table in _APPENDED:
+                if table in grouped:
+                    driver.executemany(self._inserts[table], grouped[table])
+            if spent:
+                driver.executemany(_SPEND.format(mark="?"), [(*row[:-1], self._name) for row in spent])
+        return head
+
+    def _to_server(self, order: Transactions, batch: Sequence[Pending], *, again: bool) -> int:
+        self._make_days(row[_KEY[table]] for table, row in batch if table in _KEY)
+        grouped, placed = _grouped(batch)
+        spent = grouped.pop(schema.spend, [])
         with self._db.write() as connection:
-            place = self.order.take(connection, sum(table in _PLACED for table, _ in batch))
-            for table, row in batch:
-                if table in _PLACED:
-                    place += 1
-                    row[0] = place
-                grouped[table].append(row)
+            head = _number(placed, order.take(connection, len(placed)))
+            if again and spent:  # the commit before may have come through, though nobody could say so
+                there = set(connection.scalars(_ENDED, {"ids": [row[-1] for row in spent]}))
+                spent = [row for row in spent if row[-1] not in there]
             for table in _APPENDED:
                 if table in grouped:
                     self._insert(connection, table, grouped[table])
-            if self._shared:
-                connection.execute(_BEAT, {"name": self._name, "at": self._clock(), "head": place})
-        return place
+            if spent:
+                connection.exec_driver_sql(_SPEND.format(mark="%s"), [(*row[:-1], self._name) for row in spent])
+            connection.execute(_BEAT, {"name": self._name, "at": self._clock(), "head": head})
+        return head
 
     def _insert(self, connection: sa.Connection, table: sa.Table, values: list[rows.Row]) -> None:
-        if not self._shared:
-            driver: Any = connection.connection.driver_connection
-            driver.executemany(self._inserts[table], values)
-            return
         # One order of keys in all workers, so that two that bring the same ids wait for each other, never in a ring.
         identity = operator.itemgetter(*_PLACES[table])
         values.sort(key=identity)
@@ -188,11 +198,33 @@ _PLACES = {
     for table in _APPENDED
 }
 _KEY = {table: places[-1] for table, places in _PLACES.items()}
+_COUNT = "UPDATE heads SET value = value + ? WHERE name = 'ledger' RETURNING value"
+# (limit, group, since, nusd, worker)
+_SPEND = (
+    "INSERT INTO spend (name, grp, since, nusd, worker) VALUES ({mark}, {mark}, {mark}, {mark}, {mark}) "
+    "ON CONFLICT (name, grp, since, worker) DO UPDATE SET nusd = spend.nusd + excluded.nusd"
+)
+_ENDED = sa.select(schema.outcomes.c.id).where(schema.outcomes.c.id.in_(sa.bindparam("ids", expanding=True)))
 _BEAT = sa.text("UPDATE workers SET head = greatest(head, :head), at = :at WHERE name = :name")
 _JOIN = sa.text(
     "INSERT INTO workers (name, pid, at, head, cursor) VALUES (:name, :pid, :at, :head, 0) "
     "ON CONFLICT (name) DO UPDATE SET pid = excluded.pid, at = excluded.at, head = excluded.head, cursor = 0"
 )
+
+
+def _grouped(batch: Sequence[Pending]) -> tuple[dict[sa.Table, list[rows.Row]], list[rows.Row]]:
+    """The rows of each table, and those that take a place in the one order; both as they came."""
+    grouped: dict[sa.Table, list[rows.Row]] = defaultdict(list)
+    for table, row in batch:
+        grouped[table].append(row)
+    return grouped, [row for table, row in batch if table in _PLACED]
+
+
+def _number(placed: Sequence[rows.Row], before: int) -> int:
+    """Give the rows the places that follow `before`; the last of them."""
+    for place, row in enumerate(placed, start=before + 1):
+        row[0] = place
+    return before + len(placed)
 
 
 def _insert_new(table: sa.Table, mark: str) -> str:

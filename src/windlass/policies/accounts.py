@@ -125,7 +125,7 @@ class Accounts:
         Returns, like `act`, `shadow`, `end` and `note`, the calls whose rewards may have changed.
         """
         key = (call.tenant, call.workspace, call.id)
-        account = self._account(key, seq)
+        account = self.calls.get(key) or self._opened(key, seq)
         if call.user and not account.user:
             account.user = self._digest(call)
         if call.parent and not account.parent:
@@ -136,7 +136,7 @@ class Accounts:
     def act(self, decision: Decision, seq: int) -> Sequence[Key]:
         """A live decision was taken. The same one again changes nothing."""
         key = (decision.tenant, decision.workspace, decision.call)
-        account = self._account(key, seq)
+        account = self.calls.get(key) or self._opened(key, seq)
         derived = decision_id(decision.call, decision.point, decision.point, live=True)
         name = "" if decision.id == derived else decision.id
         if not account.acted or (
@@ -152,7 +152,7 @@ class Accounts:
     def shadow(self, decision: Decision, place: str, seq: int) -> Sequence[Key]:
         """The policy at `place` said what it would do; what it said first counts."""
         key = (decision.tenant, decision.workspace, decision.call)
-        account = self._account(key, seq)
+        account = self.calls.get(key) or self._opened(key, seq)
         known = any(shadowed.place == place for shadowed in account.shadowed)
         if not known and len(account.shadowed) < _MAX_DECISIONS:
             account.shadowed.append(Shadowed(place, decision.policy, decision.action))
@@ -161,7 +161,7 @@ class Accounts:
     def end(self, outcome: Outcome, seq: int) -> Sequence[Key]:
         """The call ended; a later outcome of it replaces an earlier one."""
         key = (outcome.tenant, outcome.workspace, outcome.call)
-        account = self._account(key, seq)
+        account = self.calls.get(key) or self._opened(key, seq)
         account.latency_ms, account.cost_nusd = outcome.latency_ms, outcome.cost_nusd
         account.error = outcome.error or (f"status {outcome.status}" if outcome.status >= 400 else "")
         return (key,)
@@ -292,13 +292,11 @@ class Accounts:
             digest = self._digests[who] = bytes.fromhex(user_digest(call.scope, call.user))
         return digest
 
-    def _account(self, key: Key, seq: int) -> Account:
-        """The call's account; a new one may push the oldest out."""
-        account = self.calls.get(key)
-        if account is None:
-            account = self.calls[key] = Account(seq)
-            if len(self.calls) > self.window:
-                self._drop(next(iter(self.calls)))
+    def _opened(self, key: Key, seq: int) -> Account:
+        """A new account of the call, which may push the oldest out."""
+        account = self.calls[key] = Account(seq)
+        if len(self.calls) > self.window:
+            self._drop(next(iter(self.calls)))
         return account
 
     def _adopt(self, key: Key, parent: str) -> None:

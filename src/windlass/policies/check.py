@@ -1,18 +1,24 @@
-"""Conformance: hold any Policy to the contract of `policy.py`. What breaks it raises PolicyError in plain words.
+"""Conformance: hold any Policy to the contract of `policy.py`.
 
 check_policy(lambda: registry.make("linear_thompson", {}))
+
+Whatever goes wrong raises PromiseBroken (a PolicyError) with the promise, the input and the remedy in plain words:
+
+learning: asked learn(<decision for 'alpha' ...>, nan, None), it raised TypeError: ...; learn raises ValueError ...
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
 from windlass.policies.policy import Context, Policy
+from windlass.policies.witness import PromiseBroken, Witness, hold, told
 from windlass.records import Decision
 
 _ACTIONS = ("alpha", "beta", "gamma")
@@ -22,16 +28,37 @@ _DRAWS = 8_000
 _UPDATES = 2_000
 
 
+class Promise(NamedTuple):
+    """What every policy promises: a name for it, how it is tried, and what to do where it does not hold."""
+
+    name: str
+    kept: Callable[[Callable[[], Policy]], None]
+    remedy: str
+
+
 def check_policy(make: Callable[[], Policy], draws: int = _DRAWS) -> None:
-    """Raise PolicyError where the policies that `make` makes (equal ones, nothing learned) break the contract.
+    """Raise PromiseBroken where the policies that `make` makes (equal ones, nothing learned) break the contract.
 
     Costs about `draws` choices and 3,000 rewards: a second for a policy that chooses in 0.1 ms. Everything is seeded;
     an honest policy fails the test of its draws with a chance below 1e-6, whatever their number; with 8,000 a
     probability that is off by 0.035 is found, with 20,000 one that is off by 0.022.
     """
-    for check in (_distribution, _determinism, _refusals, _replacement, _state, _hostile_contexts, _long_life):
-        check(make)
-    _draws(make, draws)
+    for promise in (*PROMISES, Promise("propensities", lambda fresh: _draws(fresh, draws), _HONEST)):
+        _try(promise, make)
+
+
+def _try(promise: Promise, make: Callable[[], Policy]) -> None:
+    """One promise; whatever a policy raises becomes a sentence that says which one it was and what was asked."""
+    asked: list[tuple[str, tuple[Any, ...]]] = []
+    try:
+        promise.kept(lambda: Witness(make, asked))
+    except PromiseBroken as exc:
+        raise PromiseBroken(f"{promise.name}: {exc}; {promise.remedy}") from exc
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # a stranger's policy may raise anything, SystemExit too
+        raised = f"{type(exc).__name__}: {exc}"
+        raise PromiseBroken(f"{promise.name}: asked {told(asked)}, it raised {raised}; {promise.remedy}") from exc
 
 
 def _distribution(make: Callable[[], Policy]) -> None:
@@ -40,10 +67,8 @@ def _distribution(make: Callable[[], Policy]) -> None:
     for policy in (make(), _trained(make, _ACTIONS)):
         for actions in (("alone",), _ACTIONS, many, ("été", "日本語", "a b", "🙂")):
             found = _probabilities(policy, _CONTEXT, actions)
-            arms = policy.explain(_CONTEXT, actions)
-            _hold([arm.action for arm in arms] == list(actions), f"explain names {arms}, asked about {actions}")
-            explained = np.array([arm.probability for arm in arms])
-            _hold(np.allclose(explained, found, atol=1e-9), f"explain says {explained}, probabilities {found}")
+            explained = np.array([arm.probability for arm in policy.explain(_CONTEXT, actions)])
+            hold(np.allclose(explained, found, atol=1e-9), f"explain says {explained}, probabilities {found}")
 
 
 def _draws(make: Callable[[], Policy], draws: int) -> None:
@@ -53,7 +78,7 @@ def _draws(make: Callable[[], Policy], draws: int) -> None:
     some = draws // 5
     for actions, share in ((_ACTIONS[:2], draws - some), (_ACTIONS, some)):
         _honest_draws(policy, actions, share)
-    _hold(policy.state() == before, "choosing changed the state; only learning may")
+    hold(policy.state() == before, "choosing changed the state; only learning may")
 
 
 def _honest_draws(policy: Policy, actions: Sequence[str], draws: int) -> None:
@@ -65,17 +90,17 @@ def _honest_draws(policy: Policy, actions: Sequence[str], draws: int) -> None:
     counts = np.zeros(len(actions))
     for _ in range(draws):
         choice = policy.choose(_CONTEXT, actions, rng)
-        _hold(choice.action in actions, f"chose {choice.action!r}, which is not one of {actions}")
-        _hold(0.0 < choice.propensity <= 1.0 + 1e-9, f"chose {choice.action!r} with propensity {choice.propensity}")
+        hold(choice.action in actions, f"chose {choice.action!r}, which is not one of {actions}")
+        hold(0.0 < choice.propensity <= 1.0 + 1e-9, f"chose {choice.action!r} with propensity {choice.propensity}")
         index = actions.index(choice.action)
-        _hold(
+        hold(
             math.isclose(choice.propensity, expected[index], abs_tol=1e-9),
             f"chose {choice.action!r} with propensity {choice.propensity}, its probability is {expected[index]}",
         )
         counts[index] += 1
     nats = math.log(2 * len(actions) / _FALSE_ALARM)
     bound = nats / 3.0 + np.sqrt((nats / 3.0) ** 2 + 2.0 * nats * draws * expected * (1.0 - expected))
-    _hold(
+    hold(
         bool((np.abs(counts - draws * expected) <= bound).all()),
         f"{draws} draws gave shares {counts / draws}, the probabilities are {expected}: the propensity is not honest",
     )
@@ -83,9 +108,9 @@ def _honest_draws(policy: Policy, actions: Sequence[str], draws: int) -> None:
 
 def _determinism(make: Callable[[], Policy]) -> None:
     one, other = (_trained(make, _ACTIONS) for _ in range(2))
-    _hold(one.state() == other.state(), "two policies that learned the same have different states")
+    hold(one.state() == other.state(), "two policies that learned the same have different states")
     choices = [[p.choose(_CONTEXT, _ACTIONS, np.random.default_rng(seed)) for seed in range(50)] for p in (one, other)]
-    _hold(choices[0] == choices[1], "the same generator and state gave different choices")
+    hold(choices[0] == choices[1], "the same generator and state gave different choices")
 
 
 def _refusals(make: Callable[[], Policy]) -> None:
@@ -97,14 +122,14 @@ def _refusals(make: Callable[[], Policy]) -> None:
     except PolicyError:
         pass
     else:
-        raise PolicyError("no actions gave a distribution; raise PolicyError")
+        raise PromiseBroken("no actions gave a distribution")
     for reward in (math.nan, math.inf, -math.inf):
         try:
             policy.learn(_decision("alpha", {"length": 1.0, "unheard of": 1.0}), reward, None)
         except ValueError:
             continue
-        raise PolicyError(f"reward {reward} was learned; raise ValueError")
-    _hold(policy.state() == before, "a refused reward changed the state")
+        raise PromiseBroken(f"reward {reward} was learned")
+    hold(policy.state() == before, "a refused reward changed the state")
 
 
 def _replacement(make: Callable[[], Policy]) -> None:
@@ -123,7 +148,7 @@ def _replacement(make: Callable[[], Policy]) -> None:
             math.isclose(left or 0.0, right or 0.0, abs_tol=1e-8)
             for left, right in ((one.mean, other.mean), (one.sd, other.sd), (one.probability, other.probability))
         )
-        _hold(same, f"a replaced reward left {other}, the same reward learned once {one}")
+        hold(same, f"a replaced reward left {other}, the same reward learned once {one}")
 
 
 def _state(make: Callable[[], Policy]) -> None:
@@ -131,11 +156,11 @@ def _state(make: Callable[[], Policy]) -> None:
     original, restored = _trained(make, _ACTIONS), make()
     restored.restore(original.state())
     for step in range(3):
-        _hold(restored.state() == original.state(), f"restored state differs {step} rewards after the restore")
+        hold(restored.state() == original.state(), f"restored state differs {step} rewards after the restore")
         same = np.array_equal(
             _probabilities(restored, _CONTEXT, _ACTIONS), _probabilities(original, _CONTEXT, _ACTIONS)
         )
-        _hold(same, "a restored policy has other probabilities")
+        hold(same, "a restored policy has other probabilities")
         for policy in (original, restored):
             policy.learn(_decision(f"new {step}", {**_CONTEXT, f"new {step}": 0.5}, f"after {step}"), 0.3, None)
             policy.learn(_decision("alpha", _CONTEXT, "trained 57"), 0.1 * step, 0.5)
@@ -144,7 +169,7 @@ def _state(make: Callable[[], Policy]) -> None:
             restored.restore(foreign)
         except PolicyError:
             continue
-        raise PolicyError(f"{foreign!r} was restored; raise PolicyError")
+        raise PromiseBroken(f"{foreign!r} was restored")
 
 
 def _hostile_contexts(make: Callable[[], Policy]) -> None:
@@ -191,7 +216,7 @@ def _probabilities(policy: Policy, context: Context, actions: Sequence[str]) -> 
     found = policy.probabilities(context, actions)
     right = found.shape == (len(actions),) and bool(np.isfinite(found).all()) and bool((found >= 0.0).all())
     right = right and math.isclose(float(found.sum()), 1.0, abs_tol=1e-9)
-    _hold(right, f"{len(actions)} actions have the probabilities {found}; each must be at least 0, their sum 1")
+    hold(right, f"{len(actions)} actions have the probabilities {found}; each must be at least 0, their sum 1")
     return found
 
 
@@ -210,6 +235,16 @@ def _decision(action: str, context: Context, name: str = "check") -> Decision:
     )
 
 
-def _hold(kept: bool, words: str) -> None:
-    if not kept:
-        raise PolicyError(words)
+_HONEST = (
+    "choose draws with the rng that it is given from what probabilities says, records that number, changes nothing"
+)
+PROMISES = (
+    Promise("distribution", _distribution, "probabilities sum to 1 for any actions, and explain tells the same ones"),
+    Promise("determinism", _determinism, "the same rewards and the same rng give the same state and choices"),
+    Promise("refusals", _refusals, "raise PolicyError for no actions, ValueError for a reward that is not finite"),
+    Promise("corrections", _replacement, "a reward that comes with `previous` takes its place and counts once"),
+    Promise("state", _state, "restore takes what state gave, to the last bit, and raises PolicyError for other bytes"),
+    Promise("contexts", _hostile_contexts, "a context may lack names, have new ones, and hold NaN or huge numbers"),
+    Promise("long life", _long_life, "after thousands of rewards probabilities are still a distribution"),
+)
+"""In the order in which they are tried; `propensities` comes last, because it costs the most."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from windlass.policies.accounts import Account, Accounts, Acted, Key
@@ -18,6 +18,7 @@ class Credit(NamedTuple):
     """A decision earned `reward`, in place of `previous` (None: its first); `seq` is the entry that made it so.
 
     A shadow decision earns where the live action was the same; `weight` is what it counts there, 1 for a live one.
+    choice: whether there were two or more actions to choose from.
     """
 
     seq: int
@@ -31,6 +32,7 @@ class Credit(NamedTuple):
     weight: float
     reward: float
     previous: float | None
+    choice: bool
 
 
 class Credits:
@@ -44,44 +46,42 @@ class Credits:
 
     def settle(self, seq: int, calls: Sequence[Key]) -> None:
         """Score, and let the policies learn, where the reward of the live decisions of a call has changed."""
+        accounts = self.accounts
         for key in calls:
-            account = self.accounts.calls[key]
+            account = accounts.calls[key]
             if not account.acted:
                 continue
-            reward = scalar(self.accounts.signals(key, account), self._loop.reward)
+            reward = scalar(accounts.signals(key, account), self._loop.reward)
             if reward is None:
                 continue
             for acted in account.acted:
-                form = self.accounts.forms[acted.form]
+                form = accounts.forms[acted.form]
                 if acted.scored != reward:
-                    self._score(seq, key, acted, (form.policy, "", True), 1.0, reward, acted.scored)
+                    self._score(seq, key, acted, form.point, (form.policy, "", True), 1.0, reward, acted.scored)
                     acted.scored = reward
                 for place in self._deciders(account, form):
-                    self._teach(key, acted, place, reward)
+                    if acted.learned.get(place) != reward:
+                        self._teach(key, acted, place, reward)
             if account.shadowed:
                 self._judge(seq, key, account, reward)
 
-    def _deciders(self, account: Account, form: Form) -> list[str]:
+    def _deciders(self, account: Account, form: Form) -> Sequence[str]:
         """The places whose policy decided in this call at the point of `form`, live or in shadow."""
-        own, forms = self._loop.ids[form.point], self.accounts.forms
+        own = self._loop.ids[form.point]
         acting = form.policy == own
         if not acting and len(account.acted) > 1:
-            others = (forms[acted.form] for acted in account.acted)
-            acting = any(other.point == form.point and other.policy == own for other in others)
-        found = [form.point] if acting else []
-        if account.shadowed:
-            beside = shadow_place(form.point, "")
-            for shadowed in account.shadowed:
-                if shadowed.place.startswith(beside) or (shadowed.place == form.point and not acting):
-                    found.append(shadowed.place)
-        return found
+            forms = (self.accounts.forms[acted.form] for acted in account.acted)
+            acting = any(other.point == form.point and other.policy == own for other in forms)
+        found = (form.point,) if acting else ()
+        return found if not account.shadowed else (*found, *_beside(account, form.point, acting))
 
     def _teach(self, key: Key, acted: Acted, place: str, reward: float) -> None:
-        """Let the policy at `place` learn, unless it knows, or was rolled back to before it knew."""
+        """Let the policy at `place` learn what it does not know, unless it was rolled back to before it knew."""
         previous = acted.learned.get(place)
-        if previous == reward or (previous is None and place in acted.learned):
+        if previous is None and place in acted.learned:
             return
-        if self._loop.learn(self.accounts.decision(key, acted), reward, previous, place):
+        untaught = self._loop.unteachable((key[0], key[1], place))
+        if untaught or self._loop.learn(self.accounts.decision(key, acted), reward, previous, place):
             acted.learned[place] = reward
 
     def _judge(self, seq: int, key: Key, account: Account, reward: float) -> None:
@@ -92,17 +92,34 @@ class Credits:
             acted = next(of_point, None)
             if acted is not None and shadowed.scored != reward:
                 earned = weight(acted.propensity) if acted.action == shadowed.action else 0.0
-                self._score(seq, key, acted, (shadowed.policy, name, False), earned, reward, shadowed.scored)
+                row = (shadowed.policy, name, False)
+                self._score(seq, key, acted, point, row, earned, reward, shadowed.scored)
                 shadowed.scored = reward
 
     def _score(
-        self, seq: int, key: Key, acted: Acted, row: Row, weight: float, reward: float, previous: float | None
+        self,
+        seq: int,
+        key: Key,
+        acted: Acted,
+        point: str,
+        row: Row,
+        weight: float,
+        reward: float,
+        previous: float | None,
     ) -> None:
-        point = self.accounts.forms[acted.form].point
         self.scores.count((key[0], key[1], point), row, weight, reward, previous)
         if self.listeners and weight > 0.0:
             policy, shadow, live = row
-            scope = Scope(key[0], key[1])
-            credit = Credit(seq, scope, acted.at, point, policy, shadow, acted.action, live, weight, reward, previous)
+            scope, earned = Scope(key[0], key[1]), (weight, reward, previous)
+            choice = len(self.accounts.forms[acted.form].actions) > 1
+            credit = Credit(seq, scope, acted.at, point, policy, shadow, acted.action, live, *earned, choice)
             for listener in self.listeners:
                 listener(credit)
+
+
+def _beside(account: Account, point: str, acting: bool) -> Iterator[str]:
+    """The places of a call that decided in shadow at `point`; the point's own unless it was `acting`."""
+    named = shadow_place(point, "")
+    for shadowed in account.shadowed:
+        if shadowed.place.startswith(named) or (shadowed.place == point and not acting):
+            yield shadowed.place

@@ -20,9 +20,12 @@ import numpy as np
 from windlass.errors import PolicyError, SettingsError
 from windlass.policies import registry
 from windlass.policies.features import finite
+from windlass.policies.guards import Guard
 from windlass.policies.points import ROLLOUT, SHADOW, Mode, PointOptions, ShadowOptions, shadow_place
 from windlass.policies.policy import Arm, Choice, Context, Policy, identity, require
 from windlass.policies.reward import RewardOptions
+from windlass.policies.rule import Rule
+from windlass.policies.witness import arms_of
 from windlass.records import ContextValue, Decision, Scope
 
 DEFAULT_POLICY = "default@1"
@@ -76,6 +79,7 @@ class Loop:
         self._fresh = {place: self._new(place) for place in self._places}
         self._learned: dict[PolicyKey, Policy] = {}
         self.ids = {place: identity(policy) for place, policy in self._fresh.items()}
+        self._rules = frozenset(place for place, policy in self._fresh.items() if _is_rule(policy))
 
     def decide(
         self,
@@ -125,6 +129,16 @@ class Loop:
             _, failure = self._attempt(place, policy.learn, decision, reward, previous)
             return not failure
 
+    def unteachable(self, key: PolicyKey) -> bool:
+        """Whether a reward changes nothing of the policy of `key`, so that `learn` may be left out; if so it counts as
+        one that was credited."""
+        if key[2] not in self._rules:
+            return False
+        if key not in self._learned:
+            with self.lock:
+                self._learned[key] = self._new(key[2])
+        return True
+
     def mode(self, point: str, scope: Scope) -> Mode:
         """The mode in force: the one last decided for this scope, or else that of the settings."""
         decided = self.modes.get((scope.tenant, scope.workspace, point))
@@ -138,13 +152,19 @@ class Loop:
     def explain(
         self, point: str, scope: Scope, context: Context, actions: Sequence[str], shadow: str = ""
     ) -> tuple[Arm, ...]:
-        """What the policy of this scope, or the shadow policy of that name, knows of each action, for people."""
+        """What the policy of this scope, or the shadow policy of that name, knows of each action, for people.
+
+        () where the policy fails to say; that is counted. PolicyError for an unknown point or shadow, or no actions.
+        """
         self._options(point)
+        require(actions)
         place = shadow_place(point, shadow) if shadow else point
         if place not in self._places:
             raise PolicyError(f"point {point} has no shadow policy {shadow!r}")
         with self.lock:
-            return self._policy(place, scope).explain(finite(context), tuple(dict.fromkeys(actions)))
+            named = tuple(dict.fromkeys(actions))
+            arms, _ = self._attempt(place, arms_of, self._policy(place, scope), finite(context), named)
+            return arms or ()
 
     def fingerprint(self) -> str:
         """Digest of what a learned state depends on beside the ledger: policies, their options, the reward."""
@@ -217,10 +237,19 @@ class Loop:
         """(what `action` returned, "") or (None, what it raised)."""
         try:
             return action(*args, **kwargs), ""
-        except Exception as exc:  # noqa: BLE001  # any policy, ours or plugged in, may raise anything; no call may fail
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001  # any policy may raise anything, SystemExit too; no call may fail
             kind = f"{place}: {type(exc).__name__}"
             self.failures[kind] = self.failures.get(kind, 0) + 1
             return None, f"{type(exc).__name__}: {exc}"[:200].encode("utf-8", "replace").decode()
+
+
+def _is_rule(policy: Policy) -> bool:
+    """Whether all there is to learn ends in `Rule.learn`, through guards that only hand it on."""
+    while isinstance(policy, Guard) and type(policy).learn is Guard.learn:
+        policy = policy.policy
+    return isinstance(policy, Rule) and type(policy).learn is Rule.learn
 
 
 def decision_id(call_id: str, point: str, place: str, *, live: bool) -> str:

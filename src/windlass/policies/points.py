@@ -15,6 +15,8 @@ from windlass.policies.guards import DEFAULT_SHARE
 ROLLOUT = "rollout"
 """The point at which people decide about the other points, see rollout.py. It has no settings."""
 SHADOW = "-shadow"
+NAMED = "named@1"
+"""Who decided, in the tallies, where there was one eligible action: whoever named it. Nothing was left to a policy."""
 Mode = Literal["off", "shadow", "live"]
 _SHADOW_NAME = re.compile(r"[A-Za-z0-9_.]{1,40}\Z")
 

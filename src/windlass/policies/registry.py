@@ -137,17 +137,24 @@ def _plugged(name: str, options: Mapping[str, Any]) -> Policy:
         known = sorted({*names(), *plugins.names(plugins.POLICIES)})
         raise PolicyError(f"unknown policy {name!r}; known: {', '.join(known)}")
     try:
+        # First, so that an option that is out of range is told in the maker's own words, not as a broken promise.
+        made = _fresh(plugin, options)
         if key not in _kept:
             check_policy(lambda: _fresh(plugin, options))
             _kept[key] = plugin
-        return _fresh(plugin, options)
-    except Exception as exc:  # a stranger's policy may raise anything; whose it was must be said
+        return made
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # a stranger's policy may raise anything, SystemExit too; whose it was must be said
         words = str(exc) if isinstance(exc, PolicyError) else f"{type(exc).__name__}: {exc}"
         raise PolicyError(f"policy {name!r} of {plugin.distribution} is not accepted: {words}") from exc
 
 
 def _fresh(plugin: plugins.Plugin, options: Mapping[str, Any]) -> Policy:
     policy: Policy = plugin.value(dict(options))
-    if policy.name != plugin.name:
-        raise PolicyError(f"it calls itself {policy.name!r}; decisions must carry the name of the entry point")
+    name = getattr(policy, "name", None)
+    if name is None:
+        raise PolicyError(f"its maker returned a {type(policy).__name__} without a name; return a Policy")
+    if name != plugin.name:
+        raise PolicyError(f"it calls itself {name!r}; decisions must carry the name of the entry point")
     return policy

@@ -21,6 +21,8 @@ from typing import Final, assert_never
 import msgspec
 
 from windlass.errors import PolicyError
+from windlass.ledger import collection
+from windlass.ledger.folding import following
 from windlass.ledger.ledger import ALL, Entry, Ledger
 from windlass.policies.accounts import Accounts, StoredAccounts
 from windlass.policies.credit import Credit, Credits
@@ -71,12 +73,13 @@ class Learner:
 
     def fold(self, *entries: Entry) -> None:
         """Take entries in; one at or before the cursor changes nothing."""
-        for start in range(0, len(entries), _UNDER_ONE_LOCK):
-            with self.loop.lock:
-                for seq, record in entries[start : start + _UNDER_ONE_LOCK]:
-                    if seq > self.cursor:
-                        self._take(seq, record)
-                        self.cursor = seq
+        with collection.resting():
+            for start in range(0, len(entries), _UNDER_ONE_LOCK):
+                with self.loop.lock:
+                    for seq, record in entries[start : start + _UNDER_ONE_LOCK]:
+                        if seq > self.cursor:
+                            self._take(seq, record)
+                            self.cursor = seq
 
     def catch_up(self, ledger: Ledger, limit: int = 1000, until: int | None = None) -> int:
         """Fold what follows the cursor, `limit` entries at a time, up to the sequence number `until`, or to the end.
@@ -134,7 +137,7 @@ class Learner:
         return hashlib.sha256(self.state()).hexdigest()
 
     def _following(self, ledger: Ledger, limit: int, until: int | None) -> Sequence[Entry]:
-        entries = ledger.read(ALL, after=self.cursor, limit=limit)
+        entries = following(ledger, ALL, self.cursor, limit)
         if until is None or not entries or entries[-1].seq <= until:
             return entries
         return [entry for entry in entries if entry.seq <= until]
@@ -143,7 +146,8 @@ class Learner:
         accounts = self._accounts
         match record:
             case Call():
-                self._credits.settle(seq, accounts.open(record, seq))
+                if calls := accounts.open(record, seq):
+                    self._credits.settle(seq, calls)
             case Decision():
                 self._decision(seq, record)
             case Outcome():
@@ -167,7 +171,8 @@ class Learner:
         elif decision.point not in self.loop.points:
             return
         elif decision.live:
-            self._credits.settle(seq, self._accounts.act(decision, seq))
+            if calls := self._accounts.act(decision, seq):
+                self._credits.settle(seq, calls)
         else:
             name = decision.extra.get("shadow")
             place = decision.point if name is None else shadow_place(decision.point, str(name))

@@ -92,10 +92,11 @@ def scalar(signals: Signals, options: RewardOptions) -> float | None:
     quality = _quality(signals, options) if signals.feedback else None
     if signals.error:
         return 0.0
-    if quality is None and signals.latency_ms is None and signals.cost_nusd is None:
+    latency_ms, cost_nusd = signals.latency_ms, signals.cost_nusd
+    if quality is None and latency_ms is None and cost_nusd is None:
         return None
-    slow = options.latency_weight * _saturating(signals.latency_ms, options.latency_ms_scale)
-    dear = options.cost_weight * _saturating(signals.cost_nusd, options.cost_nusd_scale)
+    slow = options.latency_weight * _saturating(latency_ms, options.latency_ms_scale)
+    dear = options.cost_weight * _saturating(cost_nusd, options.cost_nusd_scale)
     worth = (NEUTRAL_QUALITY if quality is None else quality) - slow - dear
     return 0.0 if worth < 0.0 else worth if worth < 1.0 else 1.0
 

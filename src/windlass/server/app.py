@@ -20,7 +20,7 @@ from windlass.records import Scope as Owner
 from windlass.runtime import Runtime
 from windlass.server import asgi
 from windlass.server.asgi import App, Receive, Scope, Send
-from windlass.server.envelope import envelope
+from windlass.server.envelope import envelope, headers
 from windlass.server.openai import OpenAI
 from windlass.server.operations import OPERATIONS
 from windlass.server.peer import instance
@@ -29,6 +29,7 @@ from windlass.settings import LOOPBACK
 
 log = structlog.get_logger(__name__)
 API = "/api/"
+OPENAI = "/v1/"
 LOCAL_ONLY = frozenset({"ingest"})
 
 
@@ -39,7 +40,8 @@ class Windlass:
         self._runtime = runtime
         self._token = token
         self._dashboard = dashboard
-        self._routes = OpenAI(runtime).routes | {("GET", "/healthz"): self._health}
+        self._openai = OpenAI(runtime)
+        self._routes = self._openai.routes | {("GET", "/healthz"): self._health}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -63,8 +65,10 @@ class Windlass:
                 reason = str(exc) if unexpected is None else type(exc).__name__
                 error = classify(exc).value
                 log.error("request_failed", path=scope.get("path"), error=error, reason=reason, exc_info=unexpected)
+            if isinstance(exc, AccessError):
+                await self._runtime.refused(asgi.peer(scope), asgi.bearer(scope), exc)
             if not started:
-                await asgi.respond(send, status, body)
+                await asgi.respond(send, status, body, headers=headers(exc).items())
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._refuse_strangers(scope)
@@ -74,12 +78,16 @@ class Windlass:
             await endpoint(scope, receive, send)
         elif path.startswith(API):
             await self._operate(path.removeprefix(API), scope, receive, send)
-        elif self._dashboard is not None and not path.startswith("/v1/"):
+        elif allowed := [known for known, where in self._routes if where == path]:
+            raise RequestError(
+                f"{method} {path[:200]} is not served here; use {allowed[0]}", status=405, code="not_found"
+            )
+        elif path.startswith(OPENAI):
+            await self._openai.rest(scope, receive, send)
+        elif self._dashboard is not None:
             await self._dashboard(scope, receive, send)
         else:
-            allowed = [known for known, where in self._routes if where == path]
-            message = f"{method} {path[:200]} is not served here" + (f"; use {allowed[0]}" if allowed else "")
-            raise RequestError(message, status=405 if allowed else 404, code="not_found")
+            raise RequestError(f"{method} {path[:200]} is not served here", status=404, code="not_found")
 
     async def _operate(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         operation = OPERATIONS.get(name)

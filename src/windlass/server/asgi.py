@@ -36,6 +36,12 @@ def bearer(scope: Scope) -> str:
     return key.strip() if kind.lower() == "bearer" else ""
 
 
+def peer(scope: Scope) -> str:
+    """The address that the request came from, as the server saw it; '' where it saw none."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
 async def read_body(receive: Receive, limit: int) -> bytes:
     """The request's body; RequestError (413) as soon as it is larger than `limit` bytes."""
     parts: list[bytes] = []

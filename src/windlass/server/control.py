@@ -12,6 +12,7 @@ import msgspec
 
 from windlass.errors import InputError, PolicyError
 from windlass.gateway.admission import Caller, require
+from windlass.ledger import postgres
 from windlass.policies.rollout import Change, RollBack, SetMode
 from windlass.runtime import Runtime
 from windlass.server.reading import read
@@ -61,11 +62,11 @@ async def roll_back(runtime: Runtime, caller: Caller, arguments: Arguments) -> d
 
 
 async def forget(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
-    """Delete everything that one user of the caller's workspace left."""
+    """Delete everything that one user of the caller's workspace left; `remains`: what else keeps it, and how long."""
     require(caller, "admin")
     wanted = read(arguments, _User)
     changed = await runtime.forget(caller.scope, wanted.user, by=_who(caller), reason=wanted.reason)
-    return {"changed": changed}
+    return {"changed": changed, "remains": await asyncio.to_thread(postgres.end_log, runtime.db)}
 
 
 async def _roll_out(runtime: Runtime, caller: Caller, change: Change, reason: str) -> dict[str, Any]:

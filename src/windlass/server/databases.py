@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import time
+from typing import Any, NoReturn
 
 import msgspec
 from rich.markup import escape
@@ -13,12 +17,15 @@ from rich.table import Table
 
 from windlass.errors import FolderBusy, InputError, LedgerError, WorkflowError
 from windlass.ledger import backup, move, workers
+from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.backup import LEDGER, Manifest
 from windlass.ledger.db import Database
+from windlass.ledger.integrity import half_restored
 from windlass.ledger.move import Sum
 from windlass.memory.store import reindex
 from windlass.runtime import owned
 from windlass.server import peer, terminal
+from windlass.server.auditing import person
 from windlass.settings import Settings
 
 RUNS, UNFINISHED, AUDIT = "runs.db", "runs.unfinished", "audit"
@@ -34,6 +41,9 @@ def move_to(settings: Settings, to: str, *, as_json: bool) -> int:
             raise InputError(f"{to} is the database in use; give another one")
         target.migrate()
         _idle(target)
+        move.compare(source, target)
+        # Written before the rows leave, so that it stands on both sides.
+        _recorded(settings, source, "move", {"to": target.url.render_as_string(hide_password=True)})
         bars = terminal.Steps(quiet=as_json)
         try:
             sums = move.move(source, target, bars.at)
@@ -41,6 +51,8 @@ def move_to(settings: Settings, to: str, *, as_json: bool) -> int:
             bars.close()
         chunks = reindex(target)
         move.finish(source, target)
+        told = {"from": source.url.render_as_string(hide_password=True), "rows": sum(one.rows for one in sums)}
+        _recorded(settings, target, "moved", told)
     setting = _setting(settings, target)
     if as_json:
         tables = [msgspec.to_builtins(one) for one in sums]
@@ -55,17 +67,19 @@ def move_to(settings: Settings, to: str, *, as_json: bool) -> int:
 
 def back_up(settings: Settings, file: Path, *, as_json: bool) -> int:
     """Write one archive of all that is stored, while a server runs or not."""
-    with _existing(settings) as db:
+    with _tidied(), _existing(settings) as db:
         manifest = backup.write(db, settings.home / RUNS, settings.home / AUDIT, file, now=time())
+        _recorded(settings, db, "backup", _about(file))
     return _told(manifest, f"{file}: {file.stat().st_size / 1e6:.1f} MB, readable by you only", as_json)
 
 
 def restore(settings: Settings, file: Path, *, as_json: bool) -> int:
     """Put an archive back into an empty folder, or an empty database."""
-    with _alone(settings):
-        manifest = backup.read(file, settings.database, settings.home / RUNS, settings.home / AUDIT)
-        # The next start then opens the engine and goes on with what was unfinished.
-        (settings.home / UNFINISHED).touch()
+    home = settings.home
+    with _tidied(), _alone(settings):
+        manifest = backup.read(file, settings.database, home / RUNS, home / AUDIT, home / UNFINISHED)
+        with _opened(settings.database) as db:
+            _recorded(settings, db, "restore", {**_about(file), "made_at": manifest.made_at})
     return _told(manifest, f"restored into {settings.home}; every table is as it was", as_json)
 
 
@@ -77,6 +91,41 @@ def _alone(settings: Settings) -> Iterator[None]:
         raise FolderBusy(f"a server runs on {settings.home}: {running.url}; stop it, then do this again")
     with owned(settings.home):
         yield
+
+
+@contextmanager
+def _tidied() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the program as an exit does, so that it removes its working copy."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    main = threading.current_thread() is threading.main_thread()
+    caught = [one for one in (signal.SIGTERM, signal.SIGHUP) if main and signal.getsignal(one) is signal.SIG_DFL]
+    for one in caught:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one in caught:
+            signal.signal(one, signal.SIG_DFL)
+
+
+def _recorded(settings: Settings, db: Database, action: str, detail: Mapping[str, Any]) -> None:
+    """A row in the audit trail of `db`. A database that takes none, be it full, read-only or older than the trail, can
+    still be saved: it is said, and that is all."""
+    try:
+        if move.version(db) != move.newest():
+            raise LedgerError("it is at the migration of another release")
+        Audit(db, settings.home / AUDIT).append(SYSTEM, person(), action, detail)
+    except LedgerError as exc:
+        terminal.note(f"the audit trail has no row of this {action}: {exc}")
+
+
+def _about(file: Path) -> dict[str, Any]:
+    """What tells an archive from any other."""
+    with file.open("rb") as stream:
+        return {"file": file.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 @contextmanager
@@ -92,6 +141,8 @@ def _opened(url: str | Path) -> Iterator[Database]:
 def _existing(settings: Settings) -> Iterator[Database]:
     """The database in force. InputError where there is none, and none is made."""
     where = settings.database
+    if cut := half_restored(settings.home):
+        raise LedgerError(cut)
     if isinstance(where, Path) and not where.exists():
         raise InputError(f"there is no ledger at {where}; run `windlass up` first, or set WINDLASS_HOME")
     with _opened(where) as db:

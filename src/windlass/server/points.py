@@ -5,13 +5,14 @@ Read from the hourly rollups and the learner's scores, so that no look at it sca
 
 from __future__ import annotations
 
+import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from windlass.errors import PolicyError
-from windlass.policies.points import ROLLOUT
+from windlass.errors import InputError, PolicyError
+from windlass.policies.points import NAMED, ROLLOUT
 from windlass.policies.rollout import Change, parse
 from windlass.policies.score import Score
 from windlass.records import Decision, Scope
@@ -44,7 +45,9 @@ class Decider(msgspec.Struct, frozen=True, kw_only=True):
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How a decision point stands. mode: in force for this scope; set_mode: that of the settings.
 
-    deciders: from the range asked for, the live ones first; scores: of all time since the last roll-back.
+    deciders: who chose among two or more actions in the range asked for, the live ones first; named: what was taken
+    because it was the only one eligible, as in a call that names its model. scores: of all time since the last
+    roll-back, over both.
     """
 
     point: str
@@ -53,6 +56,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     policy: str
     shadows: tuple[str, ...]
     deciders: tuple[Decider, ...]
+    named: tuple[Taken, ...]
     scores: tuple[Score, ...]
 
 
@@ -75,6 +79,16 @@ def standings(runtime: Runtime, scope: Scope, since: float = 0.0, point: str = "
     known = [name for name in runtime.loop.points if point in ("", name)]
     names = sorted({*known, *(name for name in split if name != ROLLOUT)})
     return [_standing(runtime, scope, name, split[name]) for name in names]
+
+
+def require_known(runtime: Runtime, scope: Scope, point: str) -> None:
+    """InputError, naming the points, where the settings know no such point and nothing was ever decided at one."""
+    known = sorted({*runtime.loop.points, ROLLOUT})
+    if point in known or runtime.ledger.decisions(scope, point=point, limit=1):
+        return
+    near = difflib.get_close_matches(point, known, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"there is no decision point {point[:100]!r}; known: {', '.join(known)}{meant}")
 
 
 def turns(runtime: Runtime, scope: Scope, point: str) -> list[Switch]:
@@ -122,7 +136,8 @@ def _standing(runtime: Runtime, scope: Scope, point: str, hours: Sequence[Decisi
     options = runtime.loop.points.get(point)
     split: dict[tuple[bool, str], list[DecisionHour]] = defaultdict(list)
     for hour in hours:
-        split[hour.live, hour.policy].append(hour)
+        if hour.policy != NAMED:
+            split[hour.live, hour.policy].append(hour)
     deciders = []
     for (live, policy), theirs in sorted(split.items(), key=lambda pair: (not pair[0][0], pair[0][1])):
         actions = taken(theirs)
@@ -135,5 +150,6 @@ def _standing(runtime: Runtime, scope: Scope, point: str, hours: Sequence[Decisi
         policy=runtime.loop.policy_id(point) if options else "",
         shadows=tuple(shadow.name for shadow in options.shadows) if options else (),
         deciders=tuple(deciders),
+        named=taken(hour for hour in hours if hour.policy == NAMED and hour.live),
         scores=tuple(runtime.learner.scores(scope, point)) if options else (),
     )

@@ -20,6 +20,7 @@ from windlass.gateway.admission import Caller
 from windlass.ledger.ledger import Body, CallFilter, DecisionFilter, FeedbackFilter
 from windlass.records import FeedbackKind, FeedbackSource
 from windlass.runtime import Runtime
+from windlass.server.arguments import wrong
 from windlass.server.points import standings, turns
 
 Arguments = dict[str, Any]
@@ -165,8 +166,7 @@ def read(arguments: Arguments, kind: type[T]) -> T:
     try:
         return msgspec.convert(arguments, kind, strict=not isinstance(arguments, Query))
     except msgspec.ValidationError as exc:
-        known = ", ".join(kind.__struct_fields__)
-        raise InputError(f"{exc}; the arguments are: {known}") from exc
+        raise InputError(wrong(arguments, kind, exc)) from exc
 
 
 def moment(value: Moment | None, now: float) -> float | None:

@@ -23,6 +23,7 @@ from windlass.settings import Settings
 
 OWNER = Caller(Scope(), "admin", "")
 POLL_S = 0.1
+MOST_LISTED = 1_000
 # A file up to this size is checked page by page before a server starts on it; `doctor` checks any size.
 CHECKED_BYTES = 128 * 1024 * 1024
 SAMPLES, SAMPLE_QUESTIONS = "samples", "sample_questions.txt"
@@ -53,7 +54,7 @@ def examine(settings: Settings, *, replay: bool) -> dict[str, Any]:
             report = operate(settings, "doctor", {"replay": replay})
         except (LedgerError, WorkflowError) as exc:
             report = doctor.unopened(settings, str(exc))
-    report["findings"] = storage + report["findings"]
+    report["findings"] = storage + doctor.exposed(settings) + report["findings"]
     return report
 
 
@@ -78,9 +79,19 @@ def ingest(settings: Settings, paths: Sequence[str], *, wait: bool, as_json: boo
 
 
 def up(
-    settings: Settings, *, dashboard: bool, as_json: bool, workers: int = 0, overrides: Mapping[str, Any] | None = None
+    settings: Settings,
+    *,
+    dashboard: bool,
+    as_json: bool,
+    workers: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> int:
-    """Serve until interrupted; with `workers`, in so many processes, each of which loads `overrides` again."""
+    """Serve until interrupted; with `workers`, in so many processes, each of which loads `overrides` again.
+
+    InputError for fewer than one worker.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers is {workers}; give at least 1, or leave it out for one process")
     pages = dashboard and settings.server.dashboard
 
     async def serving() -> int:
@@ -92,11 +103,11 @@ def up(
         from windlass.server.workers import supervise
 
         told = partial(_ready, dashboard=pages, as_json=as_json)
-        await supervise(settings, workers, overrides=dict(overrides or {}), dashboard=pages, ready=told)
+        await supervise(settings, workers or 1, overrides=dict(overrides or {}), dashboard=pages, ready=told)
         terminal.note("stopped")
         return 0
 
-    return _alone(settings, supervising() if workers else serving())
+    return _alone(settings, serving() if workers is None else supervising())
 
 
 def run(
@@ -135,15 +146,21 @@ async def _main_job(
     asked = tuple(questions) or _own_questions(runtime, report["items"], packaged=not paths)
     answers = [await operate_here("ask", {"question": question}) for question in asked]
     await runtime.caught_up()
-    made = await operate_here("decisions", {"limit": 2 * len(answers)})
+    made = _of(answers, await operate_here("decisions", {"limit": MOST_LISTED}))
     took_s = round(time.perf_counter() - started, 3)
-    summary = {"ingest": report, "answers": answers, **made, "took_s": took_s}
+    summary = {"ingest": report, "answers": answers, "decisions": made, "took_s": took_s}
     if as_json:
         terminal.print_json(summary)
     else:
         _tell_all(summary)
     unanswered = [answer for answer in answers if not answer["answered"]]
     return 1 if unanswered or report["failed"] else 0
+
+
+def _of(answers: Sequence[dict[str, Any]], newest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The decisions that led to `answers`: an earlier run, or shadow policies, must not decide how many those are."""
+    own = {answer[name] for answer in answers for name in ("id", "call") if answer[name]}
+    return [decision for decision in newest["decisions"] if decision["call"] in own]
 
 
 def _tell_all(summary: dict[str, Any]) -> None:

@@ -148,7 +148,7 @@ def show_call(answer: Answer) -> None:
 
 
 def show_points(answer: Answer) -> None:
-    """One line an action of a policy at a point."""
+    """One line an action of a policy at a point; then what was asked for by name, which nobody chose."""
     table = _table("point", "mode", "policy", "acts", "action", "chosen", "share", "reward")
     for point in answer["points"]:
         mode = point["mode"] or "unknown"
@@ -161,6 +161,9 @@ def show_points(answer: Answer) -> None:
                 share = f"{100 * action['share']:.1f} %"
                 row = point["point"], mode, decider["policy"], acts, action["action"], str(action["chosen"]), share
                 _row(table, *row, reward)
+        for action in point["named"]:
+            reward = "" if action["reward"] is None else f"{action['reward']:.3f}"
+            _row(table, point["point"], mode, "", "by name", action["action"], str(action["chosen"]), "", reward)
     console().print(table if table.row_count else "No decision point is known.")
 
 
@@ -183,7 +186,10 @@ def show_doctor(answer: Answer) -> None:
     out.print(table)
     for worker in answer.get("workers", ()):
         out.print(f"worker {escape(clean(worker['name']))}: {worker['lag_s']:.1f} s behind")
-    if "replay" in answer:
+    out.print(f"models that a call may name: {escape(clean(', '.join(('auto', *answer['models']))))}")
+    if "replay" not in answer:
+        out.print("`windlass doctor --replay` rebuilds every policy from the ledger and compares it with the live one.")
+    else:
         replay = answer["replay"]
         verdict = "equal, bit for bit" if replay["equal"] else "DIFFERENT"
         out.print(f"replay up to entry {replay['cursor']}: {verdict} ({replay['rebuilt'][:16]})")
@@ -201,6 +207,18 @@ def usd(nusd: int) -> str:
 def when(at: float) -> str:
     """UTC seconds as a UTC time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at))
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in the largest unit that fits: `3 min`.
+
+    >>> ago(0.2), ago(200.0), ago(90_000.0), ago(-5.0)
+    ('now', '3 min', '1 d', 'now')
+    """
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if seconds >= length_s:
+            return f"{seconds // length_s:.0f} {unit}"
+    return "now"
 
 
 class Steps:
@@ -245,9 +263,10 @@ def _row(table: Table, *cells: str) -> None:
 
 def show_snapshots(answer: Answer) -> None:
     """One line a snapshot."""
-    table = _table("snapshot", "when", "kept because")
+    table = _table("snapshot", "when (UTC)", "ago", "kept because")
+    now = time.time()
     for one in answer["snapshots"]:
-        _row(table, str(one["snapshot"]), when(one["at"]), one["note"])
+        _row(table, str(one["snapshot"]), when(one["at"]), ago(now - one["at"]), one["note"])
     console().print(table if table.row_count else "No snapshots yet; one is taken every 5,000 records and at the end.")
 
 
@@ -258,11 +277,13 @@ def show_rollout(answer: Answer) -> None:
 
 
 def show_forgotten(answer: Answer) -> None:
-    """How much went."""
+    """How much went, and what is left for others to do."""
     if answer["changed"]:
         console().print(f"{answer['changed']} rows deleted or cleared.")
     else:
         console().print("No call of that user in this workspace; nothing was deleted.")
+    for sentence in answer["remains"]:
+        console().print(f"[bold]still to do:[/bold] {escape(clean(sentence))}")
 
 
 _SHOWN: dict[str, Callable[[Answer], None]] = {

@@ -51,8 +51,6 @@ async def supervise(
     ready: Callable[[str], None],
 ) -> None:
     """Run `count` workers until SIGINT or SIGTERM. SettingsError where the database is a file of one process."""
-    if count < 1:
-        raise SettingsError(f"--workers is {count}; give at least 1")
     if not settings.storage.database_url.startswith("postgres"):
         raise SettingsError(f"{count} workers need PostgreSQL: set storage.database_url, or run without --workers")
     stopping = asyncio.Event()

@@ -38,22 +38,15 @@ class Overview:
 
     def totals(self, scope: Scope, since: float = 0.0) -> Totals:
         """All models together."""
-        return _sum(self._rollups.outcomes(scope, since))
+        return summary(self._rollups.outcomes(scope, since))[0]
 
     def by_model(self, scope: Scope, since: float = 0.0) -> dict[str, Totals]:
         """Each model by itself, busiest first."""
-        split: dict[str, list[OutcomeHour]] = defaultdict(list)
-        for hour in self._rollups.outcomes(scope, since):
-            split[hour.model].append(hour)
-        found = {model: _sum(hours) for model, hours in split.items()}
-        return dict(sorted(found.items(), key=lambda pair: (-pair[1].calls, pair[0])))
+        return summary(self._rollups.outcomes(scope, since))[1]
 
     def by_hour(self, scope: Scope, since: float = 0.0) -> list[tuple[int, Totals]]:
         """(start of the hour in UTC seconds, its totals), oldest first; hours without calls are left out."""
-        split: dict[int, list[OutcomeHour]] = defaultdict(list)
-        for hour in self._rollups.outcomes(scope, since):
-            split[hour.hour].append(hour)
-        return [(at, _sum(hours)) for at, hours in sorted(split.items())]
+        return by_hour(self._rollups.outcomes(scope, since))
 
     def counted(self, scope: Scope) -> tuple[int, int]:
         """(decisions, feedback) so far."""
@@ -61,23 +54,50 @@ class Overview:
         return decisions, sum(hour.given for hour in self._rollups.feedback(scope))
 
 
-def _sum(hours: Iterable[OutcomeHour]) -> Totals:
-    calls = errors = cost_nusd = prompt_tokens = completion_tokens = 0
-    latency = Sketch()
+def summary(hours: Iterable[OutcomeHour]) -> tuple[Totals, dict[str, Totals]]:
+    """(all models together, each by itself with the busiest first); each sketch is merged once, which is what costs."""
+    split: dict[str, _Sum] = defaultdict(_Sum)
     for hour in hours:
-        calls += hour.calls
-        errors += hour.errors
-        cost_nusd += hour.cost_nusd
-        prompt_tokens += hour.prompt_tokens
-        completion_tokens += hour.completion_tokens
-        latency.merge(hour.latency)
-    return Totals(
-        calls=calls,
-        errors=errors,
-        cost_nusd=cost_nusd,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        p50_ms=latency.quantile(0.5),
-        p95_ms=latency.quantile(0.95),
-        p99_ms=latency.quantile(0.99),
-    )
+        split[hour.model].add(hour)
+    whole = _Sum()
+    for one in split.values():
+        whole.add(one)
+    models = sorted(split.items(), key=lambda pair: (-pair[1].calls, pair[0]))
+    return whole.totals(), {model: one.totals() for model, one in models}
+
+
+def by_hour(hours: Iterable[OutcomeHour]) -> list[tuple[int, Totals]]:
+    """(start of the hour in UTC seconds, its totals), oldest first."""
+    split: dict[int, _Sum] = defaultdict(_Sum)
+    for hour in hours:
+        split[hour.hour].add(hour)
+    return [(at, one.totals()) for at, one in sorted(split.items())]
+
+
+class _Sum:
+    """What becomes `Totals`."""
+
+    def __init__(self) -> None:
+        self.calls = self.errors = self.cost_nusd = self.prompt_tokens = self.completion_tokens = 0
+        self.latency = Sketch()
+
+    def add(self, other: OutcomeHour | _Sum) -> None:
+        self.calls += other.calls
+        self.errors += other.errors
+        self.cost_nusd += other.cost_nusd
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.latency.merge(other.latency)
+
+    def totals(self) -> Totals:
+        """The sums, and the quantiles of the latency."""
+        return Totals(
+            calls=self.calls,
+            errors=self.errors,
+            cost_nusd=self.cost_nusd,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            p50_ms=self.latency.quantile(0.5),
+            p95_ms=self.latency.quantile(0.95),
+            p99_ms=self.latency.quantile(0.99),
+        )

@@ -9,10 +9,12 @@ import msgspec
 import structlog
 
 from windlass.errors import PolicyError
+from windlass.ledger.folding import following
 from windlass.ledger.ledger import ALL, Ledger, Snapshot
 from windlass.ledger.retention import BASE
 from windlass.policies.credit import Credit
 from windlass.policies.loop import Loop
+from windlass.policies.points import NAMED
 from windlass.policies.replay import Learner, erased
 from windlass.policies.rollout import Change, RollBack
 from windlass.records import Erasure
@@ -54,7 +56,7 @@ class Projections:
         """Fold all that was committed since."""
         with self._folding:
             self._skip_to_base()
-            while entries := self._ledger.read(ALL, after=self.learner.cursor, limit=READ):
+            while entries := following(self._ledger, ALL, self.learner.cursor, READ):
                 self._rollups.fold(*entries)
                 self.learner.fold(*entries)
                 self._folded += len(entries)
@@ -73,9 +75,12 @@ class Projections:
             self.catch_up()
 
     def keep(self, note: str = "") -> None:
-        """Save a snapshot of what was learned."""
+        """Save a snapshot of what was learned, unless the same is kept already: it stays what it was, its time too."""
         with self._folding:
             self._folded = 0
+            kept = self._ledger.snapshot(LEARNER, Learner.VERSION, cursor=self.learner.cursor)
+            if kept is not None and note in ("", kept.note) and kept.state == self.learner.state():
+                return
             self._ledger.save_snapshot(
                 Snapshot(
                     projection=LEARNER,
@@ -167,7 +172,7 @@ class Projections:
         self._rollups.clear()
         teller = Learner(self._make_loop(), self.learner.window, self._recall)
         teller.on_credit(self._credited)
-        while entries := self._ledger.read(ALL, after=teller.cursor, limit=READ):
+        while entries := following(self._ledger, ALL, teller.cursor, READ):
             wanted = [entry for entry in entries if entry.seq <= until]
             self._rollups.fold(*wanted)
             teller.fold(*wanted)
@@ -178,7 +183,8 @@ class Projections:
     def _credited(self, credit: Credit) -> None:
         if credit.live:
             owner = credit.scope.tenant, credit.scope.workspace
-            key = (*owner, credit.point, hour_of(credit.at), credit.policy, True, credit.action)
+            policy = credit.policy if credit.choice else NAMED
+            key = (*owner, credit.point, hour_of(credit.at), policy, True, credit.action)
             self._rollups.credited(credit.seq, key, credit.reward, credit.previous)
 
 

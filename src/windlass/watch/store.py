@@ -8,6 +8,7 @@ what they had kept for it. A worker that dies leaves nothing out, because all th
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, assert_never
 
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from windlass.ledger import schema
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import Entry
+from windlass.policies.points import NAMED
 from windlass.records import Call, Decision, Erasure, Feedback, Outcome, RunEvent, Scope
 from windlass.watch.sketch import Sketch
 
@@ -47,7 +49,10 @@ class OutcomeHour(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecisionHour(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a policy chose an action in one hour, with which propensities, and what that earned so far."""
+    """How often a policy chose an action in one hour, with which propensities, and what that earned so far.
+
+    policy: `NAMED` for what was the only eligible action, whoever decided.
+    """
 
     point: str
     hour: int
@@ -106,8 +111,9 @@ class Rollups:
             if not entries or entries[-1].seq <= self.cursor:
                 return
             # A batch comes again where the learner could not fold it to its end.
-            self._entries += [entry for entry in entries if entry.seq > self._seen]
-            self._seen = max(self._seen, entries[-1].seq)
+            seen = self._seen
+            self._entries += [entry for entry in entries if type(entry[1]) in _COUNTED and entry[0] > seen]
+            self._seen = max(seen, entries[-1].seq)
 
     def credited(self, seq: int, key: Key, reward: float, previous: float | None) -> None:
         """A decision earned `reward`, in place of `previous`; key: as in the table of decisions."""
@@ -203,27 +209,15 @@ class Rollups:
     def _forget(self, cursor: int) -> None:
         """Let go of what the tables hold up to `cursor`."""
         self.cursor = cursor
-        self._entries = [entry for entry in self._entries if entry.seq > cursor]
-        self._rewards = [earned for earned in self._rewards if earned.seq > cursor]
+        self._entries = [entry for entry in self._entries if entry[0] > cursor]
+        self._rewards = [earned for earned in self._rewards if earned[0] > cursor]
 
     def _summed(self, after: int) -> dict[sa.Table, dict[Key, dict[str, Any]]]:
         """What each row of each table gains from what lies beyond the place `after`."""
-        outcomes: dict[Key, dict[str, Any]] = {}
-        decisions: dict[Key, dict[str, Any]] = {}
-        feedback: dict[Key, dict[str, Any]] = {}
-        for seq, record in self._entries:
-            if seq > after:
-                match record:
-                    case Outcome():
-                        _count_outcome(outcomes, record)
-                    case Decision():
-                        _count_decision(decisions, record)
-                    case Feedback():
-                        _count_feedback(feedback, record)
-                    case Call() | RunEvent() | Erasure():
-                        pass
-                    case _ as other:
-                        assert_never(other)
+        ended, decided, said = _grouped(self._entries, after)
+        outcomes = {key: _outcomes_sum(records) for key, records in ended.items()}
+        decisions = {key: _decisions_sum(records) for key, records in decided.items()}
+        feedback = {key: _feedback_sum(records) for key, records in said.items()}
         for earned in self._rewards:
             if earned.seq > after:
                 row = decisions.get(earned.key) or decisions.setdefault(earned.key, dict(_NO_DECISIONS))
@@ -269,42 +263,69 @@ def hour_of(at: float) -> int:
 
 
 _COUNTS = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
-_NO_OUTCOMES: Final = {"calls": 0, "errors": 0, "cost_nusd": 0, "prompt_tokens": 0, "completion_tokens": 0}
+_COUNTED = frozenset({Decision, Outcome, Feedback})
 _NO_DECISIONS: Final = {"chosen": 0, "propensity_sum": 0.0, "rewarded": 0, "reward_sum": 0.0}
-_NO_FEEDBACK: Final = {"given": 0, "valued": 0, "value_sum": 0.0}
 
 
-def _count_outcome(rows: dict[Key, dict[str, Any]], outcome: Outcome) -> None:
-    key = outcome.tenant, outcome.workspace, hour_of(outcome.at), outcome.model
-    row = rows.get(key)
-    if row is None:
-        row = rows[key] = {**_NO_OUTCOMES, "latency": Sketch()}
-    row["calls"] += 1
-    row["errors"] += outcome.error != ""
-    row["cost_nusd"] += outcome.cost_nusd
-    row["prompt_tokens"] += outcome.prompt_tokens
-    row["completion_tokens"] += outcome.completion_tokens
-    row["latency"].add(outcome.latency_ms)
-
-
-def _count_decision(rows: dict[Key, dict[str, Any]], decision: Decision) -> None:
+def _decision_key(decision: Decision) -> Key:
+    """One action is no choice of its policy: it is counted apart."""
     owner = decision.tenant, decision.workspace
-    key = *owner, decision.point, hour_of(decision.at), decision.policy, decision.live, decision.action
-    row = rows.get(key)
-    if row is None:
-        row = rows[key] = dict(_NO_DECISIONS)
-    row["chosen"] += 1
-    row["propensity_sum"] += decision.propensity
+    policy = decision.policy if len(decision.actions) > 1 else NAMED
+    return *owner, decision.point, hour_of(decision.at), policy, decision.live, decision.action
 
 
-def _count_feedback(rows: dict[Key, dict[str, Any]], said: Feedback) -> None:
-    key = said.tenant, said.workspace, hour_of(said.at), said.kind, said.source, said.metric
-    row = rows.get(key)
-    if row is None:
-        row = rows[key] = dict(_NO_FEEDBACK)
-    row["given"] += 1
-    row["valued"] += said.value is not None
-    row["value_sum"] += said.value or 0.0
+def _grouped(
+    entries: Sequence[Entry], after: int
+) -> tuple[dict[Key, list[Outcome]], dict[Key, list[Decision]], dict[Key, list[Feedback]]]:
+    """The records beyond the place `after`, by the rows that count them."""
+    ended: dict[Key, list[Outcome]] = defaultdict(list)
+    decided: dict[Key, list[Decision]] = defaultdict(list)
+    said: dict[Key, list[Feedback]] = defaultdict(list)
+    for seq, record in entries:
+        if seq > after:
+            match record:
+                case Decision():
+                    decided[_decision_key(record)].append(record)
+                case Outcome():
+                    ended[record.tenant, record.workspace, hour_of(record.at), record.model].append(record)
+                case Feedback():
+                    owner = record.tenant, record.workspace
+                    said[*owner, hour_of(record.at), record.kind, record.source, record.metric].append(record)
+                case Call() | RunEvent() | Erasure():
+                    pass
+                case _ as other:
+                    assert_never(other)
+    return ended, decided, said
+
+
+# One sum over all records of a row is several times faster than adding each to its row.
+
+
+def _outcomes_sum(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    latency = Sketch()
+    for outcome in outcomes:
+        latency.add(outcome.latency_ms)
+    return {
+        "calls": len(outcomes),
+        "errors": sum([outcome.error != "" for outcome in outcomes]),
+        "cost_nusd": sum([outcome.cost_nusd for outcome in outcomes]),
+        "prompt_tokens": sum([outcome.prompt_tokens for outcome in outcomes]),
+        "completion_tokens": sum([outcome.completion_tokens for outcome in outcomes]),
+        "latency": latency,
+    }
+
+
+def _decisions_sum(decisions: Sequence[Decision]) -> dict[str, Any]:
+    return {
+        **_NO_DECISIONS,
+        "chosen": len(decisions),
+        "propensity_sum": sum([decision.propensity for decision in decisions], 0.0),
+    }
+
+
+def _feedback_sum(said: Sequence[Feedback]) -> dict[str, Any]:
+    values = [one.value for one in said if one.value is not None]
+    return {"given": len(said), "valued": len(values), "value_sum": sum(values, 0.0)}
 
 
 def _sketch(data: bytes) -> Sketch:

@@ -50,6 +50,16 @@ class Run(Protocol):
     def enqueue(self, workflow: str, *args: Any) -> None: ...
 
 
+class _OneLine(logging.Handler):
+    """What the library logs, as one line in our own log: its causes come to us as exceptions, with their tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        exc = record.exc_info[1] if record.exc_info else None
+        first = next(iter(record.getMessage().splitlines()), "")
+        cause = {"error": classify(exc).value, "reason": str(exc).partition("\n")[0]} if exc else {}
+        log.log(record.levelno, "workflow_library", said=first, **cause)
+
+
 class Stopped(BaseException):
     """Leaves a run pending. Not an Exception, so that neither a workflow nor the engine takes it for a failure."""
 
@@ -92,7 +102,7 @@ class Durable:
 
         serve: which queues this process works on; a run on another queue waits for a process that serves it.
         """
-        logging.getLogger("dbos").setLevel(logging.ERROR)
+        _quiet()
         here: DBOSConfig = {}
         if isinstance(self._where, Path):
             self._engine = workflow_engine(self._where, self._durability)
@@ -189,6 +199,14 @@ class Durable:
 
         run.__qualname__ = name
         return run
+
+
+def _quiet() -> None:
+    """Errors alone, through `_OneLine`; the library adds a handler of its own where it finds none."""
+    library = logging.getLogger("dbos")
+    library.setLevel(logging.ERROR)
+    library.propagate = False
+    library.handlers = [_OneLine()]
 
 
 def unfinished(where: Path | str) -> int:

@@ -47,7 +47,7 @@ async def test_a_stream_adds_up_to_the_text_and_ends(text: str) -> None:
     tally.end()
     assert reply.content_type == EVENT_STREAM
     assert (tally.text, tally.complete, tally.malformed) == (text, True, 0)
-    assert tally.completion_tokens == estimate_tokens(text)
+    assert tally.usage.completion_tokens == estimate_tokens(text)
     assert chunks[-1] == b"data: [DONE]\n\n"
     first = json.loads(chunks[0].removeprefix(b"data: "))
     assert first["choices"][0]["delta"]["role"] == "assistant"

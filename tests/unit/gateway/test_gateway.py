@@ -13,15 +13,21 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.golden.application import DONE, LAST, Scripted, chat, event, streaming
+from tests.golden.application import DONE, LAST, Scripted, chat, event, resilience, streaming
 
-from windlass.errors import AccessError, ErrorCategory, LedgerError, ModelUnknown, RequestError, UpstreamError
+from windlass.errors import AccessError, ErrorCategory, LedgerError, ModelUnknown, RequestError, UpstreamError, classify
+from windlass.gateway import opening
 from windlass.gateway import relay as module
 from windlass.gateway.admission import Admission
 from windlass.gateway.echo import Echo
-from windlass.gateway.gateway import Answer, Gateway, Request, cost_nusd
+from windlass.gateway.estimate import estimate_tokens
+from windlass.gateway.gateway import Answer, Gateway, Request
+from windlass.gateway.limits import Limits
 from windlass.gateway.options import GatewayOptions, KeyOptions, ModelOptions
+from windlass.gateway.pricelist import PriceBook
+from windlass.gateway.prices import cost_nusd, price_of
 from windlass.gateway.provider import Provider, Providers
+from windlass.gateway.usage import Usage
 from windlass.ledger.ledger import ALL, Body, Ledger
 from windlass.ledger.memory import MemoryLedger
 from windlass.policies.loop import Loop, PointOptions
@@ -84,6 +90,9 @@ def _gateway(
         loop=Loop({"model": point or PointOptions(mode="live", policy="fixed")}),
         ledger=ledger,
         options=options or GatewayOptions(),
+        limits=Limits(()),
+        prices=PriceBook(),
+        resilience=resilience(),
         clock=clock or Clock(),
     )
 
@@ -192,15 +201,17 @@ async def test_without_usage_the_tokens_are_a_marked_estimate() -> None:
     ledger = MemoryLedger()
     await _gateway(ledger, Scripted(b'{"choices":[{"message":{"content":"12345678"}}]}')).complete(_request(model="m"))
     outcome = _outcome(ledger)
-    assert (outcome.prompt_tokens, outcome.completion_tokens, outcome.tokens_estimated) == (2, 2, True)
+    asked = estimate_tokens(chat()["messages"][0]["content"])
+    assert (outcome.prompt_tokens, outcome.completion_tokens) == (asked, estimate_tokens("12345678"))
+    assert outcome.tokens_estimated
 
 
 async def test_bodies_are_kept_as_bytes_or_not_at_all() -> None:
     kept, bare = MemoryLedger(), MemoryLedger()
     request = _request(model="m")
-    answer = await _gateway(kept, Scripted(b"\xff" + PLAIN)).complete(request)
+    answer = await _gateway(kept, Scripted(PLAIN[:5], PLAIN[5:] + b" \n")).complete(request)
     bodies = kept.bodies(ALL, answer.transit.call.id)
-    assert [(body.role, body.data) for body in bodies] == [("request", request.body), ("reply", b"\xff" + PLAIN)]
+    assert [(body.role, body.data) for body in bodies] == [("request", request.body), ("reply", PLAIN + b" \n")]
     assert bodies[0].expires_at == NOW + 30 * 86_400
     answer = await _gateway(bare, Scripted(PLAIN), options=GatewayOptions(keep_bodies=False)).complete(request)
     assert not bare.bodies(ALL, answer.transit.call.id)
@@ -285,7 +296,6 @@ async def test_a_key_is_asked_for_before_the_body_is_read() -> None:
 @pytest.mark.parametrize(
     ("status", "content_type", "body", "error"),
     [
-        (200, "application/json", b' {"choices": [], "x_new": 1.50} \n', ""),
         (400, "application/json", b'{"error": {"message": "no"}}', "upstream_request_refused"),
         (401, "application/json", b"{}", "upstream_key_refused"),
         (404, "text/plain", b"gone", "upstream_model_missing"),
@@ -307,14 +317,24 @@ async def test_an_answer_goes_through_byte_for_byte_with_the_right_outcome(
     assert (outcome.status, outcome.error) == (status, error)
 
 
+async def test_a_completion_goes_through_byte_for_byte() -> None:
+    ledger, body = MemoryLedger(), b' {"choices": [], "x_new": 1.50} \n'
+    answer = await _gateway(ledger, Scripted(body[:5], body[5:])).complete(_request(model="m"))
+    assert (answer.status, answer.content_type, await _read(answer)) == (200, "application/json", body)
+    assert (_outcome(ledger).status, _outcome(ledger).error) == (200, "")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("body", [b"<html>captive portal</html>", b"", b'{"error": {"message": "boom"}}'])
 async def test_a_good_status_over_no_completion_is_not_a_success(body: bytes, stream: bool) -> None:
     """A router or a portal in between answers 200 to everything; the policy must not learn that all went well."""
     ledger = MemoryLedger()
-    answer = await _gateway(ledger, Scripted(body)).complete(_request(model="m", stream=stream))
-    assert await _read(answer) == body
-    assert _outcome(ledger).error != ""
+    provider = Scripted(body)
+    with pytest.raises(UpstreamError) as raised:
+        await _gateway(ledger, provider).complete(_request(model="m", stream=stream))
+    assert _outcome(ledger).error == classify(raised.value).value
+    assert _outcome(ledger).status == 502
+    assert provider.closed.is_set()
 
 
 async def test_the_code_in_the_body_is_narrower_than_the_status() -> None:
@@ -367,12 +387,11 @@ async def test_a_plain_reply_that_breaks_off_is_recorded_and_raised() -> None:
     with pytest.raises(UpstreamError):
         await _gateway(ledger, provider).complete(_request(model="m"))
     assert _outcome(ledger).error == CUT
-    assert ledger.bodies(ALL, _recorded(ledger, Call)[0].id)[1].data == PLAIN[:9]
     assert provider.closed.is_set()
 
 
 async def test_a_reply_beyond_the_limit_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REPLY_BYTES", 10)
+    monkeypatch.setattr(opening, "MOST_WHOLE_BYTES", 10)
     ledger, provider = MemoryLedger(), Scripted(b"x" * 6, b"x" * 6)
     with pytest.raises(UpstreamError, match="more than 10 bytes"):
         await _gateway(ledger, provider).complete(_request(model="m"))
@@ -401,11 +420,9 @@ def _events(data: bytes) -> list[dict[str, Any]]:
     [
         (event("a"),),
         (event("a"), b'data: {"choices": [{"del'),
-        (),
-        (b": keep-alive\n\n",),
         (event("a"), UpstreamError("cut", category=ErrorCategory.STREAM_CUT)),
     ],
-    ids=["no end", "half an event", "nothing", "comments", "broken off"],
+    ids=["no end", "half an event", "broken off"],
 )
 async def test_a_cut_stream_ends_with_an_error_and_never_with_done(script: Iterable[Any]) -> None:
     ledger = MemoryLedger()
@@ -415,6 +432,14 @@ async def test_a_cut_stream_ends_with_an_error_and_never_with_done(script: Itera
     assert _outcome(ledger).error == CUT
     last = sent.rpartition(b"data: ")[2]
     assert json.loads(last)["error"]["code"] == CUT
+
+
+@pytest.mark.parametrize("script", [(), (b": keep-alive\n\n",)], ids=["nothing", "comments"])
+async def test_a_stream_without_an_event_never_begins(script: Iterable[Any]) -> None:
+    ledger = MemoryLedger()
+    with pytest.raises(UpstreamError):
+        await _gateway(ledger, streaming(*script)).complete(_request(model="m", stream=True))
+    assert _outcome(ledger).error == "stream_empty"
 
 
 async def test_the_error_event_stands_alone_after_half_an_event() -> None:
@@ -445,7 +470,7 @@ async def test_an_error_inside_the_stream_is_passed_on_and_recorded() -> None:
 
 async def test_what_stands_before_done_in_the_same_chunk_is_not_lost() -> None:
     said = b'data: {"error": {"message": "context length exceeded"}}\n\n'
-    answer = await _gateway(MemoryLedger(), streaming(event("a") + said + DONE)).complete(
+    answer = await _gateway(MemoryLedger(), streaming(event("b"), event("a") + said + DONE)).complete(
         _request(model="m", stream=True)
     )
     sent = await _read(answer)
@@ -597,8 +622,10 @@ def _exact(model: ModelOptions, prompt: int, completion: int) -> int:
     [(0.0005, 1, 0), (0.0015, 1, 2), (0.0025, 1, 2), (0.0035, 1, 4), (1.0, 1, 1_000), (0.0, 10**9, 0)],
 )
 def test_half_a_nano_dollar_goes_to_the_even_side(price: float, tokens: int, nusd: int) -> None:
-    assert cost_nusd(ModelOptions(name="m", prompt_usd_per_million=price), tokens, 0) == nusd
-    assert cost_nusd(ModelOptions(name="m", completion_usd_per_million=price), 0, tokens) == nusd
+    into = price_of(ModelOptions(name="m", prompt_usd_per_million=price), None)
+    out = price_of(ModelOptions(name="m", completion_usd_per_million=price), None)
+    assert cost_nusd(into, Usage(prompt_tokens=tokens, completion_tokens=0)) == nusd
+    assert cost_nusd(out, Usage(prompt_tokens=0, completion_tokens=tokens)) == nusd
 
 
 PRICE = st.integers(0, 10_000_000).map(lambda units: units / 10_000)
@@ -609,7 +636,8 @@ PRICE = st.integers(0, 10_000_000).map(lambda units: units / 10_000)
 @example(5.3895, 14_499.17, 4_791, 6_594)
 def test_money_is_exact_in_the_decimal_prices_of_the_settings(a: float, b: float, prompt: int, completion: int) -> None:
     model = ModelOptions(name="m", prompt_usd_per_million=a, completion_usd_per_million=b)
-    assert cost_nusd(model, prompt, completion) == _exact(model, prompt, completion)
+    usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+    assert cost_nusd(price_of(model, None), usage) == _exact(model, prompt, completion)
 
 
 async def test_a_call_is_recorded_for_the_tenant_of_its_key() -> None:

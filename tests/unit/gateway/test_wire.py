@@ -75,7 +75,7 @@ def test_a_stream_is_tallied_wherever_it_is_cut(size: int) -> None:
     for start in range(0, len(PIECES), size):
         tally.feed(PIECES[start : start + size])
     tally.end()
-    assert (tally.text, tally.prompt_tokens, tally.completion_tokens) == ("Hello", 3, 2)
+    assert (tally.text, tally.usage.prompt_tokens, tally.usage.completion_tokens) == ("Hello", 3, 2)
     assert tally.complete
     assert tally.malformed == 0
 
@@ -99,7 +99,7 @@ def test_a_plain_reply_is_tallied_once_whole() -> None:
     tally.feed(b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],')
     tally.feed(b'"usage":{"prompt_tokens":1,"completion_tokens":1}}')
     tally.end()
-    assert (tally.text, tally.prompt_tokens, tally.complete) == ("Hi", 1, True)
+    assert (tally.text, tally.usage.prompt_tokens, tally.complete) == ("Hi", 1, True)
 
 
 def test_what_is_not_json_is_counted_not_raised() -> None:

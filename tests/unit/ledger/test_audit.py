@@ -6,6 +6,7 @@ import ast
 import asyncio
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -365,6 +366,41 @@ def test_an_unsigned_trail_says_so(audit: Audit, db: Database) -> None:
     assert "no checkpoint yet" in verdict.notes[0]
 
 
+def test_a_ledger_in_use_without_any_trail_is_a_finding(audit: Audit, db: Database, ledger: SqlLedger) -> None:
+    assert checked(audit, db).ok, "nothing has happened in a new folder"
+    filled(ledger, 1)
+    (finding,) = checked(audit, db).findings
+    assert finding.where == "audit trail"
+    assert "removed" in finding.why
+    assert "windlass up" in finding.why
+    audit.start("windlass")
+    assert checked(audit, db).ok
+
+
+def test_trail_and_checkpoints_that_were_both_removed_are_a_finding(
+    audit: Audit, db: Database, ledger: SqlLedger, tmp_path: Path
+) -> None:
+    audit.start("windlass")
+    filled(ledger, 1)
+    audit.stop("windlass")
+    assert checked(audit, db).ok
+    with db.write() as connection:
+        connection.exec_driver_sql("DELETE FROM audit")
+        connection.exec_driver_sql("DELETE FROM heads WHERE name = 'audit'")
+    shutil.rmtree(tmp_path / "audit")
+    assert not checked(audit, db).ok
+    Audit(db, tmp_path / "audit").start("windlass")
+    verdict = checked(audit, db)
+    assert any("begins after place 1 of the ledger" in note for note in verdict.notes), "the new trail tells of it"
+
+
+def test_a_used_ledger_whose_trail_was_never_signed_is_a_finding(audit: Audit, db: Database, ledger: SqlLedger) -> None:
+    filled(ledger, 1)
+    audit.append(A, "x", "forget")
+    (finding,) = checked(audit, db).findings
+    assert finding.where == "checkpoints"
+
+
 # --- seals
 
 
@@ -392,6 +428,7 @@ def test_two_workers_do_not_seal_the_same_rows(db: Database, ledger: SqlLedger, 
         filled(ledger, 40, 40 * round_of)
         with ThreadPoolExecutor(4) as pool:
             assert sum(pool.map(Audit.seal, others)) >= 1
+    others[0].checkpoint()
     verdict = checked(others[0], db)
     assert verdict.ok, verdict.findings
     assert verdict.sealed_rows == 200

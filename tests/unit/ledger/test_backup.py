@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from windlass.errors import InputError, LedgerError
 from windlass.ledger import backup, move
 from windlass.ledger.check import AT, A, call, decision, outcome, rating
 from windlass.ledger.db import Database
+from windlass.ledger.integrity import half_restored
 from windlass.ledger.ledger import ALL, Body
 from windlass.ledger.sql import SqlLedger
 from windlass.memory.chunk import Passage
@@ -38,7 +43,7 @@ def _write(db: Database, file: Path) -> backup.Manifest:
 
 
 def _read(file: Path, home: Path) -> backup.Manifest:
-    return backup.read(file, home / "ledger.db", home / "runs.db", home / "audit")
+    return backup.read(file, home / "ledger.db", home / "runs.db", home / "audit", home / "runs.unfinished")
 
 
 async def _fill(db: Database, calls: int = 5) -> None:
@@ -192,6 +197,94 @@ async def test_what_is_no_whole_backup_is_refused(db: Database, tmp_path: Path, 
         _read(bad, tmp_path / "new")
     assert not (tmp_path / "new" / "ledger.db").exists()
     assert not (tmp_path / "ledger.db").exists()
+
+
+async def test_the_files_that_are_restored_are_their_owners_alone(db: Database, tmp_path: Path) -> None:
+    await _fill(db, 1)
+    (tmp_path / "home" / "runs.db").write_bytes(b"")
+    _write(db, tmp_path / "a.tar.gz")
+    before = os.umask(0)
+    try:
+        _read(tmp_path / "a.tar.gz", tmp_path / "new")
+    finally:
+        os.umask(before)
+    assert {path.name for path in (tmp_path / "new").iterdir()} >= {"ledger.db", "runs.db", "runs.unfinished"}
+    for path in (tmp_path / "new").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.parametrize("cut", ["ledger.db", "runs.db", "checkpoints.jsonl", "runs.unfinished"])
+async def test_a_restore_that_was_cut_anywhere_is_said_and_goes_on(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    """The process dies right after a file was put in its place."""
+    await _fill(db)
+    home, new, file = tmp_path / "home", tmp_path / "new", tmp_path / "a.tar.gz"
+    (home / "audit").mkdir()
+    (home / "audit" / "checkpoints.jsonl").write_text("{}\n")
+    with sqlite3.connect(home / "runs.db") as runs:
+        runs.execute("CREATE TABLE kept (n)")
+    runs.close()
+    made = _write(db, file)
+    done: dict[str, Callable[..., object]] = {"move": shutil.move, "touch": Path.touch}
+
+    def moved(source: Path, target: Path) -> None:
+        done["move"](source, target)
+        if target.name == cut:
+            raise SystemExit(137)
+
+    def touched(path: Path, **named: int) -> None:
+        done["touch"](path, **named)
+        if path.name == cut:
+            raise SystemExit(137)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(backup.shutil, "move", moved)
+        dying.setattr(Path, "touch", touched)
+        with pytest.raises(SystemExit):
+            _read(file, new)
+    assert "db restore" in half_restored(new), "nothing starts on it"
+    assert _read(file, new) == made
+    assert not half_restored(new)
+    again = Database(new / "ledger.db")
+    with again.read() as connection:
+        assert move.totals(connection) == made.tables
+    again.close()
+    assert {"runs.db", "runs.unfinished"} <= {path.name for path in new.iterdir()}
+    assert (new / "audit" / "checkpoints.jsonl").read_text() == "{}\n"
+    with pytest.raises(LedgerError, match="empty folder"):
+        _read(file, new)
+
+
+async def test_a_refused_restore_leaves_no_mark(db: Database, tmp_path: Path) -> None:
+    await _fill(db, 1)
+    _write(db, tmp_path / "a.tar.gz")
+    with pytest.raises(LedgerError):
+        _read(tmp_path / "a.tar.gz", tmp_path / "home")
+    with pytest.raises(InputError):
+        _read(tmp_path / "none.tar.gz", tmp_path / "home")
+    assert not half_restored(tmp_path / "home")
+    assert not (tmp_path / "home" / "runs.unfinished").exists()
+
+
+def test_what_a_killed_backup_left_goes_with_the_next(db: Database, tmp_path: Path) -> None:
+    asyncio.run(_fill(db, 1))
+    left = "import os, sys; from pathlib import Path; from windlass.ledger import backup\n"
+    left += "with backup._beside(Path(sys.argv[1])) as folder: (folder / 'ledger.db').touch(); os.kill(os.getpid(), 9)"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", left, str(tmp_path)], check=False)
+    assert len(list(tmp_path.glob(".windlass-backup-*"))) == 1, "the second swept what the first had left"
+    with backup._beside(tmp_path) as mine:
+        assert list(tmp_path.glob(".windlass-backup-*")) == [mine.parent]
+        _write(db, tmp_path / "a.tar.gz")
+        assert mine.exists(), "one that is at work is left alone"
+    old, new = tmp_path / ".windlass-backup-old", tmp_path / ".windlass-backup-new"
+    for folder in (old, new):
+        folder.mkdir()
+    os.utime(old, (1.0, 1.0))
+    _write(db, tmp_path / "b.tar.gz")
+    assert not old.exists()
+    assert new.exists(), "this may be one that is just beginning"
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
 from windlass.errors import PolicyError
-from windlass.policies.check import check_policy
+from windlass.policies.check import PROMISES, check_policy
 from windlass.policies.linear import LinearThompson
+from windlass.policies.policy import require
 from windlass.policies.split import Split, SplitOptions
+from windlass.policies.witness import PromiseBroken
 
 COUNTER = itertools.count()
 
@@ -217,3 +220,147 @@ def test_an_honest_policy_passes():
 def test_a_broken_policy_is_named(broken, words):
     with pytest.raises(PolicyError, match=words):
         check_policy(broken)
+
+
+# --- what a policy raises by mistake is told as the promise that it broke
+
+
+class Nameless:
+    """Nothing of the contract but the name."""
+
+    name, version = "nameless", 1
+
+
+class Listed(Shares):
+    def probabilities(self, context, actions):
+        return list(super().probabilities(context, actions))
+
+
+class Paired(Shares):
+    def choose(self, context, actions, rng):
+        return "alpha", 0.5
+
+
+class Wordy(Shares):
+    def choose(self, context, actions, rng):
+        return msgspec.structs.replace(super().choose(context, actions, rng), propensity="half")
+
+
+class Texted(Shares):
+    def state(self):
+        return "state"
+
+
+class Silent(Shares):
+    def explain(self, context, actions):
+        return None
+
+
+class Unreadable:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
+class Opaque(Shares):
+    def explain(self, context, actions):
+        return (Unreadable(),)
+
+
+class Endless(Shares):
+    def explain(self, context, actions):
+        return tuple(msgspec.structs.replace(arm, mean=math.nan) for arm in super().explain(context, actions))
+
+
+class Fragile(Shares):
+    """Needs a feature that not every context has."""
+
+    def probabilities(self, context, actions):
+        require(actions)
+        context["length"]
+        return super().probabilities(context, actions)
+
+
+class Picky(Shares):
+    """Refuses a context in our own words, which is no way to keep a promise either."""
+
+    def probabilities(self, context, actions):
+        if not context:
+            raise PolicyError("an empty context")
+        return super().probabilities(context, actions)
+
+
+class Mistyped(Shares):
+    def learn(self, decision, reward, previous):
+        if not math.isfinite(reward):
+            raise TypeError("no such reward")
+
+
+class Unrestored(Shares):
+    def restore(self, state):
+        if state != self.state():
+            raise KeyError("magic")
+
+
+class Leaving(Shares):
+    def choose(self, context, actions, rng):
+        raise SystemExit(3)
+
+
+class Fractional(Shares):
+    version = 1.5
+
+
+def no_policy():
+    return None
+
+
+def failing_maker():
+    return {}["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (Nameless, "distribution: a Nameless has no probabilities, choose, learn, state, restore, explain; "),
+        (no_policy, "distribution: a NoneType has no name, version, "),
+        (failing_maker, "distribution: asked the maker, it raised KeyError: 'temperature'; "),
+        (Fractional, "version is 1.5, which is no whole number"),
+        (Listed, r"distribution: probabilities gave \[.*\], which is no numpy array; probabilities sum to 1"),
+        (Paired, r"determinism: choose gave \('alpha', 0.5\), which is no Choice; "),
+        (Wordy, "determinism: choose gave the propensity 'half', which is no number; "),
+        (Texted, "determinism: state gave 'state', which is no bytes; "),
+        (Silent, "distribution: explain gave None, which are no Arms; "),
+        (Opaque, "distribution: explain gave <tuple whose repr raises RuntimeError>, which are no Arms; "),
+        (Endless, "distribution: explain gave Arm.*, which holds what is no finite number; "),
+        (
+            Fragile,
+            r"contexts: asked probabilities\(\{\}, \('alpha', .*\)\), it raised KeyError: 'length'; a context may",
+        ),
+        (Picky, r"contexts: asked probabilities\(\{\}, .*\), it raised PolicyError: an empty context; a context may"),
+        (
+            Mistyped,
+            r"refusals: asked learn\(<decision for 'alpha' .*>, nan, None\), it raised TypeError: no such reward; "
+            "raise PolicyError for no actions, ValueError for a reward",
+        ),
+        (Unrestored, r"state: asked restore\(b''\), it raised KeyError: 'magic'; restore takes what state gave"),
+        (Leaving, r"determinism: asked choose\(.*, rng\), it raised SystemExit: 3; "),
+    ],
+)
+def test_a_mistake_is_told_as_the_promise_that_it_breaks(broken, words):
+    with pytest.raises(PromiseBroken, match=f"^{words}" if ": " in words else words):
+        check_policy(broken)
+
+
+def test_who_interrupts_is_heard():
+    class Interrupted(Shares):
+        def choose(self, context, actions, rng):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_policy(Interrupted)
+
+
+def test_the_page_lists_every_promise():
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "own-policy.md").read_text()
+    for name in (*(promise.name for promise in PROMISES), "propensities"):
+        assert f"| {name} |" in page, f"docs/howto/own-policy.md lacks the promise {name!r}"

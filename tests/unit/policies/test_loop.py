@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 
@@ -13,7 +14,7 @@ from windlass.policies import registry
 from windlass.policies.fixed import Fixed
 from windlass.policies.loop import Loop
 from windlass.policies.points import GuardOptions, PointOptions, ShadowOptions
-from windlass.policies.policy import Choice
+from windlass.policies.policy import Arm, Choice
 from windlass.policies.reward import RewardOptions
 from windlass.records import Decision, Scope, decode, encode
 
@@ -26,7 +27,8 @@ class Stub(Fixed):
 
     name = "stub"
     answer: object = Choice("deep", 0.25, "because")
-    lesson: Exception | None = None
+    lesson: BaseException | None = None
+    account: object = None
 
     def choose(self, context, actions, rng):
         if isinstance(self.answer, BaseException):
@@ -37,16 +39,22 @@ class Stub(Fixed):
         if self.lesson:
             raise self.lesson
 
+    def explain(self, context, actions):
+        if isinstance(self.account, BaseException):
+            raise self.account
+        return super().explain(context, actions) if self.account is None else self.account
+
 
 def loop(mode="live", policy="linear_thompson", make=registry.make, **options):
     return Loop({"model": PointOptions(mode=mode, policy=policy, **options)}, make=make)
 
 
-def stubbed(mode="live", answer=None, lesson=None):
+def stubbed(mode="live", answer=None, lesson=None, account=None):
     def make(name, options):
         policy = Stub()
         policy.answer = answer if answer is not None else policy.answer
         policy.lesson = lesson
+        policy.account = account
         return policy
 
     return loop(mode, "stub", make, randomised_share=0.0)
@@ -417,3 +425,41 @@ def test_a_policy_can_be_replaced_by_what_it_was():
     assert asked.states() == [(key, kept)]
     asked.replace(key, None)
     assert asked.states() == []
+
+
+@pytest.mark.parametrize("leaving", [SystemExit(3), GeneratorExit(), asyncio.CancelledError("policy")], ids=repr)
+def test_a_policy_that_leaves_the_program_fails_no_call(leaving):
+    """`sys.exit` in a plugin is no `Exception`; it must not end the server."""
+    asked = stubbed(answer=leaving, lesson=leaving, account=leaving)
+    action, (decision,) = ask(asked)
+    assert (action, decision.propensity) == ("fast", 1.0)
+    assert decision.fallback.startswith(type(leaving).__name__)
+    assert not asked.learn(decision, 1.0, None)
+    assert asked.explain("model", ACME, {}, ACTIONS) == ()
+    assert asked.failures == {f"model: {type(leaving).__name__}": 3}
+
+
+def test_who_interrupts_the_program_is_heard():
+    with pytest.raises(KeyboardInterrupt):
+        ask(stubbed(answer=KeyboardInterrupt()))
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        *(RuntimeError("broken"), "words", 7, (), (None, None), [Arm("fast", None, None, 1.0, 0)]),
+        [Arm("deep", None, None, 0.5, 0), Arm("fast", None, None, 0.5, 0)],
+        [Arm("fast", math.nan, None, 0.5, 0), Arm("deep", None, None, 0.5, 0)],
+        [Arm("fast", "much", None, 0.5, 0), Arm("deep", None, None, 0.5, 0)],
+        [Arm("fast", None, None, None, 0), Arm("deep", None, None, 0.5, 0)],
+    ],
+    ids=repr,
+)
+def test_a_policy_that_cannot_explain_itself_breaks_no_page(account):
+    asked = stubbed(account=account)
+    assert asked.explain("model", ACME, {}, ACTIONS) == ()
+    assert sum(asked.failures.values()) == 1
+    with pytest.raises(PolicyError, match="unknown decision point"):
+        asked.explain("modle", ACME, {}, ACTIONS)
+    with pytest.raises(PolicyError, match="no eligible action"):
+        asked.explain("model", ACME, {}, ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import fields
 
 import pytest
@@ -154,9 +155,10 @@ def test_a_plugin_is_checked_once_for_its_options_and_asked_for_only_by_an_unkno
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda options: Loaded(), "probabilities .* their sum 1"),
+        (lambda options: Loaded(), "distribution: .* probabilities .* their sum 1"),
         (lambda options: Split(), "it calls itself 'split'"),
-        (lambda options: 5, "AttributeError: 'int' object has no attribute 'name'"),
+        (lambda options: 5, "its maker returned a int without a name; return a Policy"),
+        (lambda options: sys.exit("bye"), "SystemExit: bye"),
         (no_arguments, "TypeError"),
         (lambda options: options["missing"], "KeyError: 'missing'"),
         (lambda options: Coin(options["shares"]), "KeyError: 'shares'"),

@@ -12,7 +12,9 @@ import pytest
 from windlass.errors import PolicyError
 from windlass.ledger.ledger import Entry
 from windlass.ledger.memory import MemoryLedger
+from windlass.policies.fixed import Fixed
 from windlass.policies.loop import Loop, PointOptions
+from windlass.policies.points import GuardOptions
 from windlass.policies.replay import Learner, erased, rebuild
 from windlass.records import (
     Call,
@@ -380,6 +382,32 @@ def test_a_snapshot_is_compact():
         name = f"call_{number:032x}"
         story.tell(call(name), decision(name, context=context, id=f"decision_{number:032x}-model"), outcome(name))
     assert len(story.learner.state()) / 200 < 260
+
+
+def test_a_rule_needs_no_lesson_and_counts_as_one_that_had_it():
+    loop = new_loop(policy="fixed")
+    assert not new_loop().unteachable(("acme", "main", "model"))
+    assert loop.states() == []
+    told = Story(loop).tell(call(), decision(policy="fixed@1"), outcome(), said(1.0))
+    assert [key for key, _ in loop.states()] == [("acme", "main", "model")]
+    (reward,) = told.rewards().values()
+    assert reward == told.learner.scores(ACME, "model")[0].value
+    taught = new_loop(policy="fixed")
+    taught.learn(decision(policy="fixed@1"), 1.0, None)
+    assert loop.states() == taught.states()
+
+
+def test_a_guard_or_a_policy_that_learns_for_itself_is_taught_around_a_rule():
+    class Listening(Fixed):
+        def learn(self, decision, reward, previous):
+            heard.append((decision.action, previous))
+
+    heard = []
+    rests = new_loop(policy="fixed", guards=(GuardOptions("cool_down", {}),))
+    assert not rests.unteachable(("acme", "main", "model"))
+    own = Loop({"model": PointOptions(mode="live", policy="fixed")}, make=lambda name, options: Listening())
+    Story(own).tell(call(), decision(policy="fixed@1"), outcome())
+    assert heard == [("fast", None)]
 
 
 def test_a_lesson_that_failed_is_no_earlier_reward():

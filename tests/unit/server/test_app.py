@@ -125,11 +125,17 @@ async def test_with_keys_any_name_is_served_because_the_key_decides(tmp_path: Pa
 # --- paths and methods
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/v1/nope", "/v1/models/x", "/../etc/passwd", "/" + "x" * 10_000])
+@pytest.mark.parametrize("path", ["/", "/nope", "/v1/nope", "/v1/models/x/y", "/../etc/passwd", "/" + "x" * 10_000])
 async def test_an_unknown_path_is_not_found(client: Client, path: str) -> None:
     response = await client.get(path)
-    assert (response.status, response.code) == (404, "not_found")
+    missing = "model_not_found" if path.startswith("/v1/models") else "not_found"
+    assert (response.status, response.code) == (404, missing)
     assert len(response.body) < 1_000
+
+
+async def test_one_model_is_described(client: Client) -> None:
+    response = await client.get("/v1/models/auto")
+    assert response.json == {"id": "auto", "object": "model", "created": 0, "owned_by": "windlass"}
 
 
 @pytest.mark.parametrize(

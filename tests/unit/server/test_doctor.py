@@ -14,6 +14,7 @@ from tests.golden.application import Client, chat, key, opened, settings
 
 from windlass.errors import ErrorCategory, LedgerError, classify
 from windlass.memory import embedder
+from windlass.policies.points import GuardOptions, PointOptions, ShadowOptions
 from windlass.records import Scope
 from windlass.server import doctor, session
 from windlass.server.app import Windlass
@@ -169,3 +170,81 @@ def test_nothing_is_served_on_a_damaged_ledger(tmp_path: Path, command: str) -> 
         else:
             session.run(settings(tmp_path), paths=(), questions=(), stay=False, dashboard=False, as_json=True)
     assert classify(refused.value) is ErrorCategory.DATABASE_CORRUPT
+
+
+# --- actions that a point does not have
+
+
+async def test_a_default_that_is_no_action_is_a_finding_with_what_was_meant(tmp_path: Path) -> None:
+    """Otherwise the first eligible action is taken for ever, and nothing told the operator."""
+    chosen = {"model": {"mode": "shadow", "default": "ech"}, "answer": {"default": "anser"}}
+    async with opened(tmp_path, [Echo("echo", "parrot")], points=chosen) as runtime:
+        report = await doctor.examine(runtime, replay=False)
+    assert report["findings"] == [
+        "points.model.default is 'ech', which is no action of the point model: the first eligible one is taken; "
+        "did you mean 'echo'?",
+        "points.answer.default is 'anser', which is no action of the point answer: the first eligible one is taken; "
+        "did you mean 'answer'?",
+    ]
+
+
+def test_a_default_that_auto_leaves_out_is_a_finding() -> None:
+    (found,) = doctor.unknown_actions({"model": PointOptions(default="zebra")}, ("small", "large"))
+    assert found.endswith("write one of large, small")
+    assert doctor.unknown_actions({"model": PointOptions(default="small"), "answer": PointOptions()}, ("small",)) == []
+
+
+def test_a_point_at_which_nothing_decides_is_a_finding() -> None:
+    (found,) = doctor.unknown_actions({"modle": PointOptions()}, ())
+    assert found == "points.modle: nothing decides at a point of that name; did you mean 'model'?"
+
+
+def test_the_actions_of_policies_guards_and_shadows_are_looked_at() -> None:
+    floor = GuardOptions(guard="quality_floor", options={"reference": "larg"})
+    steady = ShadowOptions(name="steady", policy="fixed", options={"action": "smal"}, guards=(floor,))
+    options = PointOptions(policy="fixed", options={"action": "smalll"}, guards=(floor,), shadows=(steady,))
+    found = doctor.unknown_actions({"model": options}, ("small", "large"))
+    assert [finding.partition(" is ")[0] for finding in found] == [
+        "points.model.options.action",
+        "points.model.guards: reference",
+        "points.model.shadows.steady.options.action",
+        "points.model.shadows.steady.guards: reference",
+    ]
+
+
+async def test_it_lists_the_models_that_calls_may_name(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("echo")], upstreams=[{**PROVIDER, "api_key_env": ""}]) as runtime:
+        assert (await doctor.examine(runtime, replay=False))["models"][:2] == ["echo", "m"]
+    assert doctor.unopened(settings(tmp_path, providers=[PROVIDER]), "")["models"][-1] == "m"
+
+
+async def test_a_policy_that_fails_is_a_finding(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo()]) as runtime:
+        runtime.loop.failures["model: ZeroDivisionError"] = 3
+        report = await doctor.examine(runtime, replay=False)
+    assert report["findings"] == [
+        "policy failed at model: ZeroDivisionError, 3 times since the start; the default acted, mend the policy"
+    ]
+
+
+def test_what_others_can_read_is_a_finding(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert doctor.exposed(settings(home)) == []
+    home.mkdir(mode=0o700)
+    (home / "audit").mkdir()
+    for name in ("ledger.db", "ledger.db-wal", "runs.db", "audit/key.pem", "audit/key.pub"):
+        (home / name).touch(mode=0o600)
+    assert doctor.exposed(settings(home)) == []
+    for path in (home, *home.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    found = doctor.exposed(settings(home))
+    assert [finding.split()[0] for finding in found] == [
+        str(home),
+        *(str(home / name) for name in ("ledger.db", "ledger.db-wal", "runs.db", "audit/key.pem")),
+    ]
+    assert f"`chmod 700 {home}`" in found[0]
+    assert all("`chmod 600 " in finding for finding in found[1:])
+    lasting = {finding for finding in found if "-wal" not in finding}
+    assert lasting <= set(session.examine(settings(home), replay=False)["findings"])
+    home.chmod(0o700)
+    assert doctor.exposed(settings(home)) == [], "nobody else gets that far"

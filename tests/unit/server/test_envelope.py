@@ -15,6 +15,7 @@ from windlass.errors import (
     FolderBusy,
     InputError,
     LedgerError,
+    LimitReached,
     ModelUnknown,
     PolicyError,
     RecordInvalid,
@@ -25,13 +26,15 @@ from windlass.errors import (
     WindlassError,
     WorkflowError,
 )
-from windlass.server.envelope import envelope
+from windlass.server.envelope import envelope, headers
 
 C = ErrorCategory
 CASES: list[tuple[BaseException, int, str, str]] = [
     (RequestError("m"), 400, "invalid_request_error", "invalid_request"),
     (RequestError("m", status=413, code="body_too_large"), 413, "invalid_request_error", "body_too_large"),
     (RequestError("m", status=403, code="wrong_host"), 403, "invalid_request_error", "wrong_host"),
+    (LimitReached("m", limit="l", retry_after_s=9, spent=False), 429, "rate_limit_error", "rate_limit_exceeded"),
+    (LimitReached("m", limit="l", retry_after_s=None, spent=True), 429, "insufficient_quota", "budget_exceeded"),
     (AccessError("m"), 401, "authentication_error", "invalid_api_key"),
     (ModelUnknown("m"), 404, "invalid_request_error", "model_not_found"),
     (InputError("m"), 400, "invalid_request_error", "invalid_request"),
@@ -87,3 +90,11 @@ def test_any_message_makes_a_body_that_parses(message: str) -> None:
     status, body = envelope(RequestError(message))
     assert status == 400
     assert isinstance(json.loads(body)["error"]["message"], str)
+
+
+def test_a_limit_says_its_name_and_when_to_come_again() -> None:
+    rate = headers(LimitReached("m", limit="team", retry_after_s=9, spent=False))
+    assert rate == {"x-windlass-limit": "team", "x-should-retry": "true", "retry-after": "9"}
+    budget = headers(LimitReached("m", limit="all", retry_after_s=None, spent=True))
+    assert budget == {"x-windlass-limit": "all", "x-should-retry": "false"}
+    assert headers(ValueError("m")) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import itertools
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from windlass.content.ingest import COLLECTION
 from windlass.errors import AccessError, InputError
 from windlass.gateway.admission import Caller
 from windlass.gateway.feedback import FeedbackRequest
-from windlass.records import RunEvent, Scope, StepResult
+from windlass.records import Decision, RunEvent, Scope, StepResult
 from windlass.runtime import Runtime
 from windlass.server import reading
 from windlass.server.app import Windlass
@@ -85,7 +86,7 @@ async def test_calls_page_backwards(runtime: Runtime) -> None:
 
 async def test_decisions_are_those_of_a_point(runtime: Runtime) -> None:
     assert len((await OPERATIONS["decisions"](runtime, OWNER, {}))["decisions"]) == 5
-    assert not (await OPERATIONS["decisions"](runtime, OWNER, {"point": "trim"}))["decisions"]
+    assert not (await OPERATIONS["decisions"](runtime, OWNER, {"point": "answer"}))["decisions"]
 
 
 async def test_a_filter_leaves_what_fits_and_says_what_it_cannot_read(runtime: Runtime) -> None:
@@ -143,12 +144,33 @@ async def test_points_tell_modes_shares_rewards_and_changes(runtime: Runtime) ->
     await OPERATIONS["mode"](runtime, stranger, {"point": "model", "mode": "off", "reason": "to see"})
     (point,) = (await OPERATIONS["points"](runtime, OWNER, {"point": "model"}))["points"]
     assert (point["mode"], point["set_mode"], point["changes"]) == ("live", "live", [])
-    (decider,) = [one for one in point["deciders"] if one["live"]]
-    assert [(one["action"], one["chosen"], one["share"]) for one in decider["actions"]] == [("echo", 5, 1.0)]
+    assert point["deciders"] == (), "one model is no choice"
+    assert [(one["action"], one["chosen"], one["share"]) for one in point["named"]] == [("echo", 5, 1.0)]
     (theirs,) = (await OPERATIONS["points"](runtime, stranger, {"point": "model"}))["points"]
     assert (theirs["mode"], theirs["set_mode"], theirs["deciders"]) == ("off", "live", ())
     assert [(one["change"]["mode"], one["reason"]) for one in theirs["changes"]] == [("off", "to see")]
-    assert (await OPERATIONS["points"](runtime, OWNER, {"point": "no-such"}))["points"] == []
+
+
+@pytest.mark.parametrize("operation", ["decisions", "points"])
+@pytest.mark.parametrize("point", ["modle", "foo", "\x00", "\ud800", "x" * 5_000, "%", "' OR 1=1 --"])
+async def test_a_point_that_there_is_not_is_refused_with_those_there_are(
+    runtime: Runtime, operation: str, point: str
+) -> None:
+    with pytest.raises(
+        InputError, match=r"^there is no decision point .{3,220}; known: answer, model, rollout"
+    ) as said:
+        await OPERATIONS[operation](runtime, OWNER, {"point": point})
+    assert ("did you mean 'model'?" in str(said.value)) == (point == "modle")
+
+
+async def test_a_point_that_only_the_ledger_knows_is_one(runtime: Runtime) -> None:
+    """Its decisions outlive its settings; nobody else's do for a stranger."""
+    made = {"call": "call_1", "policy": "x@1", "actions": ("a",), "action": "a", "propensity": 1.0, "live": True}
+    await runtime.ledger.append(Decision(id="decision_bygone", at=1.0, point="bygone", **made))
+    asked = {"point": "bygone", "since": 2.0}
+    assert (await OPERATIONS["decisions"](runtime, OWNER, asked))["decisions"] == []
+    with pytest.raises(InputError, match="no decision point 'bygone'"):
+        await OPERATIONS["decisions"](runtime, Caller(Scope("other"), "admin", ""), asked)
 
 
 async def test_what_reads_is_got_as_well(tmp_path: Path) -> None:
@@ -258,3 +280,33 @@ async def test_asking_gives_plain_data_with_the_citation(runtime: Runtime) -> No
     answer = await OPERATIONS["ask"](runtime, OWNER, wanted)
     assert answer["quotes"][0]["cited"] == "[Sounding: how deep is the water? 00:00:37]"
     assert answer["answered"] is True
+
+
+async def test_a_call_that_names_its_model_is_no_choice_of_the_policy(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("small", "large")]) as runtime:
+        client = Client(Windlass(runtime))
+        for model in ("small", "small", "small", "auto", "auto"):
+            call = (await client.post("/v1/chat/completions", chat(model=model))).headers["x-windlass-call"]
+            await client.post("/v1/feedback", {"target": call, "kind": "rating", "value": 1.0})
+        await runtime.caught_up()
+        (point,) = (await OPERATIONS["points"](runtime, OWNER, {"point": "model"}))["points"]
+        (decider,) = point["deciders"]
+        assert (decider["policy"], decider["chosen"]) == ("linear_thompson@1", 2)
+        assert sum(action["rewarded"] for action in decider["actions"]) == 2
+        (named,) = point["named"]
+        assert (named["action"], named["chosen"], named["rewarded"]) == ("small", 3, 3)
+        assert runtime.overview.totals(Scope()).calls == 5
+        arms = runtime.loop.explain("model", Scope(), {}, ("small", "large"))
+        assert sum(arm.observations for arm in arms) == 5, "it learns from all of them"
+
+
+async def test_a_listing_of_snapshots_does_not_move_them(tmp_path: Path) -> None:
+    """Each command that opens the folder keeps what was learned as it ends."""
+    now = itertools.count(1_800_000_000.0, 1.0)
+    async with opened(tmp_path, [Echo()], clock=lambda: next(now)) as runtime:
+        await Client(Windlass(runtime)).post("/v1/chat/completions", chat("x"))
+    seen = []
+    for _ in range(3):
+        async with opened(tmp_path, [Echo()], clock=lambda: next(now)) as runtime:
+            seen.append(await OPERATIONS["snapshots"](runtime, OWNER, {}))
+    assert seen[0] == seen[1] == seen[2]

@@ -284,3 +284,11 @@ def test_the_log_of_a_failed_call_holds_neither_keys_nor_prompts_and_is_quick(
     for secret in ("secret-acme", "the private prompt", "folder-token"):
         assert secret not in said
     assert took_s[0] < 1.0
+
+
+def test_decided_on_the_way_are_the_decisions_of_these_answers() -> None:
+    """Not those of an earlier run, where an answer abstained and made one decision fewer; all those in shadow too."""
+    made = {"d5": "", "d4": "call_2", "d3": "answer_2", "d2": "call_2", "d1": "call_1"}
+    newest = [{"id": name, "call": call} for name, call in made.items()]
+    answers = [{"id": "answer_2", "call": "call_2"}, {"id": "answer_3", "call": ""}]
+    assert [one["id"] for one in session._of(answers, {"decisions": newest})] == ["d4", "d3", "d2"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -123,8 +124,12 @@ def test_empty_lists_say_what_makes_them_fuller(operation: str, said: str, capsy
 
 def test_the_doctor_tells_settings_findings_and_the_replay(capsys: pytest.CaptureFixture[str]) -> None:
     report: dict[str, Any] = {"settings": {"server.port": {"value": 8321, "source": "default"}}, "findings": []}
+    report["models"] = ["small", f"large {EVIL}"]
     assert terminal.show("doctor", report, as_json=False) == 0
-    assert "All is well." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "All is well." in said
+    assert "models that a call may name: auto, small, large" in said
+    assert "`windlass doctor --replay` rebuilds every policy" in said, "who does not know of it never runs it"
     equal = {"cursor": 7, "live": "a" * 64, "rebuilt": "b" * 64, "equal": True}
     terminal.show("doctor", {**report, "replay": equal}, as_json=False)
     assert "replay up to entry 7: equal, bit for bit (bbbbbbbbbbbbbbbb)" in capsys.readouterr().out
@@ -185,3 +190,23 @@ def test_on_a_terminal_there_is_a_bar_that_leaves_nothing_behind(monkeypatch: py
     assert steps._bar is not None
     assert steps._bar.finished is False
     assert not steps._bar.live.is_started
+
+
+def test_a_snapshot_has_a_time_that_stays_and_one_that_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = {"snapshot": 20, "at": time.time() - 200.0, "note": "base"}
+    terminal.show("snapshots", {"snapshots": [kept]}, as_json=False)
+    head, row = capsys.readouterr().out.splitlines()
+    assert "when (UTC)" in head
+    assert terminal.when(kept["at"]) in row
+    assert "3 min" in row
+
+
+def test_what_was_named_stands_apart_from_what_a_policy_chose(capsys: pytest.CaptureFixture[str]) -> None:
+    action = {"action": "small", "chosen": 7, "share": 1.0, "reward": 0.25}
+    decider = {"policy": "p@1", "live": True, "actions": [{**action, "chosen": 3}]}
+    point = {"point": "model", "mode": "live", "policy": "p@1", "deciders": [decider], "named": [action]}
+    terminal.show("points", {"points": [point]}, as_json=False)
+    _, chosen, named = capsys.readouterr().out.splitlines()
+    assert "p@1" in chosen
+    assert "3" in chosen
+    assert named.split() == ["model", "live", "by", "name", "small", "7", "0.250"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from windlass.errors import InputError, LedgerError, WorkflowError
 from windlass.ledger.ledger import ALL
@@ -193,6 +196,19 @@ def test_after_draining_no_step_starts_and_the_run_stays_pending(durable: Durabl
     time.sleep(0.2)
     assert WORK.done == []
     assert durable.status("run_late") == "running"
+
+
+def test_the_library_speaks_in_one_line_of_our_log_without_its_traceback(durable: Durable) -> None:
+    assert durable.status("run-0") == "unknown"
+    with capture_logs() as said:
+        try:
+            raise OSError(errno.ENOSPC, "No space left\non the disk")
+        except OSError as exc:
+            logging.getLogger("dbos").error("it failed:\nin many\nlines", exc_info=exc)
+        logging.getLogger("dbos").warning("chatter")
+    reason = "[Errno 28] No space left"
+    told = {"event": "workflow_library", "said": "it failed:", "error": "disk_full", "reason": reason}
+    assert said == [{**told, "log_level": "error"}]
 
 
 def test_closing_before_starting_is_nothing(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from windlass.errors import RequestError
 from windlass.gateway.admission import RANK, Caller, require
 from windlass.ledger.ledger import DecisionFilter
+from windlass.policies.points import NAMED
 from windlass.policies.rollout import MODES, Change, RollBack, SetMode
 from windlass.policies.score import Score
 from windlass.records import Scope
@@ -190,7 +191,8 @@ def _drawn(runtime: Runtime, scope: Scope, standing: Standing, picked: Range, no
     """The live choices of a point by the hour."""
     point_name = standing.point
     first = min(picked.axis(0.0, now))
-    live = [hour for hour in runtime.rollups.decisions(scope, first, point=point_name) if hour.live]
+    hours = runtime.rollups.decisions(scope, first, point=point_name)
+    live = [hour for hour in hours if hour.live and hour.policy != NAMED]
     start, end = map(hour_of, picked.axis(live[0].hour if live else now, now))
     live = [hour for hour in live if hour.hour >= start]
     times = range(start, end + HOUR_S, HOUR_S)

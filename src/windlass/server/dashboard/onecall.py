@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import structlog
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -29,7 +30,9 @@ from windlass.server.dashboard.ranges import asked
 from windlass.server.dashboard.rows import routed, said
 from windlass.server.dashboard.site import Site
 
+log = structlog.get_logger(__name__)
 SHOWN_CHARS = 20_000
+UNEXPLAINED = "it could not explain what it knows today"
 SCORES = {"1": "Good", "0.5": "Partly", "0": "Not good"}
 KINDS = ("rating", "correction", "suggestion", "complaint", "praise")
 SOURCES = ("user", "manager", "qa")
@@ -177,13 +180,17 @@ def _made(runtime: Runtime, decision: Decision) -> Made:
     for action in decision.actions:
         taken = action == decision.action
         share = decision.propensity if taken else rest if len(decision.actions) == 2 else None
-        chances.append(Chance(action, taken, share, charts.share(share or 0.0), arms.get(action)))
+        chances.append(Chance(action, taken, share, charts.share(share or 0.0), (arms or {}).get(action)))
     chances.sort(key=lambda chance: not chance.taken)
-    return Made(decision, shadow, words.plain(str(decision.extra.get("why", ""))), tuple(chances), rest)
+    account = words.plain(str(decision.extra.get("why", "")))
+    if arms is None:
+        account = "; ".join(filter(None, (account, UNEXPLAINED)))
+    return Made(decision, shadow, account, tuple(chances), rest)
 
 
-def _arms(runtime: Runtime, decision: Decision, shadow: str) -> dict[str, Arm]:
-    """What that policy knows today of each action; nothing where another policy stands there now."""
+def _arms(runtime: Runtime, decision: Decision, shadow: str) -> dict[str, Arm] | None:
+    """What that policy knows today of each action; nothing where another policy stands there now, None where it fails
+    to say."""
     place = shadow_place(decision.point, shadow) if shadow else decision.point
     if runtime.loop.ids.get(place) != decision.policy:
         return {}
@@ -191,6 +198,9 @@ def _arms(runtime: Runtime, decision: Decision, shadow: str) -> dict[str, Arm]:
         arms = runtime.loop.explain(decision.point, decision.scope, decision.context, decision.actions, shadow)
     except PolicyError:
         return {}
+    if not arms:
+        log.warning("policy_could_not_explain", policy=decision.policy, point=decision.point, call=decision.call)
+        return None
     return {arm.action: arm for arm in arms if arm.mean is not None}
 
 

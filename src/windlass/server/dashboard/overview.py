@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,8 +19,10 @@ from windlass.server.dashboard.learned import Lesson, lessons
 from windlass.server.dashboard.ranges import RANGES, Range, address, asked, chosen
 from windlass.server.dashboard.rows import row
 from windlass.server.dashboard.site import Site
-from windlass.watch.overview import Overview
+from windlass.watch.overview import by_hour, summary
+from windlass.watch.store import OutcomeHour, hour_of
 
+log = structlog.get_logger(__name__)
 PAGE = 20
 
 
@@ -49,13 +53,16 @@ def _view(site: Site, request: Request, scope: Scope, picked: Range, before: str
     since = picked.since(now)
     # The cursor is read first: what is folded in afterwards rings again and is fetched again, never missed.
     head = runtime.overview.cursor
-    totals = runtime.overview.totals(scope, since)
+    # Read once for the sums and the chart: over all time these are thousands of latency sketches.
+    first = min(picked.axis(0.0, now))
+    hours = runtime.rollups.outcomes(scope, min(since, first))
+    totals, by_model = summary(hour for hour in hours if hour.hour >= hour_of(since))
     decisions, feedback = runtime.overview.counted(scope)
     traces = runtime.ledger.calls(scope, limit=PAGE + 1, before=before)
-    axis = _axis(runtime.overview, scope, picked, now)
+    axis = _axis([hour for hour in hours if hour.hour >= hour_of(first)], picked, now)
     models = [
         (name, one, one.calls / max(1, totals.calls), charts.share(one.calls / max(1, totals.calls)))
-        for name, one in runtime.overview.by_model(scope, since).items()
+        for name, one in by_model.items()
     ]
     return {
         "head": head,
@@ -68,7 +75,7 @@ def _view(site: Site, request: Request, scope: Scope, picked: Range, before: str
         "axis": axis,
         "calls_chart": charts.calls_by_hour(axis),
         "latency_chart": charts.latency_by_hour(axis),
-        "lessons": [(lesson, _arms(lesson)) for lesson in lessons(runtime, scope)],
+        "lessons": [(lesson, _arms(lesson)) for lesson in map(_told, lessons(runtime, scope))],
         "calls": [row(trace) for trace in traces[:PAGE]],
         "before": before,
         "older": _link(picked, traces[PAGE - 1].call.id) if len(traces) > PAGE else "",
@@ -79,11 +86,19 @@ def _view(site: Site, request: Request, scope: Scope, picked: Range, before: str
     }
 
 
-def _axis(overview: Overview, scope: Scope, picked: Range, now: float) -> list[charts.Slot]:
+def _axis(hours: Sequence[OutcomeHour], picked: Range, now: float) -> list[charts.Slot]:
     """The hours of the chart."""
-    hours = overview.by_hour(scope, min(picked.axis(0.0, now)))
-    first, last = picked.axis(hours[0][0] if hours else now, now)
-    return charts.slots(hours, first=first, last=last, since=picked.since(now))
+    split = by_hour(hours)
+    first, last = picked.axis(split[0][0] if split else now, now)
+    return charts.slots(split, first=first, last=last, since=picked.since(now))
+
+
+def _told(lesson: Lesson) -> Lesson:
+    """`lesson`, which says so where its policy failed to explain itself."""
+    if lesson.arms:
+        return lesson
+    log.warning("policy_could_not_explain", policy=lesson.policy, point=lesson.point)
+    return replace(lesson, verdict=f"{lesson.policy} could not explain what it knows today.")
 
 
 def _arms(lesson: Lesson) -> list[ArmRow]:

@@ -92,6 +92,7 @@ async def _sign_in(site: Site, request: Request) -> Response:
     try:
         site.access.sign_in(request, response, form.get("key", "").strip(), workspace)
     except AccessError as exc:
+        await site.runtime.refused(asgi.peer(request.scope), form.get("key", "").strip(), exc)
         return site.page(request, "login.html", {**view, "failure": str(exc)}, 401)
     return response
 

@@ -11,6 +11,7 @@ from tests.unit.server.dashboard.visitor import Visitor, called, folded, visitin
 
 from windlass.errors import UpstreamError
 from windlass.gateway.echo import Echo
+from windlass.policies.linear import LinearThompson
 from windlass.records import Call, Feedback, Outcome, Scope
 from windlass.runtime import Runtime
 
@@ -175,3 +176,21 @@ async def test_a_call_without_an_outcome_is_running(tmp_path: Path) -> None:
     assert "running" in page.text
     assert "Nothing was decided" in page.text
     assert "rate limited" in failed.text
+
+
+async def test_a_policy_that_cannot_explain_itself_still_has_its_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mute(*_: object) -> None:
+        raise RuntimeError("no words")
+
+    async with visiting(tmp_path, providers=(Echo("echo"),)) as (visitor, runtime):
+        call = await called(runtime)
+        pages = "/", "/decisions", "/decisions/model", f"/calls/{call}"
+        before = [await visitor.get(page) for page in pages]
+        monkeypatch.setattr(LinearThompson, "explain", mute)
+        after = [await visitor.get(page) for page in pages]
+    assert [page.status for page in before + after] == [200] * 8
+    told = "could not explain what it knows today"
+    assert [told in page.text for page in before] == [False] * 4
+    assert [told in page.text for page in after] == [True, False, False, True]

@@ -1,0 +1,171 @@
+"""Reads along with a reply, in whichever dialect: its usage, its text, and whether it ended as it should."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from windlass.gateway.dialects.chat_reply import ChatUsage
+from windlass.gateway.dialects.chat_reply import usage as chat_usage
+from windlass.gateway.dialects.counts import counts
+from windlass.gateway.dialects.events import EventLines, ServerSent
+from windlass.gateway.dialects.hub import (
+    CallDelta,
+    Counted,
+    Dialect,
+    Failed,
+    Finished,
+    RefusalDelta,
+    StreamPiece,
+    TextDelta,
+    ThinkingDelta,
+)
+from windlass.gateway.dialects.readers import UNREADABLE, reader
+from windlass.gateway.usage import Usage
+from windlass.gateway.wire import Tally
+
+
+class ReplyTally(Protocol):
+    """What a reply says of itself as it passes."""
+
+    @property
+    def usage(self) -> Usage:
+        """The provider's own count, as far as it came."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What was written, for an estimate where no usage came."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Is it whole, and free of errors?"""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Has a stream's own end mark come? Nothing need be waited for after it."""
+        ...
+
+    @property
+    def error(self) -> bool: ...
+
+    @property
+    def code(self) -> str:
+        """The provider's name for the error, '' where it gives none."""
+        ...
+
+    @property
+    def malformed(self) -> int:
+        """Parts that could not be read."""
+        ...
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class ChatTally(Tally):
+    """Chat's tally, with the shares of its usage."""
+
+    def __init__(self, *, stream: bool):
+        super().__init__(stream=stream)
+        self.usage = Usage()
+
+    def _read(self, data: bytes) -> None:
+        super()._read(data)
+        if b"_tokens" not in data:
+            return
+        try:
+            counted = counts(msgspec.json.decode(data, type=_ChatCounted).usage, ChatUsage)
+        except UNREADABLE:
+            return  # the part was counted as malformed, or is plain text that speaks of tokens
+        if counted is not None:
+            self.usage = chat_usage(counted)
+
+
+class _ChatCounted(msgspec.Struct):
+    usage: Any = None
+
+
+class PieceTally:
+    """The tally of the other dialects, over the pieces that their readers find.
+
+    text: all that was generated, reasoning and the arguments of calls among it, as all of it is billed.
+    """
+
+    def __init__(self, dialect: Dialect, *, stream: bool):
+        self._reader = reader(dialect)
+        self._lines = EventLines() if stream else None
+        self._body: list[bytes] = []
+        self._texts: list[str] = []
+        self._finished = False
+        self.usage = Usage()
+        self.malformed = 0
+        self.error = False
+        self.code = ""
+        self.done = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    @property
+    def complete(self) -> bool:
+        return self._finished and not self.error
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes; event borders may fall anywhere."""
+        if self._lines is None:
+            self._body.append(chunk)
+            return
+        for event in self._lines.feed(chunk):
+            self._event(event)
+
+    def end(self) -> None:
+        """No more bytes will come."""
+        if self._lines is not None:
+            for event in self._lines.end():
+                self._event(event)
+            self._pieces(self._reader.end())
+        elif body := b"".join(self._body):
+            self._body = []
+            self._whole(body)
+
+    def _event(self, event: ServerSent) -> None:
+        try:
+            pieces = self._reader.read(event)
+        except UNREADABLE:
+            self.malformed += 1
+            return
+        self._pieces(pieces)
+        self.done = self.done or self._finished or self.error
+
+    def _whole(self, body: bytes) -> None:
+        try:
+            pieces = self._reader.whole(body)
+        except UNREADABLE:
+            self.malformed += 1
+            return
+        self._pieces(pieces)
+
+    def _pieces(self, pieces: list[StreamPiece]) -> None:
+        for piece in pieces:
+            match piece:
+                case TextDelta(text=text) | RefusalDelta(text=text) | ThinkingDelta(text=text):
+                    self._texts.append(text)
+                case CallDelta(arguments=arguments):
+                    self._texts.append(arguments)
+                case Counted(used):
+                    self.usage = used
+                case Failed(failure):
+                    self.error, self.code = True, failure.code
+                case Finished():
+                    self._finished = True
+
+
+def tally(dialect: Dialect, *, stream: bool) -> ReplyTally:
+    """The tally for one reply."""
+    return ChatTally(stream=stream) if dialect == "chat" else PieceTally(dialect, stream=stream)

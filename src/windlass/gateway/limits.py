@@ -1,0 +1,218 @@
+"""Budgets and rates: what a call may use up is held before it is sent, and settled by what it did use.
+
+    asked -> hold (an upper bound of what it may cost) -> settle (what it cost)
+
+A call is let in where used + held + its own bound fits into every limit that is about it, so that calls under way can
+never overspend together. Checking and holding happen without a pause between them: one event loop, no lock. What was
+used of a budget is committed with the outcome of the call; what was only held is gone with the process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from windlass.errors import LimitReached
+from windlass.gateway.options import LimitOptions
+from windlass.ledger.ledger import Spend
+
+Measure: TypeAlias = Literal["nusd", "requests", "tokens", "concurrent"]
+SECONDS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
+SWEEP_EVERY: Final = 1_024
+"""After so many new counts, those of windows that are over are let go."""
+USD: Final = 10**9
+
+
+class Place(NamedTuple):
+    """Which count: of a limit, for a group (a key, a user, ...), of a measure, in the window that began at `since`."""
+
+    limit: str
+    group: str
+    measure: Measure
+    since: int
+
+
+@dataclass(slots=True)
+class Used:
+    """What of `most` is used, and what is held by calls under way."""
+
+    place: Place
+    most: int
+    ends: float
+    used: int = 0
+    held: int = 0
+
+    @property
+    def left(self) -> int:
+        return self.most - self.used - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who wants to use up how much, at most. `key`, `team` and `user` are '' where there is none."""
+
+    tenant: str
+    team: str
+    key: str
+    user: str
+    model: str
+    nusd: int
+    tokens: int
+
+
+class Hold:
+    """What one call holds until it is settled. Settling twice changes nothing."""
+
+    def __init__(self, held: Sequence[tuple[Used, int]] = ()):
+        self._held = held
+
+    def settle(self, nusd: int, tokens: int, outcome: str = "") -> tuple[Spend, ...]:
+        """Give back what was held, count what was used; returns what must be committed with the outcome."""
+        held, self._held = self._held, ()
+        spent = []
+        used = {"nusd": nusd, "tokens": tokens, "requests": 1, "concurrent": 0}
+        for count, amount in held:
+            measure = count.place.measure
+            count.held -= amount
+            count.used += used[measure]
+            if measure == "nusd" and nusd:
+                name, group, _, since = count.place
+                spent.append(Spend(limit=name, group=group, since=since, nusd=nusd, outcome=outcome))
+        return tuple(spent)
+
+
+class Limits:
+    """All limits of the settings and of the keys. spent: what of budgets was used before this process, by place."""
+
+    def __init__(self, limits: Iterable[LimitOptions], spent: Mapping[tuple[str, str, int], int] | None = None):
+        self._limits = tuple(limits)
+        self._spent = dict(spent or {})
+        self._counts: dict[Place, Used] = {}
+        self._about: dict[tuple[str, str, str, str, str], tuple[LimitOptions, ...]] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to hold a call against."""
+        return bool(self._limits)
+
+    def reserve(self, claim: Claim, now: float, more: Sequence[LimitOptions] = ()) -> Hold:
+        """Hold what a call may use up. more: the limits of its key. LimitReached, and nothing held, where it is too
+        much."""
+        held = []
+        for limit in (*self._of(claim), *more):
+            group = _group(limit, claim)
+            for measure, most, amount in _wanted(limit, claim):
+                count = self._count(limit, group, measure, most, now)
+                if count.left < amount:
+                    raise _refused(limit, count, amount, now)
+                held.append((count, amount))
+        for count, amount in held:
+            count.held += amount
+        return Hold(held)
+
+    def counts(self) -> list[Used]:
+        """Every count of a window that is not over, for the pages."""
+        return sorted(self._counts.values(), key=lambda count: count.place)
+
+    def _of(self, claim: Claim) -> tuple[LimitOptions, ...]:
+        """The limits that are about a caller; found once for each."""
+        who = (claim.tenant, claim.team, claim.key, claim.user, claim.model)
+        found = self._about.get(who)
+        if found is None:
+            if len(self._about) >= SWEEP_EVERY:
+                self._about.clear()
+            found = self._about[who] = tuple(filter(partial(_is_about, who), self._limits))
+        return found
+
+    def _count(self, limit: LimitOptions, group: str, measure: Measure, most: int, now: float) -> Used:
+        since, ends = (0, math.inf) if measure == "concurrent" else window(limit.window, now)
+        place = Place(limit.name, group, measure, since)
+        count = self._counts.get(place)
+        if count is None:
+            if len(self._counts) % SWEEP_EVERY == SWEEP_EVERY - 1:
+                self._sweep(now)
+            spent = self._spent.pop((limit.name, group, since), 0) if measure == "nusd" else 0
+            count = self._counts[place] = Used(place, most, ends, used=spent)
+        count.most = most  # the limit of a key may have been changed
+        return count
+
+    def _sweep(self, now: float) -> None:
+        over = [
+            place
+            for place, count in self._counts.items()
+            if not count.held and (count.ends <= now or place.measure == "concurrent")
+        ]
+        for place in over:
+            del self._counts[place]
+
+
+def window(kind: str, now: float) -> tuple[int, float]:
+    """(begin, end) in UTC seconds of the window that `now` lies in."""
+    if kind == "total":
+        return 0, math.inf
+    if kind == "month":
+        first = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+        return int(first.timestamp()), after.timestamp()
+    begin = int(now // SECONDS[kind]) * SECONDS[kind]
+    return begin, begin + SECONDS[kind]
+
+
+def _is_about(who: tuple[str, str, str, str, str], limit: LimitOptions) -> bool:
+    names = (limit.tenant, limit.team, limit.key, limit.user, limit.model)
+    return all(name in ("", is_) for name, is_ in zip(names, who, strict=True))
+
+
+_GROUPS: Final[Mapping[str, Callable[[Claim], str]]] = {
+    "all": lambda claim: "",
+    "tenant": lambda claim: claim.tenant,
+    "team": lambda claim: f"{claim.tenant}/{claim.team}",
+    "key": lambda claim: f"{claim.tenant}/{claim.key}",
+    "user": lambda claim: f"{claim.tenant}/{claim.user}",
+    "model": lambda claim: claim.model,
+}
+
+
+def _group(limit: LimitOptions, claim: Claim) -> str:
+    return _GROUPS[limit.per](claim)
+
+
+def _wanted(limit: LimitOptions, claim: Claim) -> Iterator[tuple[Measure, int, int]]:
+    """(measure, at most, wanted) for all that a limit counts."""
+    if limit.usd is not None:
+        yield "nusd", round(limit.usd * USD), claim.nusd
+    if limit.requests is not None:
+        yield "requests", limit.requests, 1
+    if limit.tokens is not None:
+        yield "tokens", limit.tokens, claim.tokens
+    if limit.concurrent is not None:
+        yield "concurrent", limit.concurrent, 1
+
+
+_WORDS: Final[Mapping[Measure, str]] = {
+    "nusd": "budget",
+    "requests": "request rate",
+    "tokens": "token rate",
+    "concurrent": "number of calls at once",
+}
+
+
+def _refused(limit: LimitOptions, count: Used, amount: int, now: float) -> LimitReached:
+    measure = count.place.measure
+    wait_s = None if math.isinf(count.ends) else max(1, math.ceil(count.ends - now))
+    if measure == "concurrent":
+        wait_s = 1
+    scale = USD if measure == "nusd" else 1
+    unit = " USD" if measure == "nusd" else ""
+    said = f"{count.used / scale:g} used, {count.held / scale:g} held by calls under way, {amount / scale:g} wanted"
+    window_said = "" if measure == "concurrent" or limit.window == "total" else f" a {limit.window}"
+    return LimitReached(
+        f"limit {limit.name!r}: {_WORDS[measure]} of {count.most / scale:g}{unit}{window_said} is reached ({said})",
+        limit=limit.name,
+        retry_after_s=wait_s,
+        spent=measure == "nusd",
+    )

@@ -1,0 +1,178 @@
+"""One call on its way through: what came in, what was chosen, what came of it, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from windlass.gateway.attempt import Attempt, Target
+from windlass.gateway.endpoints import Raw
+from windlass.gateway.estimate import estimate_tokens
+from windlass.gateway.limits import Hold
+from windlass.gateway.options import ModelOptions
+from windlass.gateway.pricelist import PriceBook
+from windlass.gateway.prices import cost_nusd
+from windlass.gateway.provider import JSON
+from windlass.gateway.relay import Once, Stream
+from windlass.gateway.usage import Usage
+from windlass.gateway.wire import Chat, EmbeddingInput, Tally
+from windlass.ledger import ids
+from windlass.ledger.ledger import Body
+from windlass.records import Call, Decision, Outcome, Scope
+
+DAY_S = 86_400.0
+Asked: TypeAlias = Chat | EmbeddingInput | Raw
+"""A request, read as far as routing and accounting need."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came in, for one `endpoint`. `parent` is the typed id it is made for.
+
+    `method`, `path` (below the base URL) and `query` matter to endpoints whose requests go up as they came.
+    `scope` is set by our own rooms, for whom the caller has been admitted already; clients are admitted by `key`.
+    """
+
+    body: bytes
+    endpoint: str = "chat"
+    method: str = "POST"
+    path: str = ""
+    query: str = ""
+    content_type: str = JSON
+    key: str = ""
+    workspace: str = ""
+    parent: str = ""
+    scope: Scope | None = None
+
+
+@dataclass
+class Transit:
+    """What the ledger will want to know of a call at the end, where `outcome` is set.
+
+    targets: who may answer, the chosen one first; target: who did, or was asked last. started: UTC seconds.
+    trail: every attempt so far. hold: what the call holds of limits until it is settled.
+    """
+
+    call: Call
+    asked: Asked
+    decisions: tuple[Decision, ...]
+    targets: tuple[Target, ...]
+    target: Target
+    started: float
+    tally: Tally
+    hold: Hold = field(default_factory=Hold)
+    trail: list[Attempt] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+    first_byte_at: float = 0.0
+    outcome: Outcome | None = None
+
+    @property
+    def model(self) -> ModelOptions:
+        return self.target.model
+
+    @property
+    def adds_usage(self) -> bool:
+        """Whether the provider is asked to count what the client has not asked to be counted."""
+        chat = self.asked
+        return isinstance(chat, Chat) and chat.stream and not chat.wants_usage and self.model.include_usage
+
+    @property
+    def why(self) -> str:
+        """Which policy chose, with what probability, and the numbers behind it; '' where nothing was to be chosen."""
+        if not self.decisions:
+            return ""
+        decision = self.decisions[0]
+        numbers = f"; {decision.extra['why']}" if "why" in decision.extra else ""
+        instead = f"; instead of {decision.action}" if decision.action != self.model.name else ""
+        return f"{decision.policy} p={decision.propensity:.3f}{numbers}{instead}"
+
+    def end(self, now: float, status: int, error: str, prices: PriceBook) -> Outcome:
+        """What came of the call, which is over. status: that the client gets; error: an ErrorCategory value or ''."""
+        usage, call, local = self.tally.usage, self.call, self.target.provider.local
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        # Usage that a provider reports counts, whatever else went wrong; guesses only bill what was answered.
+        answered = self.first_byte_at > 0 and (status < 400 or status == 499)
+        estimated = answered and (prompt is None or completion is None or local)
+        if prompt is None:
+            prompt = self.asked.tokens or sum(map(estimate_tokens, self.asked.said)) if answered else 0
+        if completion is None:
+            completion = estimate_tokens(self.tally.text) if answered else 0
+        used = msgspec.structs.replace(usage, prompt_tokens=prompt, completion_tokens=completion)
+        self.outcome = Outcome(
+            # By the call's own time, so that both lie on one day even where the clock is set meanwhile.
+            id=ids.new("outcome", call.at),
+            at=now,
+            tenant=call.tenant,
+            workspace=call.workspace,
+            call=call.id,
+            model=self.model.name,
+            provider=self.target.provider.name,
+            status=status,
+            latency_ms=max(0.0, now - self.started) * 1000,
+            first_byte_ms=max(0.0, (self.first_byte_at or now) - self.started) * 1000,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cost_nusd=self._cost_nusd(prices, self.target, used) + self._wasted_nusd(prices),
+            tokens_estimated=estimated,
+            error=error,
+            extra=self._extra(),
+        )
+        return self.outcome
+
+    def bodies(self, now: float, retention_days: float) -> tuple[Body, ...]:
+        """What is kept of the exchange, and until when."""
+        call = self.call
+        return tuple(
+            Body(
+                id=f"{call.id}-{role}",
+                at=now,
+                tenant=call.tenant,
+                workspace=call.workspace,
+                call=call.id,
+                role=role,
+                data=data,
+                user=call.user,
+                expires_at=now + retention_days * DAY_S,
+            )
+            for role, data in self._exchanged()
+        )
+
+    def _exchanged(self) -> Iterator[tuple[Literal["request", "reply"], bytes]]:
+        """Not the vectors, which can be computed again, nor sound and pictures."""
+        if not (isinstance(self.asked, Raw) and self.asked.fields is None):
+            yield "request", self.asked.raw
+        if not isinstance(self.asked, EmbeddingInput):
+            yield "reply", b"".join(self.kept)
+
+    @staticmethod
+    def _cost_nusd(prices: PriceBook, target: Target, usage: Usage) -> int:
+        return cost_nusd(prices.of(target.provider.name, target.model), usage)
+
+    def _wasted_nusd(self, prices: PriceBook) -> int:
+        """What attempts have cost that did not become the answer, as far as their providers say."""
+        offered = {target.key: target for target in self.targets}
+        return sum(
+            self._cost_nusd(prices, offered[(attempt.provider, attempt.model)], attempt.usage)
+            for attempt in self.trail
+            if attempt.bill == "reported"
+        )
+
+    def _extra(self) -> dict[str, Any]:
+        """The attempts, where there was more than the one that answered."""
+        if len(self.trail) == 1 and not self.trail[0].category:
+            return {}
+        return {"attempts": [msgspec.to_builtins(attempt) for attempt in self.trail]} if self.trail else {}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes out: status, headers, and the bytes, which must be read to the end or closed."""
+
+    status: int
+    content_type: str
+    headers: dict[str, str]
+    chunks: Stream | Once
+    transit: Transit

@@ -1,0 +1,138 @@
+"""What a fold reads is less than the ledger holds, and folds to the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from windlass.errors import LedgerError, RecordInvalid
+from windlass.ledger import schema
+from windlass.ledger.check import call, decision, outcome, rating
+from windlass.ledger.db import Database
+from windlass.ledger.folding import Foldable, following
+from windlass.ledger.ledger import ALL
+from windlass.ledger.memory import MemoryLedger
+from windlass.ledger.sql import SqlLedger
+from windlass.policies.loop import Loop
+from windlass.policies.points import PointOptions, ShadowOptions
+from windlass.policies.replay import Learner
+from windlass.records import Erasure, LedgerRecord, RunEvent, Scope, StepResult, user_digest
+from windlass.watch.store import Rollups
+
+A, B = Scope("a", "one"), Scope("b", "two")
+REPLACE = msgspec.structs.replace
+
+
+@pytest.fixture
+def db(tmp_path: Path):  # type: ignore[no-untyped-def]
+    made = Database(f"sqlite:///{tmp_path / 'ledger.db'}")
+    made.migrate()
+    yield made
+    made.close()
+
+
+def _history() -> list[LedgerRecord]:
+    """Every kind of record of two tenants: decisions live and in shadow, outcomes before calls, an erased user."""
+    found: list[LedgerRecord] = []
+    for number in range(30):
+        scope, name = (A, B)[number % 2], f"call_{number}"
+        live = REPLACE(decision(f"decision_{number}-model", name, scope), point="model", policy="linear_thompson@1")
+        live = REPLACE(live, context={"words": number / 7, "kinds": (0.5, 1.0)}, featuriser="f@1", extra={"why": "m1"})
+        bold = REPLACE(live, id=f"decision_{number}-bold", live=False, policy="fixed@1", extra={"shadow": "bold"})
+        begun = REPLACE(call(name, scope), user=f"user {number % 3}", parent=f"answer_{number % 5}")
+        ended = REPLACE(outcome(name, scope), latency_ms=100.0 * number, cost_nusd=number, error="" if number else "x")
+        found += [begun, live, bold, ended] if number % 4 else [ended, begun, live, bold]
+        found += [rating(f"feedback_{number}", f"answer_{number % 5}", scope)]
+    found.append(
+        RunEvent(id="e", at=1.0, tenant="a", run="r", workflow="w", step="s", result=StepResult(status="ok", value=1))
+    )
+    found.append(Erasure(id="erasure_1", at=9.0, tenant="a", workspace="one", user=user_digest(A, "user 1")))
+    return found
+
+
+def _learner() -> Learner:
+    shadow = ShadowOptions(name="bold", policy="fixed")
+    return Learner(Loop({"model": PointOptions(mode="live", shadows=(shadow,))}))
+
+
+def test_a_fold_over_less_ends_where_one_over_everything_does(db: Database) -> None:
+    ledger, plain = SqlLedger(db), MemoryLedger()
+    history = _history()
+    ledger.append_now(*history)
+    plain.append_now(*history)
+    lean, whole, held = _learner(), _learner(), _learner()
+    lean.fold(*ledger.folded(ALL, after=0, limit=1_000))
+    whole.fold(*ledger.read(ALL))
+    assert isinstance(ledger, Foldable)
+    assert not isinstance(plain, Foldable)
+    held.fold(*following(plain, ALL, 0, 1_000))
+    assert lean.cursor == len(history)
+    assert lean.digest() == whole.digest() == held.digest()
+    assert lean.loop.states(), "something was learned"
+    ledger.close()
+
+
+def test_the_hours_are_the_same_over_less(db: Database) -> None:
+    ledger, rollups = SqlLedger(db), Rollups(db)
+    ledger.append_now(*_history())
+    seen = []
+    for entries in (ledger.folded(ALL, after=0, limit=1_000), ledger.read(ALL)):
+        rollups.clear()
+        rollups.fold(*entries)
+        rollups.flush()
+        found = rollups.outcomes(A), rollups.decisions(A), rollups.feedback(A)
+        seen.append([msgspec.structs.astuple(REPLACE(hour, latency=None)) if n == 0 else hour
+                     for n, hours in enumerate(found) for hour in hours])  # fmt: skip
+        seen[-1] += [hour.latency.counts() for hour in found[0]]
+    assert seen[0] == seen[1]
+    assert seen[0]
+    ledger.close()
+
+
+def test_it_pages_like_reading_everything(db: Database) -> None:
+    ledger = SqlLedger(db)
+    ledger.append_now(*_history())
+    places, after = [], 0
+    while entries := following(ledger, ALL, after, 7):
+        assert len(entries) <= 7
+        places += [entry.seq for entry in entries]
+        after = entries[-1].seq
+    assert places == [entry.seq for entry in ledger.read(ALL)]
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [
+        (schema.outcomes, {"latency_ms": b"\x00"}),
+        (schema.decisions, {"actions": "[1, 2]"}),
+        (schema.contexts, {"data": "{"}),
+        (schema.calls, {"user": b"\xff"}),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_damaged_row_is_named(db: Database, table: sa.Table, values: dict[str, object]) -> None:
+    ledger = SqlLedger(db)
+    ledger.append_now(*_history())
+    ((column, value),) = values.items()
+    with db.write() as connection:
+        connection.exec_driver_sql(f'UPDATE {table.name} SET "{column}" = ?', (value,))
+    with pytest.raises(RecordInvalid, match=r"row \d+ is no "):
+        ledger.folded(ALL, after=0, limit=1_000)
+    ledger.close()
+
+
+def test_without_its_counter_the_ledger_says_so_and_keeps_nothing(db: Database) -> None:
+    ledger = SqlLedger(db)
+    with db.write() as connection:
+        connection.execute(sa.delete(schema.heads).where(schema.heads.c.name == "ledger"))
+    with pytest.raises(LedgerError, match="counter is gone"):
+        ledger.append_now(call("call_1"))
+    with db.write() as connection:
+        connection.execute(sa.insert(schema.heads), {"name": "ledger", "value": 0})
+    ledger.append_now(call("call_2"))
+    assert [entry.record.id for entry in ledger.read(ALL)] == ["call_2"]
+    ledger.close()
