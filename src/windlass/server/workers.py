@@ -13,13 +13,14 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import Callable
 
 import msgspec
 import structlog
 
-from windlass.errors import SettingsError
+from windlass.errors import ErrorCategory, LedgerError, SettingsError, classify
 from windlass.ledger.db import Database
 from windlass.runtime import Runtime, owned
 from windlass.server.serve import Address, announced, attend, in_loop, listen, url_of
@@ -30,6 +31,7 @@ WORKER = "windlass.server.workers"
 # A worker that dies again and again is started ever more slowly, up to the second.
 RESTART_S, RESTART_MOST_S = 0.2, 10.0
 STOP_S = 10.0
+DATABASE_S, AGAIN_S = 10.0, 0.2
 
 
 class _Post(msgspec.Struct, frozen=True):
@@ -69,12 +71,23 @@ async def supervise(
 
 
 def _prepare(settings: Settings) -> None:
-    """Bring the database to the newest version; LedgerError, before anything is announced, where it is away."""
-    db = Database(settings.database, connections=1)
-    try:
-        db.migrate()
-    finally:
-        db.close()
+    """Bring the database to the newest version; LedgerError, before anything is announced, where it is away.
+
+    A server that recovers from a crash, or starts at the same time, is waited for.
+    """
+    until = time.monotonic() + DATABASE_S
+    while True:
+        db = Database(settings.database, connections=1)
+        try:
+            db.migrate()
+            return
+        except LedgerError as exc:
+            if classify(exc) is not ErrorCategory.DATABASE_UNREACHABLE or time.monotonic() > until:
+                raise
+            log.warning("database_away", error=str(exc))
+            time.sleep(AGAIN_S)
+        finally:
+            db.close()
 
 
 async def _keep_running(post: _Post, stopping: asyncio.Event) -> None:
