@@ -123,6 +123,7 @@ def _parser() -> Syntax:
     doctor = _command(commands, "doctor", _doctor, "what is in force and what is wrong", "windlass doctor --replay")
     doctor.add_argument("--replay", action="store_true", help="rebuild every policy from the ledger and compare")
     _policy_commands(commands)
+    _key_commands(commands)
     _auditing(commands)
     _databases(commands)
     return parser
@@ -196,6 +197,52 @@ def _policy_commands(commands: Any) -> None:
     forget.add_argument("user", help="the `user` that the calls carried")
     for parser in (back, mode, forget):
         parser.add_argument("--reason", default="", help="why; recorded")
+
+
+def _key_commands(commands: Any) -> None:
+    about = "virtual keys: list them, make one, replace one, let one in no more"
+    group = commands.add_parser("keys", help=about, description=about[0].upper() + about[1:] + ".")
+    kinds = group.add_subparsers(metavar="what", required=True)
+    about = "the keys of a tenant, without the keys themselves"
+    listed = _command(kinds, "list", _keys("keys"), about, "windlass keys list --tenant acme --json")
+    about = "make a key, which is shown once and never again"
+    example = "windlass keys create ann --models 'gpt-5*,local/*' --budget-usd 10 --window month --expires 30d"
+    create = _command(kinds, "create", _keys("key_create"), about, example)
+    about = "a new key in the place of another, which stays good for a while"
+    rotate = _command(kinds, "rotate", _keys("key_rotate"), about, "windlass keys rotate ann --grace 1h")
+    about = "let a key in no more, at once"
+    revoke = _command(kinds, "revoke", _keys("key_revoke"), about, "windlass keys revoke ann --tenant acme")
+    for parser in (create, rotate, revoke):
+        parser.add_argument("name", help="letters a to z, digits, dots, dashes and underscores")
+    for parser in (listed, create, rotate, revoke):
+        parser.add_argument("--tenant", default="", help="whose (default: default)")
+    rotate.add_argument(
+        "--grace", default="24h", help="so long the old one stays good, such as 1h or 7d; 0: not at all"
+    )
+    _scopes(create)
+
+
+def _scopes(create: argparse.ArgumentParser) -> None:
+    """What a new key is for, and how much it may use up."""
+    create.add_argument("--team", default="", help="which counts for limits of teams")
+    create.add_argument(
+        "--workspaces", type=_names, default=["default"], metavar="A,B", help="the first is the default"
+    )
+    create.add_argument("--role", choices=["viewer", "operator", "approver", "admin"], default="operator")
+    create.add_argument("--models", type=_names, default=[], metavar="A,B", help="names or patterns; without: all")
+    create.add_argument("--endpoints", type=_names, default=[], metavar="A,B", help="chat,embeddings; without: all")
+    create.add_argument("--expires", default="", metavar="TIME", help="90m, 24h, 30d from now; without: never")
+    create.add_argument("--budget-usd", type=float, metavar="USD", help="at most so many US dollars in a window")
+    windows = ["minute", "hour", "day", "month", "total"]
+    create.add_argument("--window", choices=windows, default="month", help="of the budget, in UTC (default: month)")
+    create.add_argument("--rpm", type=int, metavar="N", help="at most so many requests a minute")
+    create.add_argument("--tpm", type=int, metavar="N", help="at most so many tokens a minute")
+    create.add_argument("--concurrent", type=int, metavar="N", help="at most so many calls at once")
+
+
+def _names(text: str) -> list[str]:
+    """`a,b` as a list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _command(commands: Any, name: str, run: Command, about: str, example: str) -> argparse.ArgumentParser:
@@ -367,6 +414,17 @@ def _policy_rollback(arguments: argparse.Namespace) -> int:
 def _policy_mode(arguments: argparse.Namespace) -> int:
     wanted = {"point": arguments.point, "mode": arguments.mode, "reason": arguments.reason}
     return _show("mode", wanted, arguments.json)
+
+
+def _keys(operation: str) -> Command:
+    def run(arguments: argparse.Namespace) -> int:
+        from windlass.server import keylist, session
+        from windlass.settings import load
+
+        given = {name: value for name, value in vars(arguments).items() if name not in ("json", "command")}
+        return keylist.show(operation, session.operate(load(), operation, given), as_json=arguments.json)
+
+    return run
 
 
 def _forget(arguments: argparse.Namespace) -> int:

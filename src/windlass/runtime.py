@@ -73,6 +73,8 @@ DAY_S = 86_400.0
 LEARN_DELAY_S = 0.02
 PRUNE_EVERY_S = 3_600.0
 AUDIT_EVERY_S = 60.0
+# So long another worker's new key may be refused, and one that it revoked be let in.
+KEYS_EVERY_S = 1.0
 AUDITOR = "windlass"
 
 
@@ -141,7 +143,7 @@ class Runtime:
             ledger=self.ledger,
             options=settings.gateway,
             prices=PriceBook({one.name: (one.kind, one.base_url) for one in settings.providers}),
-            limits=Limits(settings.limits, spent(self.db, window("month", clock())[0])),
+            limits=Limits(settings.limits, spent(self.db, window("month", clock() - DAY_S)[0])),
             resilience=Resilience(
                 settings.resilience, clock=clock, monotonic=time.monotonic, sleep=asyncio.sleep, rng=Random()
             ),
@@ -162,6 +164,8 @@ class Runtime:
 
         self.ledger.on_commit(partial(running.call_soon_threadsafe, committed.set))
         self._background = [asyncio.create_task(self._learn(committed)), asyncio.create_task(self._prune())]
+        if self.db.dialect != "sqlite":
+            self._background.append(asyncio.create_task(self._follow_keys()))
         if self._serve is not None:
             await asyncio.to_thread(self.audit.start, AUDITOR, {"worker": self.worker})
             self._background.append(asyncio.create_task(self._auditing()))
@@ -326,6 +330,15 @@ class Runtime:
             except LedgerError as exc:
                 log.error("auditing_waits", reason=str(exc))
             await asyncio.sleep(AUDIT_EVERY_S)
+
+    async def _follow_keys(self) -> None:
+        """Read the keys again where another process of the database has changed them: a look at one row otherwise."""
+        while True:
+            await asyncio.sleep(KEYS_EVERY_S)
+            try:
+                await asyncio.to_thread(self.keys.refresh)
+            except LedgerError as exc:
+                log.error("keys_wait", reason=str(exc))
 
     async def _prune(self) -> None:
         while True:

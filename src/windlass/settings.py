@@ -42,7 +42,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ServerOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the server listens. Beyond loopback it starts only with configured keys."""
+    """Where the server listens. Beyond loopback it starts only with keys, of the settings or virtual ones."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 8321
@@ -240,24 +240,24 @@ def _problem(section: str, message: str, sources: Mapping[str, str]) -> str:
 
 
 def _checked(settings: Settings, env: Mapping[str, str]) -> Settings:
-    """Rules that span sections, and the secrets that the settings name by variable."""
-    if settings.server.host not in LOOPBACK and not settings.keys:
-        raise SettingsError(
-            f"server.host is {settings.server.host}, beyond loopback, but no key is configured; "
-            "add [[keys]] to windlass.toml or listen on 127.0.0.1"
-        )
+    """`settings` with the secrets that they name by variable, and with the user's own folder for what is cached."""
+    _check_rules(settings)
     if "cache" not in settings.sources:
         base = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME") or "~").expanduser() / ".cache")
         settings = msgspec.structs.replace(settings, cache=Path(base) / "windlass")
+    secrets = {p.name: env.get(p.api_key_env, "") for p in settings.providers if p.api_key_env}
+    if settings.gateway.key_secret_env:
+        secrets[KEY_SECRET] = env.get(settings.gateway.key_secret_env, "")
+    return msgspec.structs.replace(settings, secrets=secrets)
+
+
+def _check_rules(settings: Settings) -> None:
+    """SettingsError where a rule that spans sections is broken."""
     if weak := [key.name for key in settings.keys if key.sha256 in _WEAK]:
         raise SettingsError(f"keys {', '.join(weak)}: everybody knows this key; make one with `windlass keys create`")
     twice = [name for name, count in Counter(limit.name for limit in settings.limits).items() if count > 1]
     if twice:
         raise SettingsError(f"limits: {', '.join(twice)} stands there more than once; give each a name of its own")
-    secrets = {p.name: env.get(p.api_key_env, "") for p in settings.providers if p.api_key_env}
-    if settings.gateway.key_secret_env:
-        secrets[KEY_SECRET] = env.get(settings.gateway.key_secret_env, "")
-    return msgspec.structs.replace(settings, secrets=secrets)
 
 
 def flat(settings: Settings) -> dict[str, tuple[Any, str]]:

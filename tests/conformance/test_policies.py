@@ -6,7 +6,7 @@ import pytest
 
 from windlass.policies import registry
 from windlass.policies.check import check_policy
-from windlass.policies.guards import Randomised
+from windlass.policies.policy import Randomised
 
 DRAWS = 20_000
 POLICIES = [

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from windlass.ledger.ledger import Entry
 from windlass.policies import registry
-from windlass.policies.features import finite
 from windlass.policies.linear import LinearThompson
 from windlass.policies.loop import Loop, PointOptions
 from windlass.policies.replay import Learner
 from windlass.policies.reward import RewardOptions, Signals, scalar
 from windlass.records import Call, Decision, Feedback, Outcome, decode, encode
+from windlass.stats.features import finite
 from windlass.stats.linear import LinearPosterior, predict
 from windlass.stats.thompson import probabilities
 

@@ -78,7 +78,7 @@ class Connection:
         self.inner = inner
         self.rewrite = rewrite
         self.isolation_level: str | None = None
-        self._committed = committed
+        self.committed = committed
 
     def cursor(self) -> Cursor:
         return Cursor(self)
@@ -93,7 +93,7 @@ class Connection:
         if self.inner.in_transaction:
             with _translated():
                 self.inner.execute("COMMIT")
-            self._committed(self.inner)
+            self.committed(self.inner)
 
     def rollback(self) -> None:
         if self.inner.in_transaction:
@@ -122,7 +122,7 @@ class Cursor:
 
     def execute(self, sql: str, bindings: Sequence[Any] = ()) -> Cursor:
         inner = self.connection.inner
-        before = inner.total_changes()
+        before, begun = inner.total_changes(), inner.in_transaction
         with _translated():
             cursor = inner.cursor()
             cursor.exec_trace = self._described
@@ -130,6 +130,9 @@ class Cursor:
             self._rows = list(cursor.execute(self.connection.rewrite(sql), tuple(bindings)))
         self.rowcount = inner.total_changes() - before
         self.lastrowid = inner.last_insert_rowid()
+        # The ledger's quick way ends its transactions by a statement of its own.
+        if begun and not inner.in_transaction and sql.strip().upper() == "COMMIT":
+            self.connection.committed(inner)
         return self
 
     def executemany(self, sql: str, many: Iterable[Sequence[Any]]) -> Cursor:

@@ -131,7 +131,7 @@ def migrated(folder: Path) -> Image:
 def tables_of(image: Image, folder: Path) -> tuple[str, ...]:
     """The tables that a ledger may fill; those of memory and content, which no life touches, are left out."""
     write_image(folder, image)
-    wanted = {*(table.name for table in TABLES.values()), "contexts", "bodies", "snapshots", "heads"}
+    wanted = {*(table.name for table in TABLES.values()), "contexts", "bodies", "forgotten", "snapshots", "heads"}
     connection = apsw.Connection(str(folder / FILE))
     names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     connection.close()

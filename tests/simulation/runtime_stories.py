@@ -75,7 +75,9 @@ def bare_runtime(schedule: Schedule, copies: Copies) -> Any:
     made.projections = copies.projections.Projections(
         made.ledger, made.loop, Sums(schedule), make_loop=fresh_loop, clock=clock.time
     )
-    made.gateway = SimpleNamespace(providers=SimpleNamespace(close=closed))
+    ends = SimpleNamespace(close=closed)
+    made.gateway = SimpleNamespace(resilience=ends, providers=ends)
+    made.refusals = SimpleNamespace(flush=lambda *, last: None)
     made._serve = made._durable = made._ingest = made._lock = None
     made._background = []
     return made
@@ -120,7 +122,8 @@ class _Folder:
     def __truediv__(self, _name: str) -> _Folder:
         return self
 
-    def touch(self) -> None: ...
+    def touch(self, mode: int) -> None:
+        assert mode == 0o600, "what runs are unfinished is the owner's to read"
 
 
 def start_once(copies: Copies) -> Story:

@@ -140,8 +140,8 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
         lambda: _learning(
             replay=(
                 (
-                    "            with self.loop.lock:\n                for seq",
-                    "            if True:\n                for seq",
+                    "                with self.loop.lock:\n                    for seq",
+                    "                if True:\n                    for seq",
                 ),
             )
         ),

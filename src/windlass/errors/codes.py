@@ -43,6 +43,20 @@ UPSTREAM_CODE: Mapping[str, C] = {
     "model_not_found": C.UPSTREAM_MODEL_MISSING,
     "rate_limit_exceeded": C.RATE_LIMITED,
 }
+# `error.type` of an error inside a stream, whose status line said 200: the status that it stands for. Source: Anthropic
+# API reference, "Errors"; two names are OpenAI's.
+TYPE_STATUS: Mapping[str, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
 NETWORK_ERRNO: Mapping[int, C] = {
     errno.ECONNABORTED: C.CONNECTION_RESET,
     errno.ECONNREFUSED: C.CONNECT_REFUSED,

@@ -68,19 +68,26 @@ class Admission:
     def knows(self, caller: Caller) -> bool:
         """Whether the key that let `caller` in is still there, with that role and workspace."""
         if caller.virtual is not None:
-            return self._virtual is not None and any(
-                key.id == caller.virtual and key.good(self._virtual.now()) for key in self._virtual.all()
-            )
+            key = self._virtual.get(caller.virtual) if self._virtual is not None else None
+            return key is not None and self._virtual is not None and key.good(self._virtual.now())
         return self.open or any(
             (key.name, key.tenant, key.role) == (caller.key, caller.scope.tenant, caller.role)
             and caller.scope.workspace in key.workspaces
             for key in self._keys
         )
 
+    def workspaces(self, caller: Caller) -> tuple[str, ...]:
+        """The workspaces of the key that let `caller` in."""
+        if caller.virtual is not None:
+            key = self._virtual.get(caller.virtual) if self._virtual is not None else None
+            return key.workspaces if key is not None else ()
+        named = (caller.key, caller.scope.tenant)
+        return next((key.workspaces for key in self._keys if (key.name, key.tenant) == named), ())
+
     @property
     def open(self) -> bool:
         """Whether nobody needs a key."""
-        return not self._keys and not self._virtual
+        return not self._keys and (self._virtual is None or not self._virtual.any)
 
     def identify(self, key: str, workspace: str) -> Caller:
         """The caller behind `key`, whatever it is about to send."""
@@ -89,7 +96,7 @@ class Admission:
         if not key:
             raise AccessError("no API key; send `Authorization: Bearer <key>`", category=ErrorCategory.KEY_MISSING)
         digest = hashlib.sha256(key.encode(errors="replace")).hexdigest()
-        made = self._virtual.find(key) if self._virtual else None
+        made = self._virtual.find(key) if self._virtual is not None and self._virtual.any else None
         if made is not None:
             scope = Scope(made.tenant, _workspace(made, workspace))
             return Caller(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -28,9 +28,15 @@ RELAYED: Final[Mapping[str, str]] = MappingProxyType(
         "/audio/transcriptions": "audio.transcriptions",
         "/audio/translations": "audio.translations",
         "/audio/speech": "audio.speech",
+        "/messages/count_tokens": "messages.count_tokens",
     }
 )
 """Path below the base URL -> the name under which calls are recorded. All are POSTed, and all name a model."""
+FOREIGN: Final[Mapping[str, Literal["responses", "messages"]]] = MappingProxyType(
+    {"responses": "responses", "messages": "messages"}
+)
+"""Endpoints of other dialects than chat, which are translated where the provider does not speak them."""
+COUNT_TOKENS: Final = "/messages/count_tokens"
 FORM: Final = "multipart/form-data"
 _PATH = re.compile(r"(/[A-Za-z0-9_\-.:~]+)+")
 _NAME = re.compile(rb'\bname="([^"\r\n]*)"')
@@ -62,7 +68,7 @@ class Raw(msgspec.Struct, frozen=True):
     @property
     def json(self) -> bool:
         """Whether the reply must be JSON, or events; of the others the form is not known beforehand."""
-        return self.path in ("/completions", "/moderations") or self.path.startswith("/images/")
+        return self.path in ("/completions", "/moderations", COUNT_TOKENS) or self.path.startswith("/images/")
 
     @property
     def repeatable(self) -> bool:

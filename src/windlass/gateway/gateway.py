@@ -13,7 +13,7 @@ from functools import partial
 from windlass.errors import AccessError, ErrorCategory, RequestError
 from windlass.gateway.admission import Admission, Caller
 from windlass.gateway.attempt import Target
-from windlass.gateway.endpoints import RELAYED, Raw, checked_path, read_raw
+from windlass.gateway.endpoints import COUNT_TOKENS, FOREIGN, RELAYED, Raw, checked_path, read_raw
 from windlass.gateway.limits import Claim, Limits
 from windlass.gateway.opening import Opened, Wants
 from windlass.gateway.options import GatewayOptions, ModelOptions
@@ -68,6 +68,8 @@ class Gateway:
         self.providers = providers
         self.limits = limits
         self._limited = limits.any
+        self._known = {name: Target(*providers.find(name)) for name in providers.names()}
+        self._every = options.auto or providers.routable()
         self.resilience = resilience
         self._prices = prices
         self._loop = loop
@@ -84,7 +86,7 @@ class Gateway:
         caller = self._admitted(request)
         transit = self._decide(request, self._read(request), caller)
         deadline = self.resilience.deadline()
-        self._reserve(transit, caller)
+        await self._reserve(transit, caller)
         reply = await self._send(transit, deadline)
         incoming = Incoming(reply, deadline, drop_usage=transit.adds_usage)
         transit.tally, transit.kept = incoming.tally, incoming.kept
@@ -92,7 +94,7 @@ class Gateway:
         chunks: Stream | Once
         if incoming.tally.stream or not incoming.keep:
             await self._begin(transit, incoming, record)
-            chunks = Stream(incoming, record)
+            chunks = Stream(incoming, record, transit.error_event)
         else:
             chunks = Once(await whole(incoming, record))
         return _answer(transit, reply.reply, chunks)
@@ -106,6 +108,10 @@ class Gateway:
         read = _READ.get(request.endpoint)
         if read is not None:
             return read(request.body)
+        if request.endpoint in FOREIGN:
+            from windlass.gateway import foreign  # brings all dialects: 0.07 s that most processes never need
+
+            return foreign.read(FOREIGN[request.endpoint], request.body, self._clock())
         path = checked_path(request.path) + (f"?{request.query}" if request.query else "")
         return read_raw(request.body, request.method, path, request.content_type)
 
@@ -130,13 +136,13 @@ class Gateway:
             request_bytes=len(request.body),
         )
         tally = asked.tally(stream=asked.stream)
-        if not isinstance(asked, Chat):
+        if isinstance(asked, EmbeddingInput | Raw):
             target = self._named(request.endpoint, asked)
             _allow(caller, request.endpoint, asked.model)
             return Transit(call, asked, (), (target,), target, started, tally)
         actions = self._eligible(caller) if asked.model == AUTO else (asked.model,)
         for action in actions:
-            self.providers.find(action)
+            self._target(action)
             _allow(caller, request.endpoint, action)
         action, decisions = self._loop.decide(
             POINT,
@@ -153,13 +159,21 @@ class Gateway:
     def _named(self, endpoint: str, asked: EmbeddingInput | Raw) -> Target:
         if isinstance(asked, EmbeddingInput):
             return Target(*self.providers.embedding(asked.model))
+        if asked.path == COUNT_TOKENS:
+            return self._target(asked.model)
         return Target(*self._relaying(endpoint, asked.model))
 
     def _targets(self, action: str, actions: Sequence[str], caller: Caller) -> tuple[Target, ...]:
         """The chosen model, and those that may answer instead: its own `fallbacks`, else what else could be chosen."""
-        first = Target(*self.providers.find(action))
+        first = self._target(action)
+        if len(actions) == 1 and not first.model.fallbacks:
+            return (first,)
         others = first.model.fallbacks or (name for name in actions if name != action)
-        return first, *(Target(*self.providers.find(name)) for name in others if caller.may("chat", name))
+        return first, *(self._target(name) for name in others if not caller.models or caller.may("chat", name))
+
+    def _target(self, model: str) -> Target:
+        """Who answers for a model. ModelUnknown lists what there is."""
+        return self._known.get(model) or Target(*self.providers.find(model))
 
     def _relaying(self, endpoint: str, model: str) -> tuple[Provider, ModelOptions]:
         """Who gets a request as it came. RequestError where the model is not said, or its provider has no such."""
@@ -179,10 +193,9 @@ class Gateway:
 
     def _eligible(self, caller: Caller) -> tuple[str, ...]:
         """What `auto` may choose for this caller. AccessError where its key leaves nothing."""
-        every = self._options.auto or self.providers.routable()
         if not caller.models:
-            return every
-        allowed = tuple(name for name in every if caller.may("chat", name))
+            return self._every
+        allowed = tuple(name for name in self._every if caller.may("chat", name))
         if not allowed:
             has = f"key {caller.key!r} may use {', '.join(caller.models)}, none of which `auto` chooses from"
             raise AccessError(has, category=ErrorCategory.SCOPE_DENIED)
@@ -190,7 +203,7 @@ class Gateway:
 
     # --- there and back
 
-    def _reserve(self, transit: Transit, caller: Caller) -> None:
+    async def _reserve(self, transit: Transit, caller: Caller) -> None:
         """Hold what the call may cost at most, whoever of its targets answers."""
         asked, call = transit.asked, transit.call
         if not (self._limited or caller.limits):
@@ -210,7 +223,7 @@ class Gateway:
             ),
             tokens=prompt + completion,
         )
-        transit.hold = self.limits.reserve(claim, transit.started, caller.limits)
+        transit.hold = await self.limits.reserve(claim, transit.started, caller.limits)
 
     async def _send(self, transit: Transit, deadline: float) -> Opened:
         """The opening of an answer, from whoever gave one. What fails is recorded first."""
@@ -228,7 +241,7 @@ class Gateway:
                 repeatable=not isinstance(transit.asked, Raw) or transit.asked.repeatable,
             )
         except RequestError:
-            transit.hold.settle(0, 0)  # the model cannot take this input: the client is told, no work was done
+            transit.let_go()  # the model cannot take this input: the client is told, no work was done
             raise
         except BaseException as exc:
             await asyncio.shield(self._record(transit, *ending(exc)))
@@ -247,23 +260,27 @@ class Gateway:
             if isinstance(exc, asyncio.CancelledError):
                 await asyncio.shield(record(*GONE))
             else:
-                transit.hold.settle(0, 0)
+                transit.let_go()
             raise
 
     async def _record(self, transit: Transit, status: int, error: str) -> None:
         """Everything of a call in one commit; what a stream has committed before changes nothing."""
         now, options = self._clock(), self._options
         outcome = transit.end(now, status, error, self._prices)
-        spent = transit.hold.settle(outcome.cost_nusd, outcome.prompt_tokens + outcome.completion_tokens, outcome.id)
+        spent = transit.settle(outcome)
         bodies = transit.bodies(now, options.body_retention_days) if options.keep_bodies else ()
         if transit.tally.stream and transit.first_byte_at:
             self.resilience.ended(transit.target, ErrorCategory(error) if error else None)
-        committing = self._ledger.append(transit.call, *transit.decisions, outcome, *bodies, *spent)
+        committing = asyncio.ensure_future(
+            self._ledger.append(transit.call, *transit.decisions, outcome, *bodies, *spent)
+        )
+        if spent and transit.hold is not None:
+            committing.add_done_callback(transit.hold.committed)
         await asyncio.shield(committing)
 
 
 def _allow(caller: Caller, endpoint: str, model: str) -> None:
-    if not caller.may(endpoint, model):
+    if (caller.models or caller.endpoints) and not caller.may(endpoint, model):
         has = f"key {caller.key!r} may not use model {model[:80]!r} at the endpoint {endpoint!r}"
         raise AccessError(has, category=ErrorCategory.SCOPE_DENIED)
 
@@ -274,14 +291,17 @@ def _sent(transit: Transit, target: Target) -> Awaitable[ProviderReply]:
     asked, (provider, model) = transit.asked, target
     name = model.upstream or model.name
     # Without it a stream does not tell what it cost; what was not asked for is taken out again on the way down.
-    if isinstance(asked, Chat) and transit.adds_usage:
-        body = asked.with_usage(name)
-    else:
-        body = asked.with_model(name)
+    if not isinstance(asked, Chat | EmbeddingInput | Raw):
+        return asked.send(transit.call.id, provider, model)
+    body = asked.with_usage(name) if isinstance(asked, Chat) and transit.adds_usage else asked.with_model(name)
     if isinstance(asked, EmbeddingInput):
         assert isinstance(provider, Embeds), "only those are chosen for vectors"
         return provider.embed(EmbeddingRequest(transit.call.id, model.name, body, asked))
     if isinstance(asked, Raw):
+        if asked.path == COUNT_TOKENS and not (isinstance(provider, Relays) and provider.serves("messages")):
+            from windlass.gateway.foreign import counted
+
+            return counted(asked.raw, model.name)
         assert isinstance(provider, Relays), "only those are chosen for other endpoints"
         raw = RawRequest(transit.call.id, model.name, asked.method, asked.path, body, asked.content_type)
         return provider.relay(raw)
@@ -292,5 +312,7 @@ def _answer(transit: Transit, reply: ProviderReply, chunks: Stream | Once) -> An
     headers = {**reply.headers, "x-windlass-call": transit.call.id, "x-windlass-model": transit.model.name}
     if transit.why:
         headers["x-windlass-why"] = transit.why
+    if transit.dropped:
+        headers["x-windlass-dropped"] = ", ".join(transit.dropped)
     status = reply.status if 200 <= reply.status <= 599 else 502
     return Answer(status, reply.content_type, headers, chunks, transit)

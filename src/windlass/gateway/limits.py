@@ -4,27 +4,32 @@
 
 A call is let in where used + held + its own bound fits into every limit that is about it, so that calls under way can
 never overspend together. Checking and holding happen without a pause between them: one event loop, no lock. What was
-used of a budget is committed with the outcome of the call; what was only held is gone with the process.
+used of a budget is committed with the outcome of the call; what was only held is gone with the process. Where several
+processes share a database, each counts against the part of a limit that it was lent (leases.py).
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from windlass.errors import LimitReached
+from windlass.errors import LimitReached, SettingsError
 from windlass.gateway.options import LimitOptions
 from windlass.ledger.ledger import Spend
 
 Measure: TypeAlias = Literal["nusd", "requests", "tokens", "concurrent"]
 SECONDS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
-SWEEP_EVERY: Final = 1_024
-"""After so many new counts, those of windows that are over are let go."""
+KNOWN: Final = 1_024
+"""Of so many callers it is remembered which limits are about them; with twice as many counts as the last time, but no
+fewer than this, those of windows that are over are let go."""
 USD: Final = 10**9
+TRIES: Final = 16
+"""So often a call asks for a larger part of a limit, where others of its process take what it got."""
 
 
 class Place(NamedTuple):
@@ -38,17 +43,24 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Used:
-    """What of `most` is used, and what is held by calls under way."""
+    """What of `most` is used, and what is held by calls under way.
+
+    lent: the part of `most` that this process may use, where it shares the limit with others; None: all of it.
+    kept: what of `used` is committed. elsewhere: others hold a part of it that they do not use.
+    """
 
     place: Place
     most: int
     ends: float
     used: int = 0
     held: int = 0
+    lent: int | None = None
+    kept: int = 0
+    elsewhere: bool = False
 
     @property
     def left(self) -> int:
-        return self.most - self.used - self.held
+        return (self.most if self.lent is None else self.lent) - self.used - self.held
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +76,32 @@ class Claim:
     tokens: int
 
 
+class Short(NamedTuple):
+    """A count with less left than the `amount` that a call wants."""
+
+    limit: LimitOptions
+    used: Used
+    amount: int
+
+
+class Lender(Protocol):
+    """Who divides limits among the processes that share them."""
+
+    def fresh(self) -> bool:
+        """Whether what was lent still stands."""
+        ...
+
+    async def lend(self, short: Sequence[Short]) -> bool:
+        """Raise `lent` of the counts, by as much as there is; whether it was enough for all."""
+        ...
+
+
 class Hold:
     """What one call holds until it is settled. Settling twice changes nothing."""
 
     def __init__(self, held: Sequence[tuple[Used, int]] = ()):
         self._held = held
+        self._settled: list[tuple[Used, int]] = []
 
     def settle(self, nusd: int, tokens: int, outcome: str = "") -> tuple[Spend, ...]:
         """Give back what was held, count what was used; returns what must be committed with the outcome."""
@@ -80,18 +113,41 @@ class Hold:
             count.held -= amount
             count.used += used[measure]
             if measure == "nusd" and nusd:
+                self._settled.append((count, nusd))
                 name, group, _, since = count.place
                 spent.append(Spend(limit=name, group=group, since=since, nusd=nusd, outcome=outcome))
         return tuple(spent)
 
+    def committed(self, commit: asyncio.Future[int]) -> None:
+        """What `settle` returned is in the database, where other processes see it; called when `commit` is over."""
+        if commit.cancelled() or commit.exception() is not None:
+            return
+        settled, self._settled = self._settled, []
+        for count, nusd in settled:
+            count.kept += nusd
+
 
 class Limits:
-    """All limits of the settings and of the keys. spent: what of budgets was used before this process, by place."""
+    """All limits of the settings and of the keys.
 
-    def __init__(self, limits: Iterable[LimitOptions], spent: Mapping[tuple[str, str, int], int] | None = None):
+    spent: what of budgets was used before this process, nano-dollars by (limit, group, begin of the window).
+    lender: set where other processes count against the same limits; then what they used is its business.
+    """
+
+    def __init__(
+        self,
+        limits: Iterable[LimitOptions],
+        spent: Mapping[tuple[str, str, int], int] | None = None,
+        lender: Lender | None = None,
+    ):
         self._limits = tuple(limits)
+        for limit in self._limits:
+            if limit.usd is not None and not math.isfinite(limit.usd):
+                raise SettingsError(f"limits: usd of {limit.name!r} is {limit.usd}; give a number of US dollars")
         self._spent = dict(spent or {})
+        self._lender = lender
         self._counts: dict[Place, Used] = {}
+        self._sweep_at = KNOWN
         self._about: dict[tuple[str, str, str, str, str], tuple[LimitOptions, ...]] = {}
 
     @property
@@ -99,20 +155,45 @@ class Limits:
         """Whether there is anything to hold a call against."""
         return bool(self._limits)
 
-    def reserve(self, claim: Claim, now: float, more: Sequence[LimitOptions] = ()) -> Hold:
+    async def reserve(self, claim: Claim, now: float, more: Sequence[LimitOptions] = ()) -> Hold:
         """Hold what a call may use up. more: the limits of its key. LimitReached, and nothing held, where it is too
         much."""
-        held = []
-        for limit in (*self._of(claim), *more):
-            group = _group(limit, claim)
+        for tries in range(TRIES):
+            held, short = self._look(claim, now, more)
+            if not short:
+                for count, amount in held:
+                    count.held += amount
+                return Hold(held)
+            beyond = [one for one in short if one.amount > one.used.most]
+            if self._lender is None or beyond or tries == TRIES - 1 or not await self._lender.lend(short):
+                break
+        still = [one for one in short if one.used.left < one.amount]
+        raise _refused((beyond or still or short)[0], now)
+
+    def _look(
+        self, claim: Claim, now: float, more: Sequence[LimitOptions]
+    ) -> tuple[list[tuple[Used, int]], list[Short]]:
+        """What a call would hold, and where that is more than there is."""
+        if len(self._counts) >= self._sweep_at:
+            self._sweep(now)
+        held: list[tuple[Used, int]] = []
+        short = []
+        stale = self._lender is not None and not self._lender.fresh()
+        for limit, group in self._all(claim, more):
             for measure, most, amount in _wanted(limit, claim):
                 count = self._count(limit, group, measure, most, now)
-                if count.left < amount:
-                    raise _refused(limit, count, amount, now)
+                if count.left < amount or stale:
+                    short.append(Short(limit, count, amount))
                 held.append((count, amount))
-        for count, amount in held:
-            count.held += amount
-        return Hold(held)
+        return held, short
+
+    def _all(self, claim: Claim, more: Sequence[LimitOptions]) -> Iterator[tuple[LimitOptions, str]]:
+        """The limits that are about a call, each with its group. Those of a key count for it alone, whatever else is
+        named like them."""
+        for limit in self._of(claim):
+            yield limit, _GROUPS[limit.per](claim)
+        for limit in more:
+            yield limit, f"/{claim.tenant}/{claim.key}/{_GROUPS[limit.per](claim)}"
 
     def counts(self) -> list[Used]:
         """Every count of a window that is not over, for the pages."""
@@ -123,7 +204,7 @@ class Limits:
         who = (claim.tenant, claim.team, claim.key, claim.user, claim.model)
         found = self._about.get(who)
         if found is None:
-            if len(self._about) >= SWEEP_EVERY:
+            if len(self._about) >= KNOWN:
                 self._about.clear()
             found = self._about[who] = tuple(filter(partial(_is_about, who), self._limits))
         return found
@@ -133,21 +214,25 @@ class Limits:
         place = Place(limit.name, group, measure, since)
         count = self._counts.get(place)
         if count is None:
-            if len(self._counts) % SWEEP_EVERY == SWEEP_EVERY - 1:
-                self._sweep(now)
             spent = self._spent.pop((limit.name, group, since), 0) if measure == "nusd" else 0
-            count = self._counts[place] = Used(place, most, ends, used=spent)
+            lent = None if self._lender is None else 0
+            count = self._counts[place] = Used(place, most, ends, used=spent, lent=lent)
         count.most = most  # the limit of a key may have been changed
         return count
 
     def _sweep(self, now: float) -> None:
-        over = [
-            place
-            for place, count in self._counts.items()
-            if not count.held and (count.ends <= now or place.measure == "concurrent")
-        ]
+        """Let go what nobody will ask for: a window is kept for its own length after its end, as a clock may be set
+        back, and every total is kept."""
+        over = [place for place, count in self._counts.items() if not count.held and _is_over(count, now)]
         for place in over:
             del self._counts[place]
+        self._sweep_at = max(KNOWN, 2 * len(self._counts))
+
+
+def _is_over(count: Used, now: float) -> bool:
+    if count.place.measure == "concurrent":
+        return not count.lent
+    return count.ends + (count.ends - count.place.since) <= now
 
 
 def window(kind: str, now: float) -> tuple[int, float]:
@@ -177,14 +262,11 @@ _GROUPS: Final[Mapping[str, Callable[[Claim], str]]] = {
 }
 
 
-def _group(limit: LimitOptions, claim: Claim) -> str:
-    return _GROUPS[limit.per](claim)
-
-
 def _wanted(limit: LimitOptions, claim: Claim) -> Iterator[tuple[Measure, int, int]]:
     """(measure, at most, wanted) for all that a limit counts."""
     if limit.usd is not None:
-        yield "nusd", round(limit.usd * USD), claim.nusd
+        # A key's own may be beyond all numbers; such a one leaves nothing.
+        yield "nusd", round(limit.usd * USD) if math.isfinite(limit.usd) else 0, claim.nusd
     if limit.requests is not None:
         yield "requests", limit.requests, 1
     if limit.tokens is not None:
@@ -201,17 +283,21 @@ _WORDS: Final[Mapping[Measure, str]] = {
 }
 
 
-def _refused(limit: LimitOptions, count: Used, amount: int, now: float) -> LimitReached:
+def _refused(short: Short, now: float) -> LimitReached:
+    limit, count, amount = short
     measure = count.place.measure
     wait_s = None if math.isinf(count.ends) else max(1, math.ceil(count.ends - now))
-    if measure == "concurrent":
+    if amount > count.most:
+        wait_s = None
+    elif measure == "concurrent" or count.elsewhere:
         wait_s = 1
     scale = USD if measure == "nusd" else 1
     unit = " USD" if measure == "nusd" else ""
     said = f"{count.used / scale:g} used, {count.held / scale:g} held by calls under way, {amount / scale:g} wanted"
+    by = "" if count.lent is None else "; more by other workers"
     window_said = "" if measure == "concurrent" or limit.window == "total" else f" a {limit.window}"
     return LimitReached(
-        f"limit {limit.name!r}: {_WORDS[measure]} of {count.most / scale:g}{unit}{window_said} is reached ({said})",
+        f"limit {limit.name!r}: {_WORDS[measure]} of {count.most / scale:g}{unit}{window_said} is reached ({said}{by})",
         limit=limit.name,
         retry_after_s=wait_s,
         spent=measure == "nusd",

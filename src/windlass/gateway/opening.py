@@ -17,8 +17,9 @@ from typing import Any, Literal
 import msgspec
 
 from windlass.errors import ErrorCategory, UpstreamError, upstream_category
+from windlass.errors.codes import TYPE_STATUS
 from windlass.gateway.provider import EVENT_STREAM, JSON, ProviderReply
-from windlass.gateway.wire import DONE, Tally
+from windlass.gateway.wire import DONE, ReplyTally
 
 MOST_WHOLE_BYTES = 64 * 1024 * 1024
 MOST_EVENT_BYTES = 1024 * 1024
@@ -36,21 +37,6 @@ _TOO_LONG = re.compile(
     r"context (length|window|size|limit)|prompt is too long|token count .{0,40}exceeds|too large for model",
     re.IGNORECASE,
 )
-# `error.type` and its status; source: Anthropic API reference, "Errors". A stream that has begun with 200 has only it.
-_STATUS_OF = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "api_error": 500,
-    "server_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 
 
 @dataclass(slots=True)
@@ -62,7 +48,7 @@ class Opened:
     """
 
     reply: ProviderReply
-    tally: Tally
+    tally: ReplyTally
     head: list[bytes]
     rest: AsyncIterator[bytes]
     ended: bool
@@ -73,7 +59,7 @@ class Opened:
         await self.reply.chunks.aclose()
 
 
-async def opened(reply: ProviderReply, wants: Wants, tally: Callable[[bool], Tally]) -> Opened:
+async def opened(reply: ProviderReply, wants: Wants, tally: Callable[[bool], ReplyTally]) -> Opened:
     """Read the opening of `reply`, and say whether it is good. `tally` makes what reads along, streamed or not.
 
     UpstreamError, with the reply closed, where the provider breaks off before anything can be said.
@@ -215,6 +201,19 @@ class Spoken(msgspec.Struct):
         """Is it an error, or something else that was said?"""
         return self.error is not None or self.type in ("error", "response.failed")
 
+    @property
+    def about(self) -> Any:
+        """The error itself, wherever it stands; None where only the fields beside it tell of one."""
+        if self.error is not None or not isinstance(self.response, dict):
+            return self.error
+        return self.response.get("error")
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """`code`, `type` and `message`, of the error or of what tells of it."""
+        error = self.about
+        return error if isinstance(error, dict) else {"code": self.code, "type": self.type, "message": self.message}
+
 
 def _spoken(data: bytes) -> Spoken:
     """What a body, or the first event that is an error, says; without any the last that can be read."""
@@ -231,21 +230,23 @@ def _spoken(data: bytes) -> Spoken:
 
 def error_category(status: int, spoken: Spoken) -> ErrorCategory:
     """What an error stands for, by its status and by what it says; `status` below 300: it came inside a reply."""
-    within = spoken.response.get("error") if isinstance(spoken.response, dict) else None
-    error = spoken.error if spoken.error is not None else within
-    fields = error if isinstance(error, dict) else {"code": spoken.code, "type": spoken.type, "message": spoken.message}
-    code, kind, message = fields.get("code"), fields.get("type"), fields.get("message")
+    code, kind, message = (spoken.fields.get(name) for name in ("code", "type", "message"))
     if status < 300:
-        named = code if type(code) is int and 400 <= code < 600 else None
-        status = named or _STATUS_OF.get(_text(kind)) or _STATUS_OF.get(_text(code)) or 500
-    by_status = upstream_category(status)
+        status = _status(code, kind)
     found = upstream_category(status, _text(code))
-    if found is by_status:
+    if found is upstream_category(status):
         found = upstream_category(status, _text(kind))
     vague = (ErrorCategory.UPSTREAM_REQUEST_REFUSED, ErrorCategory.REQUEST_TOO_LARGE)
-    if found in vague and _TOO_LONG.search(_text(error) or _text(message)):
+    if found in vague and _TOO_LONG.search(_text(spoken.about) or _text(message)):
         return ErrorCategory.CONTEXT_TOO_LONG
     return found or ErrorCategory.UPSTREAM_SERVER_ERROR
+
+
+def _status(code: Any, kind: Any) -> int:
+    """The status that an error inside a reply stands for: its code may be one, else the first name that is known."""
+    if type(code) is int and 400 <= code < 600:
+        return code
+    return TYPE_STATUS.get(_text(kind)) or TYPE_STATUS.get(_text(code)) or 500
 
 
 def _text(value: Any) -> str:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+S = TypeVar("S", bound=msgspec.Struct)
 Role = Literal["viewer", "operator", "approver", "admin"]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 OPENAI_COMPATIBLE = "openai_compatible"
+ANTHROPIC = "anthropic"
+GEMINI = "gemini"
+AZURE = "azure"
+BASE_URLS = {
+    ANTHROPIC: "https://api.anthropic.com/v1",
+    GEMINI: "https://generativelanguage.googleapis.com/v1beta",
+}
+"""Where a kind's upstream is unless `base_url` says otherwise."""
 
 
 class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,11 +50,49 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fallbacks: tuple[str, ...] = ()
 
 
+class AnthropicOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an `anthropic` provider's `options` may hold.
+
+    version, beta: the headers `anthropic-version` and `anthropic-beta`. max_tokens: what is asked for where a chat sets
+    no limit, which Anthropic wants. adaptive: its models take an effort in words instead of a budget for thinking;
+    unset, each goes by its name.
+    """
+
+    version: Annotated[str, Meta(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] = "2023-06-01"
+    beta: tuple[Annotated[str, Meta(pattern="^[A-Za-z0-9._-]+$")], ...] = ()
+    max_tokens: Annotated[int, Meta(ge=1)] = 4_096
+    adaptive: bool | None = None
+
+
+class AzureOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an `azure` provider's `options` may hold.
+
+    api_version: a date asks `/openai/deployments/<deployment>/...` in that version of the API; empty, `preview` and
+    `latest` ask `/openai/v1/...`.
+    """
+
+    api_version: Annotated[str, Meta(pattern="^([0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest)?$")] = ""
+
+
+class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For a kind that takes none."""
+
+
+KIND_OPTIONS: dict[str, type[msgspec.Struct]] = {
+    OPENAI_COMPATIBLE: NoOptions,
+    ANTHROPIC: AnthropicOptions,
+    GEMINI: NoOptions,
+    AZURE: AzureOptions,
+}
+"""Our kinds, and what `options` of each are read as."""
+
+
 class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One upstream. The key comes from the environment variable `api_key_env`.
 
-    kind: `openai_compatible`, at `base_url`, or the name of a plugin (entry point of the group `windlass.providers`).
-    options: for a plugin, whatever it reads from them.
+    kind: `openai_compatible`, `anthropic`, `gemini`, `azure`, or the name of a plugin (entry point of the group
+    `windlass.providers`). base_url: without query; `anthropic` and `gemini` know their own, `azure` wants the
+    resource's. options: by kind, see below; for a plugin, whatever it reads from them.
     endpoints: which of `responses` and `messages` it speaks itself; the others are translated into chats. Empty: those
     of the kind.
     """
@@ -62,10 +109,23 @@ class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_timeout_s: Positive = 60.0
 
     def __post_init__(self) -> None:
-        if self.kind == OPENAI_COMPATIBLE and not self.base_url:
-            raise ValueError(f"provider {self.name!r} has no base_url; give one, or the `kind` of a plugin")
-        if self.kind == OPENAI_COMPATIBLE and self.options:
-            raise ValueError(f"provider {self.name!r} takes no options; they are for plugins, named by `kind`")
+        if self.kind not in KIND_OPTIONS:
+            return
+        if not self.base_url:
+            if self.kind not in BASE_URLS:
+                raise ValueError(f"provider {self.name!r} has no base_url; give one, or another `kind`")
+            msgspec.structs.force_setattr(self, "base_url", BASE_URLS[self.kind])
+        if "?" in self.base_url or "#" in self.base_url:
+            raise ValueError(f"provider {self.name!r}: base_url ends before any ? or #, a path comes behind it")
+        self.of_kind(KIND_OPTIONS[self.kind])
+
+    def of_kind(self, kind: type[S]) -> S:
+        """`options`, read as those of our kind. ValueError names what it does not know."""
+        try:
+            return msgspec.convert(self.options, kind)
+        except msgspec.ValidationError as exc:
+            known = ", ".join(kind.__struct_fields__) or "no options"
+            raise ValueError(f"options of provider {self.name!r}: {exc}; {self.kind} takes {known}") from exc
 
 
 class KeyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

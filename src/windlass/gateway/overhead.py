@@ -72,7 +72,8 @@ def _content(part: Any, total: _Prompt, depth: int) -> None:
         for one in part:
             _content(one, total, depth + 1)
     elif isinstance(part, dict):
-        if part.get("type") in _PICTURES:
+        kind = part.get("type")
+        if isinstance(kind, str) and kind in _PICTURES:
             total.tokens += _picture(part, total)
         elif (held := _held(part)) is not None:
             data, per_token = held

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
-from windlass.gateway.wire import Chat, Message
+from windlass.gateway.wire import Message
 from windlass.records import ContextValue
 
 FEATURISER = "lexical@1"
@@ -97,7 +98,17 @@ def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
-def features(chat: Chat) -> dict[str, ContextValue]:
+class Prompted(Protocol):
+    """A request with messages, in whichever dialect."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+
+    @property
+    def stream(self) -> bool: ...
+
+
+def features(chat: Prompted) -> dict[str, ContextValue]:
     """The named context of the `model` point for one chat request: lexical, all in [0, 1] or nearly so; no text."""
     material = read(chat.messages)
     question = material.question[:_READ_CHARS].lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -51,19 +52,14 @@ class Incoming:
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """What is for the client. UpstreamError where the provider fails, sends more than `MAX_REPLY_BYTES`, or is
         late."""
-        if self._usage is None:
-            async for chunk in self._arriving():
-                yield chunk
-            return
-        try:
-            async for chunk in self._arriving():
-                for_client = self._usage.without(chunk)
+        # Left early, a generator within another one is closed whenever the loop comes to it, unless it is named here.
+        async with aclosing(self._arriving()) as arriving:
+            async for chunk in arriving:
+                for_client = chunk if self._usage is None else self._usage.without(chunk)
                 if for_client:
                     yield for_client
-        finally:
-            rest = self._usage.rest
-        if rest:
-            yield rest
+        if self._usage is not None and self._usage.rest:
+            yield self._usage.rest
 
     async def _arriving(self) -> AsyncGenerator[bytes, None]:
         """Each chunk once."""
@@ -177,13 +173,17 @@ async def whole(incoming: Incoming, record: Record) -> bytes:
 class Stream:
     """A streamed reply. What holds `[DONE]` waits for the commit; a stream that breaks ends with an error event.
 
-    Close it, also if it was never begun: then the upstream is stopped and the call recorded as left.
+    spoil: writes the event that says so, for a cause. Close it, also if it was never begun: then the upstream is
+    stopped and the call recorded as left.
     """
 
-    def __init__(self, incoming: Incoming, record: Record):
+    def __init__(self, incoming: Incoming, record: Record, spoil: Callable[[str], bytes]):
+        self._spoil = spoil
         self._incoming = incoming
         self._record = record
         self._recorded = False
+        self._held = b""
+        self._border = b"\n"
         self._events = self._run()
 
     def __aiter__(self) -> Stream:
@@ -198,18 +198,13 @@ class Stream:
         await self._end(GONE[1])
 
     async def _run(self) -> AsyncGenerator[bytes, None]:
-        error, held, last = "", b"", b"\n"
+        error = ""
         try:
-            async for chunk in self._incoming.chunks():
-                if self._incoming.tally.done:
-                    held += chunk
-                elif not self._incoming.keep:  # the last of a file waits for the commit too
-                    held, chunk = chunk, held
-                    if chunk:
-                        yield chunk
-                else:
-                    last = chunk
-                    yield chunk
+            async with aclosing(self._incoming.chunks()) as chunks:
+                async for chunk in chunks:
+                    passed = self._passed(chunk)
+                    if passed:
+                        yield passed
             error = self._incoming.error()
         except UpstreamError as exc:
             error = classify(exc).value
@@ -219,14 +214,28 @@ class Stream:
             await self._end(ending(exc)[1])
             raise
         await self._end(error)
-        if error and not self._incoming.keep:
+        last = self._last_words(error) if error else self._held
+        if last:
+            yield last
+
+    def _passed(self, chunk: bytes) -> bytes:
+        """What may leave at once; the end waits for the commit, of a file the last that there is."""
+        if not self._incoming.keep:
+            chunk, self._held = self._held, chunk
+        elif self._incoming.tally.done:
+            self._held += chunk
+            return b""
+        self._border = chunk or self._border
+        return chunk
+
+    def _last_words(self, error: str) -> bytes:
+        """What is left where the stream broke off: never a false `[DONE]`."""
+        if not self._incoming.keep:
             raise UpstreamError(f"the file ended early: {error}", category=ErrorCategory(error))
-        if error:
-            before = _DONE.split(held)[0]
-            line_break = b"" if (last + before).endswith(b"\n") else b"\n\n"
-            held = before + line_break + _error_event(error)
-        if held:
-            yield held
+        before = _DONE.split(self._held)[0]
+        line_break = b"" if (self._border + before).endswith(b"\n") else b"\n\n"
+        spoiled = self._spoil(error)
+        return before + line_break + spoiled if spoiled else before
 
     async def _end(self, error: str) -> None:
         if not self._recorded:
@@ -254,7 +263,7 @@ class Once:
         self._left.clear()
 
 
-def _error_event(category: str) -> bytes:
+def error_event(category: str) -> bytes:
     """An error inside a stream that has begun: never a false `[DONE]`."""
     name = category.encode()
     return b'data: {"error": {"message": "the stream ended early: %s", "type": "upstream_error", "code": "%s"}}\n\n' % (

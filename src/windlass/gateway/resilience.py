@@ -29,7 +29,7 @@ from windlass.gateway.failures import FailedTarget, Failures
 from windlass.gateway.hedge import Asking, Leaving, race
 from windlass.gateway.opening import Wants, opened
 from windlass.gateway.provider import ProviderReply
-from windlass.gateway.wire import Tally
+from windlass.gateway.wire import ReplyTally
 
 NotNegative = Annotated[float, Meta(ge=0)]
 # They have cost their time already: with another target left, none of it is spent at the same one again.
@@ -90,7 +90,7 @@ class Resilience:
         send: Callable[[Target], Awaitable[ProviderReply]],
         *,
         wants: Wants,
-        tally: Callable[[bool], Tally],
+        tally: Callable[[bool], ReplyTally],
         deadline: float,
         trail: list[Attempt],
         repeatable: bool = True,
@@ -137,7 +137,7 @@ class _Walk:
     targets: Sequence[Target]
     send: Callable[[Target], Awaitable[ProviderReply]]
     wants: Wants
-    tally: Callable[[bool], Tally]
+    tally: Callable[[bool], ReplyTally]
     deadline: float
     trail: list[Attempt]
     repeatable: bool

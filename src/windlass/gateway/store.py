@@ -22,8 +22,9 @@ _HEAD = "keys"
 
 
 class KeyRow(NamedTuple):
-    """A key as it is kept: its digest, that of the one before it, and the rest as JSON."""
+    """A key as it is kept: its id, its digest, that of the one before it, and the rest as JSON."""
 
+    id: str
     digest: str
     previous: str
     data: bytes
@@ -44,15 +45,22 @@ class KeyTable:
     def rows(self) -> list[KeyRow]:
         """Every key."""
         with self._db.read() as connection:
-            query = sa.select(keys.c.digest, keys.c.previous, keys.c.data).order_by(keys.c.id)
+            query = sa.select(keys.c.id, keys.c.digest, keys.c.previous, keys.c.data).order_by(keys.c.id)
             return [KeyRow(*row) for row in connection.execute(query)]
 
-    def put(self, key: str, tenant: str, digest: str, previous: str, data: bytes) -> None:
-        """Keep a key, in place of what it was before."""
+    def put(self, key: str, tenant: str, digest: str, previous: str, data: bytes, *, known: int) -> bool:
+        """Keep a key, in place of what it was before. False, and nothing done, where the version is not `known` any
+        more: whoever decided on older keys must not undo what another process did meanwhile."""
         row: dict[str, Any] = {"id": key, "tenant": tenant, "digest": digest, "previous": previous, "data": data}
+        mine = schema.heads.c.name == _HEAD
         with self._db.write() as connection:
+            # The row is there, and locked, before it is read: no two processes count from the same version.
+            connection.execute(self._db.insert_new(schema.heads, "name"), {"name": _HEAD, "value": 0})
+            moved = sa.update(schema.heads).where(mine, schema.heads.c.value == known).values(value=known + 1)
+            if connection.execute(moved).rowcount != 1:
+                return False
             connection.execute(self._db.replace(keys, "id"), row)
-            connection.execute(self._db.add(schema.heads, "name"), {"name": _HEAD, "value": 1})
+        return True
 
 
 def spent(db: Database, since: float) -> dict[tuple[str, str, int], int]:

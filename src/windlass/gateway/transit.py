@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -16,15 +16,18 @@ from windlass.gateway.options import ModelOptions
 from windlass.gateway.pricelist import PriceBook
 from windlass.gateway.prices import cost_nusd
 from windlass.gateway.provider import JSON
-from windlass.gateway.relay import Once, Stream
+from windlass.gateway.relay import Once, Stream, error_event
 from windlass.gateway.usage import Usage
-from windlass.gateway.wire import Chat, EmbeddingInput, Tally
+from windlass.gateway.wire import Chat, EmbeddingInput, ReplyTally
 from windlass.ledger import ids
-from windlass.ledger.ledger import Body
+from windlass.ledger.ledger import Body, Spend
 from windlass.records import Call, Decision, Outcome, Scope
 
+if TYPE_CHECKING:
+    from windlass.gateway.foreign import Foreign
+
 DAY_S = 86_400.0
-Asked: TypeAlias = Chat | EmbeddingInput | Raw
+Asked: TypeAlias = "Chat | EmbeddingInput | Raw | Foreign"
 """A request, read as far as routing and accounting need."""
 
 
@@ -62,8 +65,8 @@ class Transit:
     targets: tuple[Target, ...]
     target: Target
     started: float
-    tally: Tally
-    hold: Hold = field(default_factory=Hold)
+    tally: ReplyTally
+    hold: Hold | None = None
     trail: list[Attempt] = field(default_factory=list)
     kept: list[bytes] = field(default_factory=list)
     first_byte_at: float = 0.0
@@ -78,6 +81,17 @@ class Transit:
         """Whether the provider is asked to count what the client has not asked to be counted."""
         chat = self.asked
         return isinstance(chat, Chat) and chat.stream and not chat.wants_usage and self.model.include_usage
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Fields of the request that its translation does not hold."""
+        return () if isinstance(self.asked, Chat | EmbeddingInput | Raw) else self.asked.dropped
+
+    def error_event(self, category: str) -> bytes:
+        """How the stream says that it broke off, in the client's dialect."""
+        if isinstance(self.asked, Chat | EmbeddingInput | Raw):
+            return error_event(category)
+        return b"" if self.tally.error else self.asked.error_event(category)
 
     @property
     def why(self) -> str:
@@ -147,12 +161,27 @@ class Transit:
         if not isinstance(self.asked, EmbeddingInput):
             yield "reply", b"".join(self.kept)
 
+    def settle(self, outcome: Outcome) -> tuple[Spend, ...]:
+        """Give back what was held of limits; what must be committed of what was used."""
+        if self.hold is None:
+            return ()
+        return self.hold.settle(outcome.cost_nusd, outcome.prompt_tokens + outcome.completion_tokens, outcome.id)
+
+    def let_go(self) -> None:
+        """Give back what was held: nothing was done."""
+        if self.hold is not None:
+            self.hold.settle(0, 0)
+
     @staticmethod
     def _cost_nusd(prices: PriceBook, target: Target, usage: Usage) -> int:
+        if target.provider.local:
+            return 0
         return cost_nusd(prices.of(target.provider.name, target.model), usage)
 
     def _wasted_nusd(self, prices: PriceBook) -> int:
         """What attempts have cost that did not become the answer, as far as their providers say."""
+        if all(attempt.bill != "reported" for attempt in self.trail):
+            return 0
         offered = {target.key: target for target in self.targets}
         return sum(
             self._cost_nusd(prices, offered[(attempt.provider, attempt.model)], attempt.usage)

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from windlass import plugins
 from windlass.errors import SettingsError
-from windlass.gateway.options import OPENAI_COMPATIBLE, ProviderOptions
+from windlass.gateway.options import ANTHROPIC, AZURE, GEMINI, KIND_OPTIONS, OPENAI_COMPATIBLE, ProviderOptions
 from windlass.gateway.provider import Provider
 
 
 def make(options: ProviderOptions, api_key: str = "") -> Provider:
     """The provider that `options` describe. SettingsError for an unknown kind, or a plugin that makes no such one."""
-    if options.kind == OPENAI_COMPATIBLE:
-        from windlass.gateway.openai_compatible import OpenAICompatible  # brings aiohttp: 8 MB
-
-        return OpenAICompatible(options, api_key)
+    if options.kind in KIND_OPTIONS:
+        return _own(options, api_key)
     plugin = plugins.load(plugins.PROVIDERS, options.kind)
     if plugin is None:
-        known = ", ".join((OPENAI_COMPATIBLE, *plugins.names(plugins.PROVIDERS)))
+        known = ", ".join((*KIND_OPTIONS, *plugins.names(plugins.PROVIDERS)))
         raise SettingsError(f"provider {options.name}: unknown kind {options.kind!r}; known: {known}")
     who = f"provider {options.name}, kind {options.kind!r} of {plugin.distribution}"
     try:
@@ -36,3 +34,23 @@ def make(options: ProviderOptions, api_key: str = "") -> Provider:
             f"and the models of the settings; it gave name {found[0]!r} and {len(found[1])} models"
         )
     return made
+
+
+def _own(options: ProviderOptions, api_key: str) -> Provider:
+    """One of ours. Each brings aiohttp, which is 8 MB, so none is imported before it is asked for."""
+    if options.kind == OPENAI_COMPATIBLE:
+        from windlass.gateway.openai_compatible import OpenAICompatible
+
+        return OpenAICompatible(options, api_key)
+    if options.kind == AZURE:
+        from windlass.gateway.azure import Azure
+
+        return Azure(options, api_key)
+    if options.kind == GEMINI:
+        from windlass.gateway.gemini import Gemini
+
+        return Gemini(options, api_key)
+    assert options.kind == ANTHROPIC, f"{options.kind} has options and no provider"
+    from windlass.gateway.anthropic import Anthropic
+
+    return Anthropic(options, api_key)

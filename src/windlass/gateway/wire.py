@@ -6,6 +6,7 @@ and "Embeddings".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ MOST_TOKENS = 2**40
 MOST_CHOICES = 128
 MOST_INPUTS = 2048
 """Texts of one embeddings request (OpenAI API reference, "Create embeddings")."""
+_ESCAPED = re.compile(rb"\\u00[67]")
 T = TypeVar("T")
 
 
@@ -81,7 +83,7 @@ class Chat(msgspec.Struct, frozen=True):
 
     def with_model(self, name: str) -> bytes:
         """The request for the model `name`; the very bytes that came where it names it already."""
-        return self.raw if name == self.model else renamed(self.fields, name)
+        return self.raw if name == self.model and _once(self.raw) else renamed(self.fields, name)
 
     def with_usage(self, name: str) -> bytes:
         """The request for the model `name` that asks for the provider's count at the end of the stream as well."""
@@ -135,7 +137,7 @@ class EmbeddingInput(msgspec.Struct, frozen=True):
 
     def with_model(self, name: str) -> bytes:
         """The request for the model `name`; the very bytes that came where it names it already."""
-        return self.raw if name == self.model else renamed(self.fields, name)
+        return self.raw if name == self.model and _once(self.raw) else renamed(self.fields, name)
 
     def tally(self, *, stream: bool) -> Tally:
         """What reads along with the reply."""
@@ -192,6 +194,11 @@ def _inputs(given: list[str | int | list[int]]) -> int:
     return count
 
 
+def _once(raw: bytes) -> bool:
+    """Whether the model is named once, as far as can be told at a glance; else the upstream might read the other."""
+    return raw.count(b'"model"') == 1 and not _ESCAPED.search(raw)
+
+
 def renamed(fields: Mapping[str, msgspec.Raw], model: str) -> bytes:
     """The request of these fields for another model."""
     parts = (
@@ -204,6 +211,7 @@ def renamed(fields: Mapping[str, msgspec.Raw], model: str) -> bytes:
 def decoded(body: bytes, kind: type[T], reference: str) -> tuple[dict[str, msgspec.Raw], T]:
     """The raw fields of a request, and what is read of it. RequestError (400) where it does not hold."""
     try:
+        body.decode()  # fields that go up unread must be text as well
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw]), msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
         raise RequestError(f"{exc}; see the {reference} reference", param=_param(str(exc))) from exc
@@ -231,6 +239,7 @@ def _param(message: str) -> str | None:
 
 class _In(msgspec.Struct):
     cached_tokens: Any = None
+    cache_write_tokens: Any = None
     audio_tokens: Any = None
 
 
@@ -277,6 +286,52 @@ class _EmbeddingPart(msgspec.Struct, kw_only=True):
 
 P = TypeVar("P", bound=_Any)
 _COUNTS = ("prompt_tokens", "completion_tokens")
+
+
+class ReplyTally(Protocol):
+    """What a reply says of itself as it passes."""
+
+    @property
+    def stream(self) -> bool:
+        """Whether it reads a stream of events."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """The provider's own count, as far as it came."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What was written, for an estimate where no usage came."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Is it whole, and free of errors?"""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Has a stream's own end mark come? Nothing need be waited for after it."""
+        ...
+
+    @property
+    def error(self) -> bool: ...
+
+    @property
+    def code(self) -> str:
+        """The provider's name for the error, '' where it gives none."""
+        ...
+
+    @property
+    def malformed(self) -> int:
+        """Parts that could not be read."""
+        ...
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def end(self) -> None: ...
 
 
 class Tally:
@@ -368,6 +423,7 @@ class Tally:
             prompt_tokens=count(said.prompt_tokens),
             completion_tokens=count(said.completion_tokens),
             cache_read_tokens=count(into.cached_tokens) or 0,
+            cache_write_tokens=count(into.cache_write_tokens) or 0,
             audio_prompt_tokens=count(into.audio_tokens) or 0,
             reasoning_tokens=count(out.reasoning_tokens) or 0,
             audio_completion_tokens=count(out.audio_tokens) or 0,

@@ -36,6 +36,9 @@ from windlass.ledger.move import Sum
 LEDGER, RUNS, DUMP, MANIFEST = "ledger.db", "runs.db", "database.dump", "manifest.json"
 # Not the private key: whoever read the backup could sign with it.
 AUDIT = (checkpoint.FILE, checkpoint.PUBLIC)
+SECRET = "keys.secret"
+"""What virtual keys are hashed under. It is in the archive, or no key would open anything after a restore; alone it
+opens nothing either: a key has 256 random bits, and none is in the archive."""
 FORMAT = 1
 WORKING, OWNER = ".windlass-backup-", "owner"
 STALE_S = 86_400.0
@@ -54,8 +57,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tables: list[Sum]
 
 
-def write(db: Database, runs: Path, audit: Path, file: Path, *, now: float) -> Manifest:
+def write(db: Database, runs: Path, audit: Path, file: Path, *, now: float, secret: Path | None = None) -> Manifest:
     """Make the archive `file`, while others read and write. runs, audit: where the runs' file and the checkpoints are.
+    secret: the file of the key secret, where there is one.
 
     InputError where `file` is there already, LedgerError where it cannot be written.
     """
@@ -66,6 +70,8 @@ def write(db: Database, runs: Path, audit: Path, file: Path, *, now: float) -> M
         for name in AUDIT:
             if (audit / name).exists():
                 shutil.copyfile(audit / name, folder / name)
+        if secret is not None and secret.exists():
+            shutil.copyfile(secret, folder / SECRET)
         manifest = Manifest(
             format=FORMAT,
             made_at=now,
@@ -86,8 +92,10 @@ def write(db: Database, runs: Path, audit: Path, file: Path, *, now: float) -> M
     return manifest
 
 
-def read(file: Path, where: str | Path, runs: Path, audit: Path, unfinished: Path) -> Manifest:
-    """Put an archive back where nothing is yet, and check every table. See `write` for `runs` and `audit`.
+def read(
+    file: Path, where: str | Path, runs: Path, audit: Path, unfinished: Path, *, secret: Path | None = None
+) -> Manifest:
+    """Put an archive back where nothing is yet, and check every table. See `write` for `runs`, `audit` and `secret`.
 
     unfinished: the file that tells the next start that runs are open. One that was cut goes on when it is done again;
     until then `integrity.half_restored` says so. Raises InputError for what is no whole archive, or of the other kind
@@ -103,6 +111,7 @@ def read(file: Path, where: str | Path, runs: Path, audit: Path, unfinished: Pat
                     f"{file} is a backup of {manifest.dialect}, the database in force is {db.dialect}; restore it into "
                     "its own kind and use `windlass db move` then"
                 )
+            _same(folder / SECRET, secret)
             _place(db, folder, runs, marker)
             _check(db, manifest)
         finally:
@@ -111,6 +120,8 @@ def read(file: Path, where: str | Path, runs: Path, audit: Path, unfinished: Pat
         for name in AUDIT:
             if name in manifest.files and not (audit / name).exists():
                 shutil.move(folder / name, audit / name)
+        if secret is not None and SECRET in manifest.files and not secret.exists():
+            shutil.move(folder / SECRET, secret)
         unfinished.touch(mode=0o600)
         _sync(audit)
         _sync(runs.parent)
@@ -215,7 +226,7 @@ def _tool(name: str, db: Database, folder: Path, *options: str) -> None:
 
 def _unpacked(file: Path, folder: Path) -> Manifest:
     """The archive's files in `folder`, each as the manifest says. Nothing else is taken out of it."""
-    known = (MANIFEST, LEDGER, RUNS, DUMP, *AUDIT)
+    known = (MANIFEST, LEDGER, RUNS, DUMP, SECRET, *AUDIT)
     try:
         with tarfile.open(file, "r:gz") as archive:
             for member in archive:
@@ -240,6 +251,12 @@ def _unpacked(file: Path, folder: Path) -> Manifest:
     return manifest
 
 
+def _same(part: Path, there: Path | None) -> None:
+    """LedgerError where another key secret is in place: under it no key of the archive would open anything."""
+    if there is not None and part.exists() and there.exists() and part.read_bytes() != there.read_bytes():
+        raise LedgerError(f"{there} is not the key secret of this backup; put it aside, then restore again")
+
+
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
@@ -258,16 +275,13 @@ def _place(db: Database, folder: Path, runs: Path, marker: Path) -> None:
     that was cut, and is replaced; a database of PostgreSQL comes in one transaction and so is there whole."""
     again = marker.exists()
     if db.dialect == "sqlite":
-        ledger = Path(db.url.database or "")
-        for path in (ledger, runs):
-            if path.exists() and not again:
-                raise LedgerError(f"{path} is there already; restore into an empty folder (WINDLASS_HOME)")
+        places = {folder / LEDGER: Path(db.url.database or ""), folder / RUNS: runs}
+        there = [] if again else [path for path in places.values() if path.exists()]
+        if there:
+            raise LedgerError(f"{there[0]} is there already; restore into an empty folder (WINDLASS_HOME)")
         _mark(marker)
-        for path in (ledger, runs):
-            for left in (path, *(path.with_name(f"{path.name}-{log}") for log in ("wal", "shm", "journal"))):
-                left.unlink(missing_ok=True)
-            if (folder / (LEDGER if path == ledger else RUNS)).exists():
-                shutil.move(folder / (LEDGER if path == ledger else RUNS), path)
+        for part, path in places.items():
+            _replace(path, part)
         return
     if move.has_table(db, "alembic_version"):
         if again:
@@ -276,6 +290,15 @@ def _place(db: Database, folder: Path, runs: Path, marker: Path) -> None:
     _mark(marker)
     options = ("--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error")
     _tool("pg_restore", db, folder, *options, str(folder / DUMP))
+
+
+def _replace(path: Path, part: Path) -> None:
+    """Move the file `part` to `path`, in place of a database with its journals. A part that the archive lacks leaves
+    none there."""
+    for left in (path, *(path.with_name(f"{path.name}-{log}") for log in ("wal", "shm", "journal"))):
+        left.unlink(missing_ok=True)
+    if part.exists():
+        shutil.move(part, path)
 
 
 def _mark(marker: Path) -> None:

@@ -15,6 +15,7 @@ from windlass.ledger.ledger import (
     EVERY_CALL,
     EVERY_DECISION,
     EVERY_FEEDBACK,
+    SEARCHED,
     AllScopes,
     AnyScope,
     Body,
@@ -90,9 +91,15 @@ class MemoryLedger:
         return list(itertools.islice(found, limit))
 
     def calls(
-        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: CallFilter = EVERY_CALL
+        self,
+        scope: AnyScope,
+        *,
+        limit: int = 50,
+        before: str = "",
+        back_to: str = "",
+        wanted: CallFilter = EVERY_CALL,
     ) -> Sequence[CallTrace]:
-        older = _older(self._of(Call, scope), before)
+        older = _older(self._of(Call, scope), before, back_to)
         return tuple(itertools.islice(filter(wanted.fits, map(self._trace, older)), limit))
 
     def decisions(
@@ -109,10 +116,29 @@ class MemoryLedger:
         return tuple(itertools.islice(filter(wanted.fits, older), limit))
 
     def feedback(
-        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: FeedbackFilter = EVERY_FEEDBACK
+        self,
+        scope: AnyScope,
+        *,
+        limit: int = 50,
+        before: str = "",
+        back_to: str = "",
+        wanted: FeedbackFilter = EVERY_FEEDBACK,
     ) -> Sequence[Feedback]:
-        older = _older(self._of(Feedback, scope), before)
+        older = _older(self._of(Feedback, scope), before, back_to)
         return tuple(itertools.islice(filter(wanted.fits, older), limit))
+
+    def reach(
+        self, scope: AnyScope, wanted: CallFilter | FeedbackFilter, *, before: str = "", records: int = SEARCHED
+    ) -> Call | Feedback | None:
+        if not wanted.text:
+            return None
+        found: list[Call] | list[Feedback]
+        if isinstance(wanted, CallFilter):
+            found = [call for call in _older(self._of(Call, scope), before) if wanted.user in ("", call.user)]
+        else:
+            said = _older(self._of(Feedback, scope), before)
+            found = [one for one in said if wanted.target in ("", one.target)]
+        return found[records - 1] if len(found) >= records else None
 
     def trace(self, scope: AnyScope, call: str) -> CallTrace | None:
         return next((self._trace(found) for found in self._of(Call, scope) if found.id == call), None)
@@ -136,13 +162,8 @@ class MemoryLedger:
 
     def erase(self, erasure: Erasure) -> int:
         theirs = self._calls_before(erasure)
-        users, calls = {call.user for call in theirs} | {""}, self._of(Call, erasure.scope)
-        others = {call.id for call in calls if call.user not in users}
-        ids = wave = {call.id for call in theirs}
-        while wave:
-            wave = {call.id for call in calls if call.parent in wave and not call.user} - ids
-            ids = ids | wave
-        above = ids | ({call.parent for call in theirs if call.parent} - others)
+        ids = self._made_for(theirs, erasure.scope)
+        above = ids | self._only_above(theirs, erasure.scope)
         gone = [key for key, body in self._bodies.items() if body.call in above and body.scope == erasure.scope]
         decided = {made.id for made in self._of(Decision, erasure.scope) if made.call in above}
         above |= decided | {ended.id for ended in self._of(Outcome, erasure.scope) if ended.call in above}
@@ -161,6 +182,21 @@ class MemoryLedger:
         calls = [record for seq, record in self._entries if seq < place and isinstance(record, Call)]
         mine = [call for call in calls if call.scope == erasure.scope and call.user]
         return [call for call in mine if user_digest(call.scope, call.user) == erasure.user]
+
+    def _made_for(self, theirs: Sequence[Call], scope: Scope) -> set[str]:
+        """The ids of `theirs`, and of all that was called for them in nobody's name."""
+        calls = self._of(Call, scope)
+        ids = wave = {call.id for call in theirs}
+        while wave:
+            wave = {call.id for call in calls if call.parent in wave and not call.user} - ids
+            ids = ids | wave
+        return ids
+
+    def _only_above(self, theirs: Sequence[Call], scope: Scope) -> set[str]:
+        """What `theirs` were called for, without the calls of other users."""
+        users = {call.user for call in theirs} | {""}
+        others = {call.id for call in self._of(Call, scope) if call.user not in users}
+        return {call.parent for call in theirs if call.parent} - others
 
     def prune(self, now: float) -> int:
         gone = [key for key, body in self._bodies.items() if body.expires_at <= now]
@@ -258,10 +294,11 @@ def _in(record: Record, scope: AnyScope) -> bool:
     return isinstance(scope, AllScopes) or record.scope == scope
 
 
-def _older(records: Sequence[R], before: str) -> Iterable[R]:
-    """Newest first; after the record with id `before`, nothing where there is no such record."""
+def _older(records: Sequence[R], before: str, back_to: str = "") -> Iterable[R]:
+    """Newest first; after the record with id `before` and down to that with id `back_to`, nothing where there is no
+    such record."""
     newest = list(reversed(records))
-    if before:
-        places = [place for place, record in enumerate(newest) if record.id == before]
-        newest = newest[places[0] + 1 :] if places else []
-    return newest
+    places = {record.id: place for place, record in enumerate(newest)}
+    first = places.get(before, len(newest)) + 1 if before else 0
+    last = places.get(back_to, -1) if back_to else len(newest)
+    return newest[first : last + 1]

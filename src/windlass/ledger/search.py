@@ -26,9 +26,9 @@ Owned: TypeAlias = tuple[str, str, str]
 """(tenant, workspace, call)."""
 
 
-def possible(before: str, wanted: CallFilter | DecisionFilter | FeedbackFilter) -> bool:
+def possible(wanted: CallFilter | DecisionFilter | FeedbackFilter, *ids: str) -> bool:
     """False where a wanted text is one that no database holds, and that some refuse to look for."""
-    texts = (value for value in (before, *msgspec.structs.astuple(wanted)) if isinstance(value, str))
+    texts = (value for value in (*ids, *msgspec.structs.astuple(wanted)) if isinstance(value, str))
     return not any("\x00" in text or text != text.encode(errors="replace").decode() for text in texts)
 
 
@@ -70,6 +70,13 @@ def of_feedback(wanted: FeedbackFilter, dialect: str) -> Asked:
     same = _same(*pairs, (table.c.target, wanted.target))
     texts = _holds(dialect, wanted.text, table.c.comment, table.c.target)
     return (*same, *_within(table, wanted.since, wanted.until), *texts)
+
+
+def led_to(wanted: CallFilter | FeedbackFilter) -> Asked:
+    """What is asked that an index leads to, so that all who fit it are found without a look at the others."""
+    if isinstance(wanted, CallFilter):
+        return _same((schema.calls.c.user, wanted.user))
+    return _same((schema.feedback.c.target, wanted.target))
 
 
 def ended(connection: sa.Connection, calls: sa.Select[Any], asked: Asked, limit: int) -> list[int]:

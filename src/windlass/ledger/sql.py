@@ -21,6 +21,7 @@ from windlass.ledger.ledger import (
     EVERY_CALL,
     EVERY_DECISION,
     EVERY_FEEDBACK,
+    SEARCHED,
     AllScopes,
     AnyScope,
     Body,
@@ -129,11 +130,17 @@ class SqlLedger:
         return settled if last is None else int(last)
 
     def calls(
-        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: CallFilter = EVERY_CALL
+        self,
+        scope: AnyScope,
+        *,
+        limit: int = 50,
+        before: str = "",
+        back_to: str = "",
+        wanted: CallFilter = EVERY_CALL,
     ) -> Sequence[CallTrace]:
-        query = self._page(Call, scope, before, search.of_calls(wanted, self._db.dialect))
+        query = self._page(Call, scope, before, back_to, search.of_calls(wanted, self._db.dialect))
         ended = search.of_outcomes(wanted)
-        if not search.possible(before, wanted):
+        if not search.possible(wanted, before, back_to):
             return ()
         with self._db.read() as connection:
             if ended:
@@ -151,20 +158,38 @@ class SqlLedger:
         wanted: DecisionFilter = EVERY_DECISION,
     ) -> Sequence[Decision]:
         wanted = msgspec.structs.replace(wanted, point=point or wanted.point)
-        if not search.possible(before, wanted):
+        if not search.possible(wanted, before):
             return ()
         with self._db.read() as connection:
-            query = self._page(Decision, scope, before, search.of_decisions(wanted))
+            query = self._page(Decision, scope, before, "", search.of_decisions(wanted))
             return _records(connection, Decision, query.limit(limit))
 
     def feedback(
-        self, scope: AnyScope, *, limit: int = 50, before: str = "", wanted: FeedbackFilter = EVERY_FEEDBACK
+        self,
+        scope: AnyScope,
+        *,
+        limit: int = 50,
+        before: str = "",
+        back_to: str = "",
+        wanted: FeedbackFilter = EVERY_FEEDBACK,
     ) -> Sequence[Feedback]:
-        if not search.possible(before, wanted):
+        if not search.possible(wanted, before, back_to):
             return ()
         with self._db.read() as connection:
-            query = self._page(Feedback, scope, before, search.of_feedback(wanted, self._db.dialect))
+            query = self._page(Feedback, scope, before, back_to, search.of_feedback(wanted, self._db.dialect))
             return _records(connection, Feedback, query.limit(limit))
+
+    def reach(
+        self, scope: AnyScope, wanted: CallFilter | FeedbackFilter, *, before: str = "", records: int = SEARCHED
+    ) -> Call | Feedback | None:
+        if not wanted.text or not search.possible(wanted, before):
+            return None
+        kind = Call if isinstance(wanted, CallFilter) else Feedback
+        table = rows.TABLES[kind]
+        with self._db.read() as connection:
+            places = self._page(kind, scope, before, "", search.led_to(wanted)).with_only_columns(table.c.seq)
+            place = connection.scalar(places.limit(1).offset(records - 1))
+            return next(iter(_records(connection, kind, sa.select(table).where(table.c.seq == place))), None)
 
     def trace(self, scope: AnyScope, call: str) -> CallTrace | None:
         table = schema.calls
@@ -231,11 +256,13 @@ class SqlLedger:
             self._watcher.join()
 
     def _page(
-        self, kind: type[Record], scope: AnyScope, before: str, asked: Sequence[sa.ColumnElement[bool]]
+        self, kind: type[Record], scope: AnyScope, before: str, back_to: str, asked: Sequence[sa.ColumnElement[bool]]
     ) -> sa.Select[Any]:
-        """The records of `kind` for which all of `asked` holds, newest first, from before the one with id `before`."""
+        """The records of `kind` for which all of `asked` holds, newest first, from before the one with id `before` on
+        and back to the one with id `back_to`."""
         table = rows.TABLES[kind]
-        found = _select(kind, self._db.dialect).where(*_owner(table, scope), *_older(table, scope, before), *asked)
+        between = _between_ids(table, scope, before, back_to)
+        found = _select(kind, self._db.dialect).where(*_owner(table, scope), *between, *asked)
         return found.order_by(table.c.seq.desc())
 
     def _commit(self, batch: Sequence[Pending]) -> int:
@@ -281,12 +308,14 @@ def _owner(table: sa.Table, scope: AnyScope) -> tuple[sa.ColumnElement[bool], ..
     return table.c.tenant == scope.tenant, table.c.workspace == scope.workspace
 
 
-def _older(table: sa.Table, scope: AnyScope, before: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Keyset paging: rows that stand before the row with id `before`."""
-    if not before:
-        return ()
-    place = sa.select(table.c.seq).where(table.c.id == before, *_owner(table, scope)).scalar_subquery()
-    return (table.c.seq < place,)
+def _between_ids(table: sa.Table, scope: AnyScope, before: str, back_to: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Keyset paging: rows that stand before the row with id `before`, and not before the one with id `back_to`."""
+
+    def place(name: str) -> sa.ScalarSelect[Any]:
+        return sa.select(table.c.seq).where(table.c.id == name, *_owner(table, scope)).scalar_subquery()
+
+    older = (table.c.seq < place(before),) if before else ()
+    return (*older, table.c.seq >= place(back_to)) if back_to else older
 
 
 def _select(kind: type[Record], dialect: str) -> sa.Select[Any]:

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.policy import Context, Policy
+from windlass.policies.policy import Policy
 from windlass.policies.witness import PromiseBroken, Witness, hold, told
 from windlass.records import Decision
+from windlass.stats.features import Context
 
 _ACTIONS = ("alpha", "beta", "gamma")
 _CONTEXT: Context = {"length": 0.4, "topic": (0.3, -0.2)}

@@ -10,8 +10,9 @@ import msgspec
 
 from windlass.errors import PolicyError
 from windlass.policies.eligible import Narrowing
-from windlass.policies.policy import Context, Policy
+from windlass.policies.policy import Policy
 from windlass.records import Decision
+from windlass.stats.features import Context
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.guards import Guard
-from windlass.policies.policy import Choice, Context, Policy, require
+from windlass.policies.policy import Choice, Guard, Policy, require
+from windlass.stats.features import Context
 
 
 class Narrowing(Guard):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windlass.policies.policy import Choice, Context, require, why
+from windlass.policies.policy import Choice, require, why
 from windlass.policies.rule import Rule
+from windlass.stats.features import Context
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from windlass.errors import PolicyError
-from windlass.policies.features import finite
-from windlass.policies.policy import Context
 from windlass.records import ContextValue
+from windlass.stats.features import Context, finite
 
 
 class Form(NamedTuple):

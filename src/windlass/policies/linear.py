@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.features import Features
-from windlass.policies.policy import Arm, Choice, Context, draw, require, why
+from windlass.policies.policy import Arm, Choice, draw, require, why
 from windlass.records import Decision
 from windlass.stats import thompson
 from windlass.stats.arms import LinearArms, StoredArms
+from windlass.stats.features import Context, Features
 
 
 @dataclass(frozen=True, slots=True)

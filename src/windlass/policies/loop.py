@@ -19,14 +19,13 @@ import numpy as np
 
 from windlass.errors import PolicyError, SettingsError
 from windlass.policies import registry
-from windlass.policies.features import finite
-from windlass.policies.guards import Guard
 from windlass.policies.points import ROLLOUT, SHADOW, Mode, PointOptions, ShadowOptions, shadow_place
-from windlass.policies.policy import Arm, Choice, Context, Policy, identity, require
+from windlass.policies.policy import Arm, Choice, Guard, Policy, identity, require
 from windlass.policies.reward import RewardOptions
 from windlass.policies.rule import Rule
 from windlass.policies.witness import arms_of
 from windlass.records import ContextValue, Decision, Scope
+from windlass.stats.features import Context, finite
 
 DEFAULT_POLICY = "default@1"
 """Who decided where no policy acts: modes `off` and `shadow` take the default action."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from windlass.errors import SettingsError
-from windlass.policies.guards import DEFAULT_SHARE
+from windlass.policies.policy import DEFAULT_SHARE
 
 ROLLOUT = "rollout"
 """The point at which people decide about the other points, see rollout.py. It has no settings."""

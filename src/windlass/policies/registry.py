@@ -27,9 +27,8 @@ from windlass.policies.eligible import (
 )
 from windlass.policies.epsilon_greedy import EpsilonGreedy, EpsilonGreedyOptions
 from windlass.policies.fixed import Fixed, FixedOptions
-from windlass.policies.guards import Randomised
 from windlass.policies.linear import LinearThompson, LinearThompsonOptions
-from windlass.policies.policy import Policy
+from windlass.policies.policy import Policy, Randomised
 from windlass.policies.split import Split, SplitOptions
 from windlass.policies.threshold import Threshold, ThresholdOptions
 from windlass.policies.ucb import Ucb, UcbOptions

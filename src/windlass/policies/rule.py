@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.policy import Arm, Choice, Context
+from windlass.policies.policy import Arm, Choice
 from windlass.records import Decision
+from windlass.stats.features import Context
 
 
 class Rule(ABC):

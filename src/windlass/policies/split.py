@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.policy import Choice, Context, draw, require, why
+from windlass.policies.policy import Choice, draw, require, why
 from windlass.policies.rule import Rule
+from windlass.stats.features import Context
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.policy import Choice, Context, require
+from windlass.policies.policy import Choice, require
 from windlass.policies.rule import Rule
+from windlass.stats.features import Context
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.policy import Arm, Choice, Context, Policy
+from windlass.policies.policy import Arm, Choice, Policy
 from windlass.records import Decision
+from windlass.stats.features import Context
 
 METHODS = ("probabilities", "choose", "learn", "state", "restore", "explain")
 _SHOWN_CHARS = 300

@@ -121,7 +121,8 @@ class Windlass:
 
     def _refuse_strangers(self, scope: Scope) -> None:
         host, origin = asgi.header(scope, b"host"), asgi.header(scope, b"origin")
-        if not self._runtime.settings.keys and _name(host) not in (*LOOPBACK, self._runtime.settings.server.host):
+        ours = (*LOOPBACK, self._runtime.settings.server.host)
+        if self._runtime.gateway.admission.open and _name(host) not in ours:
             raise RequestError(f"host {host[:100]!r} is not served; use 127.0.0.1", status=403, code="wrong_host")
         if origin and _netloc(origin) != host:
             raise RequestError(f"requests from {origin[:100]!r} are not served", status=403, code="wrong_origin")

@@ -31,9 +31,9 @@ def header(scope: Scope, name: bytes) -> str:
 
 
 def bearer(scope: Scope) -> str:
-    """The key in `Authorization: Bearer <key>`, '' where there is none."""
+    """The key in `Authorization: Bearer <key>`, or in `x-api-key` as Anthropic's clients send it; '' for none."""
     kind, _, key = header(scope, b"authorization").partition(" ")
-    return key.strip() if kind.lower() == "bearer" else ""
+    return key.strip() if kind.lower() == "bearer" else header(scope, b"x-api-key").strip()
 
 
 def peer(scope: Scope) -> str:

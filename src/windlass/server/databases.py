@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from windlass.errors import FolderBusy, InputError, LedgerError, WorkflowError
+from windlass.gateway.keys import SECRET_FILE
 from windlass.ledger import backup, move, workers
 from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.backup import LEDGER, Manifest
@@ -68,7 +69,8 @@ def move_to(settings: Settings, to: str, *, as_json: bool) -> int:
 def back_up(settings: Settings, file: Path, *, as_json: bool) -> int:
     """Write one archive of all that is stored, while a server runs or not."""
     with _tidied(), _existing(settings) as db:
-        manifest = backup.write(db, settings.home / RUNS, settings.home / AUDIT, file, now=time())
+        home, secret = settings.home, _secret(settings)
+        manifest = backup.write(db, home / RUNS, home / AUDIT, file, now=time(), secret=secret)
         _recorded(settings, db, "backup", _about(file))
     return _told(manifest, f"{file}: {file.stat().st_size / 1e6:.1f} MB, readable by you only", as_json)
 
@@ -77,10 +79,16 @@ def restore(settings: Settings, file: Path, *, as_json: bool) -> int:
     """Put an archive back into an empty folder, or an empty database."""
     home = settings.home
     with _tidied(), _alone(settings):
-        manifest = backup.read(file, settings.database, home / RUNS, home / AUDIT, home / UNFINISHED)
+        unfinished, secret = home / UNFINISHED, _secret(settings)
+        manifest = backup.read(file, settings.database, home / RUNS, home / AUDIT, unfinished, secret=secret)
         with _opened(settings.database) as db:
             _recorded(settings, db, "restore", {**_about(file), "made_at": manifest.made_at})
     return _told(manifest, f"restored into {settings.home}; every table is as it was", as_json)
+
+
+def _secret(settings: Settings) -> Path | None:
+    """The file of the key secret; None where the settings name a variable for it, which is kept elsewhere."""
+    return None if settings.gateway.key_secret_env else settings.home / SECRET_FILE
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 from windlass.content import ask
 from windlass.errors import LedgerError
 from windlass.gateway import gateway
+from windlass.gateway.keys import SECRET_FILE, Keys
 from windlass.gateway.local import FAST, SEMANTIC
 from windlass.ledger import postgres
 from windlass.ledger.checkpoint import PRIVATE
@@ -50,7 +51,7 @@ async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: boo
         for name, lag_s in lags.items()
         if lag_s > LAG_S
     ]
-    report["findings"] += _deciding(runtime)
+    report["findings"] += _deciding(runtime) + lost_keys(runtime.keys)
     if replay:
         report["replay"] = await asyncio.to_thread(_replay, runtime)
         if not report["replay"]["equal"]:
@@ -97,7 +98,7 @@ def exposed(settings: Settings) -> list[str]:
         f"{home} is open to others on this machine (mode {home.stat().st_mode & 0o777:o}); `chmod 700 {home}`",
     ]
     logs = (path.with_name(path.name + end) for path in files(settings) for end in ("", "-wal", "-shm"))
-    for path in (*logs, home / "audit" / PRIVATE):
+    for path in (*logs, home / "audit" / PRIVATE, home / SECRET_FILE):
         if path.exists() and path.stat().st_mode & 0o077:
             mode = path.stat().st_mode & 0o777
             found.append(f"{path} can be read by others (mode {mode:o}); `chmod 600 {path}`")
@@ -148,6 +149,19 @@ def _deciding(runtime: Runtime) -> list[str]:
             f"policy failed at {what}, {count} times since the start; the default acted, mend the policy"
             for what, count in failed
         ),
+    ]
+
+
+def lost_keys(keys: Keys) -> list[str]:
+    """A sentence where keys were made under another secret than the one in force, so that they let nobody in."""
+    lost = [f"{key.name} ({key.tenant})" for key in keys.strange()]
+    if not lost:
+        return []
+    shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+    return [
+        f"keys {shown} let nobody in: they were made under another key secret; put back the {SECRET_FILE} that they "
+        "were made with (it is in each backup; machines that share a database share it: gateway.key_secret_env), or "
+        "`windlass keys rotate` them"
     ]
 
 

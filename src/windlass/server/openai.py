@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from windlass.gateway.endpoints import FORM, RELAYED
+from windlass.gateway.endpoints import FOREIGN, FORM, RELAYED
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import AUTO, Answer, Request
 from windlass.runtime import Runtime
@@ -22,6 +22,7 @@ class OpenAI:
     def __init__(self, runtime: Runtime):
         self._runtime = runtime
         named = {"/chat/completions": "chat", "/embeddings": "embeddings", **RELAYED}
+        named |= {f"/{dialect}": dialect for dialect in FOREIGN}
         self.routes: dict[tuple[str, str], Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             ("POST", PREFIX + path): partial(self._complete, endpoint) for path, endpoint in named.items()
         }

@@ -17,7 +17,7 @@ from windlass.gateway.admission import Caller, require
 from windlass.gateway.gateway import AUTO
 from windlass.records import RunEvent
 from windlass.runtime import Runtime
-from windlass.server import control, doctor, pricing, reading
+from windlass.server import control, doctor, keys, pricing, reading
 from windlass.server.points import require_known
 from windlass.server.reading import read
 
@@ -123,6 +123,10 @@ OPERATIONS: dict[str, Operation] = {
     "mode": control.set_mode,
     "rollback": control.roll_back,
     "forget": control.forget,
+    "keys": keys.keys,
+    "key_create": keys.create,
+    "key_rotate": keys.rotate,
+    "key_revoke": keys.revoke,
 }
 
 

@@ -134,22 +134,26 @@ def taken(hours: Iterable[DecisionHour]) -> tuple[Taken, ...]:
 
 def _standing(runtime: Runtime, scope: Scope, point: str, hours: Sequence[DecisionHour]) -> Standing:
     options = runtime.loop.points.get(point)
-    split: dict[tuple[bool, str], list[DecisionHour]] = defaultdict(list)
-    for hour in hours:
-        if hour.policy != NAMED:
-            split[hour.live, hour.policy].append(hour)
-    deciders = []
-    for (live, policy), theirs in sorted(split.items(), key=lambda pair: (not pair[0][0], pair[0][1])):
-        actions = taken(theirs)
-        chosen = sum(one.chosen for one in actions)
-        deciders.append(Decider(policy=policy, live=live, chosen=chosen, actions=actions))
     return Standing(
         point=point,
         mode=runtime.loop.mode(point, scope) if options else "",
         set_mode=options.mode if options else "",
         policy=runtime.loop.policy_id(point) if options else "",
         shadows=tuple(shadow.name for shadow in options.shadows) if options else (),
-        deciders=tuple(deciders),
+        deciders=tuple(_deciders(hours)),
         named=taken(hour for hour in hours if hour.policy == NAMED and hour.live),
         scores=tuple(runtime.learner.scores(scope, point)) if options else (),
     )
+
+
+def _deciders(hours: Iterable[DecisionHour]) -> list[Decider]:
+    """Who chose in `hours`, the live ones first."""
+    split: dict[tuple[bool, str], list[DecisionHour]] = defaultdict(list)
+    for hour in hours:
+        if hour.policy != NAMED:
+            split[hour.live, hour.policy].append(hour)
+    found: list[Decider] = []
+    for (live, policy), theirs in sorted(split.items(), key=lambda pair: (not pair[0][0], pair[0][1])):
+        actions = taken(theirs)
+        found.append(Decider(policy=policy, live=live, chosen=sum(one.chosen for one in actions), actions=actions))
+    return found

@@ -24,6 +24,7 @@ from windlass.errors import SettingsError
 from windlass.runtime import Runtime
 from windlass.server.app import Windlass
 from windlass.server.peer import FILE
+from windlass.settings import LOOPBACK, Settings
 
 PORTS_TRIED = 50
 DRAIN_S = 5
@@ -64,9 +65,19 @@ def url_of(host: str, listening: socket.socket) -> str:
     return f"http://{shown}:{listening.getsockname()[1]}"
 
 
+def guard(settings: Settings, *, open_to_all: bool) -> None:
+    """SettingsError where the server would answer other machines without asking for a key."""
+    if open_to_all and settings.server.host not in LOOPBACK:
+        raise SettingsError(
+            f"server.host is {settings.server.host}, beyond loopback, but there is no key; make one with "
+            "`windlass keys create NAME`, add [[keys]] to windlass.toml, or listen on 127.0.0.1"
+        )
+
+
 async def serve(runtime: Runtime, *, dashboard: bool, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; running requests get `DRAIN_S` to end. `ready(url)` is called once it listens."""
     options = runtime.settings.server
+    guard(runtime.settings, open_to_all=runtime.gateway.admission.open)
     listening = listen(options.host, options.port)
     url, token = url_of(options.host, listening), secrets.token_urlsafe(24)
     with announced(runtime.settings.home, Address(url=url, token=token, pid=os.getpid())):

@@ -18,7 +18,7 @@ from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server import doctor, peer, terminal
 from windlass.server.operations import OPERATIONS
-from windlass.server.serve import in_loop, serve
+from windlass.server.serve import guard, in_loop, serve
 from windlass.settings import Settings
 
 OWNER = Caller(Scope(), "admin", "")
@@ -123,6 +123,8 @@ def run(
 
     async def doing() -> int:
         async with Runtime(settings, workflows=True) as runtime:
+            if stay:
+                guard(settings, open_to_all=runtime.gateway.admission.open)
 
             async def here(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
                 return await OPERATIONS[name](runtime, OWNER, arguments)

@@ -21,9 +21,10 @@ import msgspec
 import structlog
 
 from windlass.errors import ErrorCategory, LedgerError, SettingsError, classify
+from windlass.gateway.store import KeyTable
 from windlass.ledger.db import Database
 from windlass.runtime import Runtime, owned
-from windlass.server.serve import Address, announced, attend, in_loop, listen, url_of
+from windlass.server.serve import Address, announced, attend, guard, in_loop, listen, url_of
 from windlass.settings import Settings, load
 
 log = structlog.get_logger(__name__)
@@ -71,7 +72,8 @@ async def supervise(
 
 
 def _prepare(settings: Settings) -> None:
-    """Bring the database to the newest version; LedgerError, before anything is announced, where it is away.
+    """Bring the database to the newest version; LedgerError, before anything is announced, where it is away, and
+    SettingsError where it must not be served.
 
     A server that recovers from a crash, or starts at the same time, is waited for.
     """
@@ -80,6 +82,7 @@ def _prepare(settings: Settings) -> None:
         db = Database(settings.database, connections=1)
         try:
             db.migrate()
+            guard(settings, open_to_all=not settings.keys and not KeyTable(db).rows())
             return
         except LedgerError as exc:
             if classify(exc) is not ErrorCategory.DATABASE_UNREACHABLE or time.monotonic() > until:
@@ -139,6 +142,7 @@ async def work(post: _Post) -> None:
     await running.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     listening = socket.socket(fileno=post.listening)
     async with Runtime(settings, workflows=True, worker=post.name) as runtime:
+        guard(settings, open_to_all=runtime.gateway.admission.open)
         await attend(
             runtime, listening, token=post.token, dashboard=post.dashboard, until=asyncio.create_task(reader.read())
         )

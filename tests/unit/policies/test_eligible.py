@@ -16,8 +16,8 @@ from windlass.policies.eligible import (
     QualityFloorOptions,
 )
 from windlass.policies.fixed import Fixed, FixedOptions
-from windlass.policies.guards import Randomised
 from windlass.policies.linear import LinearThompson
+from windlass.policies.policy import Randomised
 from windlass.policies.split import Split, SplitOptions
 
 ACTIONS = ("local/fast", "local/slow", "far/large")

@@ -9,8 +9,8 @@ import pytest
 
 from windlass.errors import PolicyError
 from windlass.policies.fixed import Fixed, FixedOptions
-from windlass.policies.guards import Randomised
 from windlass.policies.linear import LinearThompson
+from windlass.policies.policy import Randomised
 
 ACTIONS = ("a", "b", "c", "d")
 

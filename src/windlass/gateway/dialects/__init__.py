@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from windlass.gateway.dialects.head import Head, head, renamed
 from windlass.gateway.dialects.hub import Dialect
-from windlass.gateway.dialects.tally import ReplyTally, tally
+from windlass.gateway.dialects.tally import tally
 from windlass.gateway.dialects.translation import StreamTranslation, Translated, Translation, translation
 
 __all__ = [
     "Dialect",
     "Head",
-    "ReplyTally",
     "StreamTranslation",
     "Translated",
     "Translation",

@@ -10,7 +10,7 @@ import msgspec
 
 from windlass.gateway.dialects import failures
 from windlass.gateway.dialects.chat_wire import ChatExtra, ChatThinking
-from windlass.gateway.dialects.counts import count, counts, share
+from windlass.gateway.dialects.counts import TokenShares, count, counts, within_totals
 from windlass.gateway.dialects.events import ServerSent
 from windlass.gateway.dialects.fields import copied
 from windlass.gateway.dialects.hub import (
@@ -40,18 +40,11 @@ _FINISH: dict[str, Finish] = {
 }
 
 
-class ChatTokenShares(msgspec.Struct):
-    cached_tokens: Any = None
-    cache_write_tokens: Any = None
-    audio_tokens: Any = None
-    reasoning_tokens: Any = None
-
-
 class ChatUsage(msgspec.Struct):
     prompt_tokens: Any = None
     completion_tokens: Any = None
-    prompt_tokens_details: ChatTokenShares | None = None
-    completion_tokens_details: ChatTokenShares | None = None
+    prompt_tokens_details: TokenShares | None = None
+    completion_tokens_details: TokenShares | None = None
 
 
 class ChatReplyFunction(msgspec.Struct):
@@ -100,16 +93,9 @@ _DECODER = msgspec.json.Decoder(ChatReplyFields)
 
 
 def usage(given: ChatUsage) -> Usage:
-    """Chat's count in the one form; it counts shares within the two totals, as that form does."""
-    prompt, completion = given.prompt_tokens_details, given.completion_tokens_details
-    return Usage(
-        prompt_tokens=count(given.prompt_tokens),
-        completion_tokens=count(given.completion_tokens),
-        cache_read_tokens=share(prompt and prompt.cached_tokens),
-        cache_write_tokens=share(prompt and prompt.cache_write_tokens),
-        reasoning_tokens=share(completion and completion.reasoning_tokens),
-        audio_prompt_tokens=share(prompt and prompt.audio_tokens),
-        audio_completion_tokens=share(completion and completion.audio_tokens),
+    """Chat's count in the one form."""
+    return within_totals(
+        given.prompt_tokens, given.completion_tokens, given.prompt_tokens_details, given.completion_tokens_details
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from windlass.errors.codes import TYPE_STATUS
 from windlass.gateway.dialects.hub import Failure
 
 MOST_TEXT = 500
@@ -36,19 +37,10 @@ _OPENAI = {
     413: "invalid_request_error",
     429: "rate_limit_error",
 }
-# What an error inside a stream stands for: the status line said 200.
+# What an error inside a stream stands for, OpenAI's code for a spent quota and Gemini's names among it.
 _STATUS = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
+    **TYPE_STATUS,
     "insufficient_quota": 429,
-    "timeout_error": 504,
-    "overloaded_error": 529,
     "invalid_argument": 400,
     "unauthenticated": 401,
     "permission_denied": 403,

@@ -37,7 +37,7 @@ class Head(msgspec.Struct, frozen=True):
     n: int = 1
 
 
-class _StreamOptions(msgspec.Struct):
+class ChatHeadStream(msgspec.Struct):
     include_usage: bool | None = None
 
 
@@ -45,7 +45,7 @@ class ChatHead(msgspec.Struct):
     model: str
     messages: tuple[Message, ...]
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: ChatHeadStream | None = None
     user: str | None = None
     safety_identifier: str | None = None
     max_tokens: Tokens | None = None

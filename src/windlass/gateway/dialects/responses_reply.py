@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from windlass.gateway.dialects import failures
-from windlass.gateway.dialects.counts import count, counts, share
+from windlass.gateway.dialects.counts import TokenShares, count, counts, within_totals
 from windlass.gateway.dialects.events import ServerSent
 from windlass.gateway.dialects.fields import copied
 from windlass.gateway.dialects.hub import (
@@ -30,18 +30,11 @@ from windlass.gateway.dialects.seals import seal
 from windlass.gateway.usage import Usage
 
 
-class ResponsesShares(msgspec.Struct):
-    cached_tokens: Any = None
-    cache_write_tokens: Any = None
-    audio_tokens: Any = None
-    reasoning_tokens: Any = None
-
-
 class ResponsesUsage(msgspec.Struct):
     input_tokens: Any = None
     output_tokens: Any = None
-    input_tokens_details: ResponsesShares | None = None
-    output_tokens_details: ResponsesShares | None = None
+    input_tokens_details: TokenShares | None = None
+    output_tokens_details: TokenShares | None = None
 
 
 class ResponsesSaid(msgspec.Struct):
@@ -101,16 +94,9 @@ _DECODER = msgspec.json.Decoder(ResponsesEvent)
 
 
 def usage(given: ResponsesUsage) -> Usage:
-    """Responses' count in the one form; it counts shares within the two totals, as that form does."""
-    into, out = given.input_tokens_details, given.output_tokens_details
-    return Usage(
-        prompt_tokens=count(given.input_tokens),
-        completion_tokens=count(given.output_tokens),
-        cache_read_tokens=share(into and into.cached_tokens),
-        cache_write_tokens=share(into and into.cache_write_tokens),
-        reasoning_tokens=share(out and out.reasoning_tokens),
-        audio_prompt_tokens=share(into and into.audio_tokens),
-        audio_completion_tokens=share(out and out.audio_tokens),
+    """Responses' count in the one form."""
+    return within_totals(
+        given.input_tokens, given.output_tokens, given.input_tokens_details, given.output_tokens_details
     )
 
 

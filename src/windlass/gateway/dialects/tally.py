@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-import msgspec
-
-from windlass.gateway.dialects.chat_reply import ChatUsage
-from windlass.gateway.dialects.chat_reply import usage as chat_usage
-from windlass.gateway.dialects.counts import counts
 from windlass.gateway.dialects.events import EventLines, ServerSent
 from windlass.gateway.dialects.hub import (
     CallDelta,
@@ -23,71 +16,7 @@ from windlass.gateway.dialects.hub import (
 )
 from windlass.gateway.dialects.readers import UNREADABLE, reader
 from windlass.gateway.usage import Usage
-from windlass.gateway.wire import Tally
-
-
-class ReplyTally(Protocol):
-    """What a reply says of itself as it passes."""
-
-    @property
-    def usage(self) -> Usage:
-        """The provider's own count, as far as it came."""
-        ...
-
-    @property
-    def text(self) -> str:
-        """What was written, for an estimate where no usage came."""
-        ...
-
-    @property
-    def complete(self) -> bool:
-        """Is it whole, and free of errors?"""
-        ...
-
-    @property
-    def done(self) -> bool:
-        """Has a stream's own end mark come? Nothing need be waited for after it."""
-        ...
-
-    @property
-    def error(self) -> bool: ...
-
-    @property
-    def code(self) -> str:
-        """The provider's name for the error, '' where it gives none."""
-        ...
-
-    @property
-    def malformed(self) -> int:
-        """Parts that could not be read."""
-        ...
-
-    def feed(self, chunk: bytes) -> None: ...
-
-    def end(self) -> None: ...
-
-
-class ChatTally(Tally):
-    """Chat's tally, with the shares of its usage."""
-
-    def __init__(self, *, stream: bool):
-        super().__init__(stream=stream)
-        self.usage = Usage()
-
-    def _read(self, data: bytes) -> None:
-        super()._read(data)
-        if b"_tokens" not in data:
-            return
-        try:
-            counted = counts(msgspec.json.decode(data, type=_ChatCounted).usage, ChatUsage)
-        except UNREADABLE:
-            return  # the part was counted as malformed, or is plain text that speaks of tokens
-        if counted is not None:
-            self.usage = chat_usage(counted)
-
-
-class _ChatCounted(msgspec.Struct):
-    usage: Any = None
+from windlass.gateway.wire import ReplyTally, Tally
 
 
 class PieceTally:
@@ -97,6 +26,7 @@ class PieceTally:
     """
 
     def __init__(self, dialect: Dialect, *, stream: bool):
+        self.stream = stream
         self._reader = reader(dialect)
         self._lines = EventLines() if stream else None
         self._body: list[bytes] = []
@@ -168,4 +98,4 @@ class PieceTally:
 
 def tally(dialect: Dialect, *, stream: bool) -> ReplyTally:
     """The tally for one reply."""
-    return ChatTally(stream=stream) if dialect == "chat" else PieceTally(dialect, stream=stream)
+    return Tally(stream=stream) if dialect == "chat" else PieceTally(dialect, stream=stream)

@@ -25,14 +25,16 @@ MAX_VISITS = 1_000
 class Access:
     """Sessions, which all workers share, and form tokens, which are keyed by `secret`: a restart makes those anew."""
 
-    def __init__(
-        self, admission: Admission, visits: Visits, *, required: bool, clock: Callable[[], float], secret: bytes
-    ):
-        self.required = required
+    def __init__(self, admission: Admission, visits: Visits, *, clock: Callable[[], float], secret: bytes):
         self._admission = admission
         self._visits = visits
         self._clock = clock
         self._secret = secret
+
+    @property
+    def required(self) -> bool:
+        """Whether visitors have to sign in: from the first key on, also where it is made while pages are open."""
+        return not self._admission.open
 
     def caller(self, connection: HTTPConnection) -> Caller:
         """Whom this browser acts for. AccessError where it has to sign in first."""

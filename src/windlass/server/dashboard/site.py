@@ -39,8 +39,7 @@ class Site:
         self.runtime = runtime
         self.assets = Assets()
         self.answers = Answers(runtime.ledger, runtime.clock)
-        keys, visits = runtime.settings.keys, Visits(runtime.db)
-        self.access = Access(runtime.gateway.admission, visits, required=bool(keys), clock=runtime.clock, secret=secret)
+        self.access = Access(runtime.gateway.admission, Visits(runtime.db), clock=runtime.clock, secret=secret)
         self._templates = Environment(
             loader=PackageLoader("windlass.server.dashboard"),
             autoescape=True,

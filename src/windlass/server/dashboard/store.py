@@ -22,6 +22,7 @@ visits = sa.Table(
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Column("virtual_key", sa.Text),
 )
 TOUCH_S = 60.0
 """A visit's last use is written at most so often."""
@@ -50,6 +51,7 @@ class Visits:
             "role": caller.role,
             "key": caller.key,
             "seen_at": visit.seen_at,
+            "virtual_key": caller.virtual,
         }
         newest = sa.select(visits.c.id).order_by(visits.c.seen_at.desc()).limit(most)
         with self._db.write() as connection:
@@ -64,7 +66,8 @@ class Visits:
         if row is None:
             return None
         scope = Scope(row["tenant"], row["workspace"])
-        return Visit(Caller(scope, cast(Role, row["role"]), row["key"]), row["seen_at"])
+        caller = Caller(scope, cast(Role, row["role"]), row["key"], virtual=row["virtual_key"])
+        return Visit(caller, row["seen_at"])
 
     def touch(self, cookie: str, visit: Visit, now: float) -> None:
         """Note that a visit is in use."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from windlass.policies.policy import Context
 from windlass.records import ContextValue
+
+Context: TypeAlias = Mapping[str, ContextValue]
 
 
 def finite(context: Context) -> dict[str, ContextValue]:

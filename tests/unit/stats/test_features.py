@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from windlass.policies.features import Features, finite
+from windlass.stats.features import Features, finite
 
 
 def test_positions_are_sorted_within_a_context_and_kept_afterwards():
