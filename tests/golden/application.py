@@ -295,7 +295,7 @@ class Upstream:
 
 @asynccontextmanager
 async def upstream(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[Upstream]:
-    """Serve every request by `answer(writer)`, bytes by hand; a connection answers once and then waits for its end."""
+    """Serve every request by `answer(writer)`, bytes by hand, as many on one connection as its client sends."""
     found = Upstream("")
 
     serving: set[asyncio.Task[None]] = set()
@@ -303,12 +303,13 @@ async def upstream(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) ->
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.add(cast("asyncio.Task[None]", asyncio.current_task()))
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            found.requests.append(head + await reader.readexactly(length))
-            await answer(writer)
-            await writer.drain()
-            await reader.read()
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lines = head.lower().split(b"\r\n")
+                length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+                found.requests.append(head + await reader.readexactly(length))
+                await answer(writer)
+                await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:

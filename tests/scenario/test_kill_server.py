@@ -35,6 +35,12 @@ pytestmark = [pytest.mark.scenario, pytest.mark.kill]
 CLIENTS, WORKERS = 4, 3
 JSON = {"content-type": "application/json"}
 KILLS, KILLS_SOAK = 15, 1_000
+LIMITS = {
+    "ever": 'window = "total"\nusd = 1_000_000.0',
+    "month": 'window = "month"\nper = "user"\nusd = 1_000_000.0\ntokens = 1_000_000_000_000',
+    "rate": 'window = "minute"\nrequests = 1_000_000\nconcurrent = 1_000',
+}
+"""Budgets that no load of the tests exhausts, so that every call counts against them."""
 Query = Callable[[str], list[tuple[Any, ...]]]
 
 
@@ -136,7 +142,8 @@ def _settings(folder: Path, upstream: str) -> str:
         f'\n[[providers.models]]\nname = "{name}"\nprompt_usd_per_million = 1.0\ncompletion_usd_per_million = 2.0\n'
         for name in ("m1", "m2")
     )
-    path.write_text(f'[[providers]]\nname = "up"\nbase_url = "{upstream}"\n{models}')
+    limits = "".join(f'\n[[limits]]\nname = "{name}"\n{rule}\n' for name, rule in LIMITS.items())
+    path.write_text(f'[[providers]]\nname = "up"\nbase_url = "{upstream}"\n{models}{limits}')
     return str(path)
 
 
@@ -156,6 +163,8 @@ def _check(query: Query, load: _Load, served: Counter[str]) -> None:
         "SELECT sum(cost_nusd), sum(prompt_tokens), sum(completion_tokens) FROM outcomes WHERE status = 200"
     )
     assert (int(cost), int(prompt), int(completion)) == (29_000 * len(ended), 7 * len(ended), 11 * len(ended))
+    budgets = {name: int(nusd) for name, nusd in query("SELECT name, sum(nusd) FROM spend GROUP BY name")}
+    assert budgets == {"ever": int(cost), "month": int(cost)}, "budgets and the ledger disagree"
     ((calls, spent),) = query("SELECT sum(calls), sum(cost_nusd) FROM rollup_outcomes")
     assert query("SELECT count(*), sum(cost_nusd) FROM outcomes") == [(int(calls), int(spent))], "rollups disagree"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.simulation.budget_stories import budgets
 from tests.simulation.commit_stories import appending, group_commit
 from tests.simulation.learning_stories import learning
 from tests.simulation.runtime_stories import client_close, copies, seeded_asyncio, shutdown, start_once
@@ -44,8 +45,13 @@ def _learning(
     )
 
 
+def _budgets(limits: tuple[tuple[str, str], ...] = (), gateway: tuple[tuple[str, str], ...] = ()) -> Story:
+    return budgets(stepping("windlass.gateway.limits", *limits), stepping("windlass.gateway.gateway", *gateway))
+
+
 SOUND: dict[str, tuple[float, Callable[[], Story]]] = {
-    "group commit": (0.35, _commit),
+    "group commit": (0.30, _commit),
+    "budgets": (0.05, _budgets),
     "appending to memory": (0.05, _appending),
     "learning": (0.10, _learning),
     "shutdown": (0.20, lambda: shutdown(copies())),
@@ -76,6 +82,10 @@ TAKEN = """                batch, self._waiting = self._waiting[:BATCH], self._w
                 if not batch:
                     return
 """
+LEFT = "            if not short:\n"
+SENT = "        except BaseException as exc:\n            await asyncio.shield(self._record(transit, *ending(exc)))\n"
+COMMIT = "        await asyncio.shield(committing)\n"
+SHIELDED, BARE = SENT, ("asyncio.shield(self._record(transit, *ending(exc)))", "self._record(transit, *ending(exc))")
 RACES: dict[str, tuple[str, Callable[[], Story]]] = {
     "acknowledged before the write": (
         "group commit",
@@ -182,6 +192,18 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
     "single flight without its lock: two engines start": (
         "starting once",
         lambda: start_once(copies(runtime=(("        with self._starting:", "        if True:"),))),
+    ),
+    "a budget is checked, then waited, then held": (
+        "budgets",
+        lambda: _budgets(limits=((LEFT, f"{LEFT}                await asyncio.sleep(0)\n"),)),
+    ),
+    "a budget of a cancelled call is never settled": (
+        "budgets",
+        lambda: _budgets(gateway=((SENT, SENT.replace("BaseException", "Exception")),)),
+    ),
+    "a budget is settled, and the commit dies with its caller": (
+        "budgets",
+        lambda: _budgets(gateway=((COMMIT, "        await committing\n"), (SHIELDED, SHIELDED.replace(*BARE)))),
     ),
     "closed twice: no lock around closing a client": (
         "closing the client",

@@ -312,6 +312,9 @@ def _answer(transit: Transit, reply: ProviderReply, chunks: Stream | Once) -> An
     headers = {**reply.headers, "x-windlass-call": transit.call.id, "x-windlass-model": transit.model.name}
     if transit.why:
         headers["x-windlass-why"] = transit.why
+    if transit.outcome is not None:  # a stream has no end yet
+        headers["x-windlass-cost-nusd"] = str(transit.outcome.cost_nusd)
+        headers["x-windlass-overhead-ms"] = f"{transit.overhead_ms:.3f}"
     if transit.dropped:
         headers["x-windlass-dropped"] = ", ".join(transit.dropped)
     status = reply.status if 200 <= reply.status <= 599 else 502

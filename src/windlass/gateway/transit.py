@@ -161,6 +161,13 @@ class Transit:
         if not isinstance(self.asked, EmbeddingInput):
             yield "reply", b"".join(self.kept)
 
+    @property
+    def overhead_ms(self) -> float:
+        """What of the latency no provider took, until the outcome was made."""
+        assert self.outcome is not None, "known at the end"
+        waited = max((attempt.started_ms + attempt.took_ms for attempt in self.trail), default=0.0)
+        return max(0.0, self.outcome.latency_ms - waited)
+
     def settle(self, outcome: Outcome) -> tuple[Spend, ...]:
         """Give back what was held of limits; what must be committed of what was used."""
         if self.hold is None:

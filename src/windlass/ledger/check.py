@@ -38,6 +38,7 @@ async def check_ledger(make: Callable[[], Ledger]) -> None:
         _traces,
         _pages,
         _listings,
+        _reaches,
         _parents,
         _refuses,
         _bodies,
@@ -227,6 +228,37 @@ def _listed_feedback(ledger: Ledger) -> None:
         listed = list(ledger.feedback(A, limit=1000, wanted=told))
         assert listed == [said for said in feedback if told.fits(said)], f"{told} gives {listed}"
     assert [said.id for said in ledger.feedback(B)] == ["feedback_b"], "feedback keeps to its scope"
+
+
+async def _reaches(ledger: Ledger) -> None:
+    """A search by words stops after so many records, and goes on from there without a gap or a double."""
+    await _varied(ledger)
+    for wanted in (CallFilter(text="3"), CallFilter(text="call", user="v"), CallFilter(text="call", model="x")):
+        expected = [trace.call.id for trace in ledger.calls(A, limit=1000, wanted=wanted)]
+        seen: list[str] = []
+        before, stops = "", 0
+        while stop := ledger.reach(A, wanted, before=before, records=5):
+            found = ledger.calls(A, limit=1000, before=before, back_to=stop.id, wanted=wanted)
+            assert len(found) <= 5, "no more are looked at than asked for"
+            seen += [trace.call.id for trace in found]
+            before, stops = stop.id, stops + 1
+        seen += [trace.call.id for trace in ledger.calls(A, limit=1000, before=before, wanted=wanted)]
+        assert stops > 0, "there is more than one stretch"
+        assert seen == expected, f"{wanted} gives {seen} stretch by stretch, not {expected}"
+    told = FeedbackFilter(text="call")
+    end = ledger.reach(A, told, records=3)
+    newest = ledger.feedback(A, limit=1000)
+    assert end == newest[2], "the third newest ends a stretch of three"
+    assert list(ledger.feedback(A, back_to=newest[2].id)) == list(newest[:3]), "and is in it"
+    assert ledger.reach(A, told, records=len(newest) + 1) is None, "of fewer all are looked at"
+    assert ledger.reach(A, FeedbackFilter(kind="rating"), records=1) is None, (
+        "and so they are where no words are wanted"
+    )
+    assert ledger.reach(A, told, before="feedback_unknown", records=1) is None, "nothing stands before nothing"
+    assert ledger.reach(B, CallFilter(text="x"), records=3) is None, "what others have is not counted"
+    for strange in ("call_unknown", "\x00", "\ud800"):
+        assert not ledger.calls(A, back_to=strange), "nothing reaches back to what is not there"
+        assert ledger.reach(A, CallFilter(text="x"), before=strange, records=1) is None, "nor does a search begin there"
 
 
 _CALL_FILTERS = (

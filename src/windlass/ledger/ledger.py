@@ -248,8 +248,8 @@ class Ledger(Protocol):
     ) -> Call | Feedback | None:
         """Where a page that looks for words stops: at the last of `records` before `before`, the newest first.
 
-        Counted are those of the filter's user or target, which an index finds, and of everyone where it names none. None
-        where there are fewer, and where `wanted` asks for no words: then a page may look at all there are.
+        Counted are those of the filter's user or target, which an index finds, and of everyone where it names none.
+        None where there are fewer, and where `wanted` asks for no words: then a page may look at all there are.
         """
         ...
 

@@ -298,7 +298,8 @@ def _older(records: Sequence[R], before: str, back_to: str = "") -> Iterable[R]:
     """Newest first; after the record with id `before` and down to that with id `back_to`, nothing where there is no
     such record."""
     newest = list(reversed(records))
-    places = {record.id: place for place, record in enumerate(newest)}
-    first = places.get(before, len(newest)) + 1 if before else 0
-    last = places.get(back_to, -1) if back_to else len(newest)
-    return newest[first : last + 1]
+    ids = [record.id for record in newest]
+    if (before and before not in ids) or (back_to and back_to not in ids):
+        return ()
+    first = ids.index(before) + 1 if before else 0
+    return newest[first : ids.index(back_to) + 1 if back_to else None]

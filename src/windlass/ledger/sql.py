@@ -143,6 +143,10 @@ class SqlLedger:
         if not search.possible(wanted, before, back_to):
             return ()
         with self._db.read() as connection:
+            if not self._dense:
+                # Until a day has statistics, a plan kept from when it held little reads nearly all it holds by now:
+                # 100 ms a page over 100,000 records, 25 ms planned anew. The other listings are no faster for it.
+                connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
             if ended:
                 owner = _owner(schema.outcomes, scope)
                 query = query.where(schema.calls.c.seq.in_(search.ended(connection, query, (*owner, *ended), limit)))
@@ -184,7 +188,7 @@ class SqlLedger:
     ) -> Call | Feedback | None:
         if not wanted.text or not search.possible(wanted, before):
             return None
-        kind = Call if isinstance(wanted, CallFilter) else Feedback
+        kind: type[Call | Feedback] = Call if isinstance(wanted, CallFilter) else Feedback
         table = rows.TABLES[kind]
         with self._db.read() as connection:
             places = self._page(kind, scope, before, "", search.led_to(wanted)).with_only_columns(table.c.seq)

@@ -35,6 +35,8 @@ _MAX_CREDITED = 1_000
 _MAX_METRICS = 64
 _MAX_DECISIONS = 64
 _DIGESTS_AT_HAND = 1_000
+MODEL = "model"
+"""The point whose action is the model that shall answer."""
 
 Key: TypeAlias = tuple[str, str, str]
 """(tenant, workspace, id)."""
@@ -72,7 +74,10 @@ class Shadowed(msgspec.Struct, array_like=True, gc=False):
 
 
 class Account(msgspec.Struct, array_like=True, gc=False):
-    """What is known of one call. order: sequence number of its first record; user: digest or nothing."""
+    """What is known of one call. order: sequence number of its first record; user: digest or nothing.
+
+    instead: the model that answered, where it is not the one that was decided on.
+    """
 
     order: int
     parent: str = ""
@@ -82,6 +87,11 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     error: str = ""
     acted: list[Acted] = []
     shadowed: list[Shadowed] = []
+    instead: str = ""
+
+    def failed_over(self, form: Form, action: str) -> bool:
+        """Whether another model had to answer than the one that was decided on, which so has earned nothing."""
+        return form.point == MODEL and self.instead != action and self.instead in form.actions
 
 
 class StoredAccounts(msgspec.Struct, frozen=True, array_like=True):
@@ -147,6 +157,8 @@ class Accounts:
             form = Form(decision.point, decision.policy, decision.featuriser, decision.actions, names, lengths)
             acted = Acted(self.forms.take(form), name, decision.at, decision.action, decision.propensity, values)
             account.acted.append(acted)
+            if decision.point == MODEL and account.instead == decision.action:
+                account.instead = ""
         return self._observed(key, account)
 
     def shadow(self, decision: Decision, place: str, seq: int) -> Sequence[Key]:
@@ -164,6 +176,11 @@ class Accounts:
         account = self.calls.get(key) or self._opened(key, seq)
         account.latency_ms, account.cost_nusd = outcome.latency_ms, outcome.cost_nusd
         account.error = outcome.error or (f"status {outcome.status}" if outcome.status >= 400 else "")
+        # Kept only where it says something, and as long as the decision is not there yet.
+        chosen = any(
+            acted.action == outcome.model for acted in account.acted if self.forms[acted.form].point == MODEL
+        )
+        account.instead = "" if chosen else outcome.model
         return (key,)
 
     def note(self, feedback: Feedback, seq: int) -> tuple[Sequence[Key], str]:

@@ -51,11 +51,12 @@ class Credits:
             account = accounts.calls[key]
             if not account.acted:
                 continue
-            reward = scalar(accounts.signals(key, account), self._loop.reward)
-            if reward is None:
+            earned = scalar(accounts.signals(key, account), self._loop.reward)
+            if earned is None:
                 continue
             for acted in account.acted:
                 form = accounts.forms[acted.form]
+                reward = earned if not account.instead else _own(account, form, acted, earned)
                 if acted.scored != reward:
                     self._score(seq, key, acted, form.point, (form.policy, "", True), 1.0, reward, acted.scored)
                     acted.scored = reward
@@ -63,7 +64,7 @@ class Credits:
                     if acted.learned.get(place) != reward:
                         self._teach(key, acted, place, reward)
             if account.shadowed:
-                self._judge(seq, key, account, reward)
+                self._judge(seq, key, account, earned)
 
     def _deciders(self, account: Account, form: Form) -> Sequence[str]:
         """The places whose policy decided in this call at the point of `form`, live or in shadow."""
@@ -84,13 +85,16 @@ class Credits:
         if untaught or self._loop.learn(self.accounts.decision(key, acted), reward, previous, place):
             acted.learned[place] = reward
 
-    def _judge(self, seq: int, key: Key, account: Account, reward: float) -> None:
+    def _judge(self, seq: int, key: Key, account: Account, of_call: float) -> None:
         """Score what was decided in shadow, each against the first live decision of its point in this call."""
         for shadowed in account.shadowed:
             point, _, name = shadowed.place.partition(shadow_place("", ""))
             of_point = (acted for acted in account.acted if self.accounts.forms[acted.form].point == point)
             acted = next(of_point, None)
-            if acted is not None and shadowed.scored != reward:
+            if acted is None:
+                continue
+            reward = _own(account, self.accounts.forms[acted.form], acted, of_call)
+            if shadowed.scored != reward:
                 earned = weight(acted.propensity) if acted.action == shadowed.action else 0.0
                 row = (shadowed.policy, name, False)
                 self._score(seq, key, acted, point, row, earned, reward, shadowed.scored)
@@ -115,6 +119,11 @@ class Credits:
             credit = Credit(seq, scope, acted.at, point, policy, shadow, acted.action, live, *earned, choice)
             for listener in self.listeners:
                 listener(credit)
+
+
+def _own(account: Account, form: Form, acted: Acted, earned: float) -> float:
+    """What a decision has earned of what its call has: nothing, where the model that it chose did not answer."""
+    return 0.0 if account.failed_over(form, acted.action) else earned
 
 
 def _beside(account: Account, point: str, acting: bool) -> Iterator[str]:

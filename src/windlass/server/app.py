@@ -20,7 +20,7 @@ from windlass.records import Scope as Owner
 from windlass.runtime import Runtime
 from windlass.server import asgi
 from windlass.server.asgi import App, Receive, Scope, Send
-from windlass.server.envelope import envelope, headers
+from windlass.server.envelope import envelope, headers, spoken
 from windlass.server.openai import OpenAI
 from windlass.server.operations import OPERATIONS
 from windlass.server.peer import instance
@@ -68,7 +68,8 @@ class Windlass:
             if isinstance(exc, AccessError):
                 await self._runtime.refused(asgi.peer(scope), asgi.bearer(scope), exc)
             if not started:
-                await asgi.respond(send, status, body, headers=headers(exc).items())
+                said = spoken(scope.get("path", ""), status, body)
+                await asgi.respond(send, status, said, headers=headers(exc).items())
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._refuse_strangers(scope)

@@ -42,6 +42,15 @@ def envelope(exc: BaseException) -> tuple[int, bytes]:
             return 500, _body("an unexpected error; the server's log has it", "server_error", classify(exc).value)
 
 
+def spoken(path: str, status: int, body: bytes) -> bytes:
+    """An envelope in the dialect of the endpoint at `path`: Anthropic's for Messages."""
+    if not path.startswith("/v1/messages"):
+        return body
+    from windlass.gateway.dialects.failures import as_anthropic, of_body
+
+    return msgspec.json.encode(as_anthropic(of_body(status, body)))
+
+
 def headers(exc: BaseException) -> dict[str, str]:
     """What goes out beside the envelope: which limit is reached, and when to come again (RFC 9110, 10.2.3).
 

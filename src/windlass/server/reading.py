@@ -20,6 +20,7 @@ from windlass.gateway.admission import Caller
 from windlass.ledger.ledger import Body, CallFilter, DecisionFilter, FeedbackFilter
 from windlass.records import FeedbackKind, FeedbackSource
 from windlass.runtime import Runtime
+from windlass.server import lookback
 from windlass.server.arguments import wrong
 from windlass.server.points import standings, turns
 
@@ -105,13 +106,14 @@ ARGUMENTS: dict[str, type[msgspec.Struct]] = {
 
 
 async def calls(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
-    """The newest calls that are wanted, with their decisions, outcome and feedback."""
+    """The newest calls that are wanted, with their decisions, outcome and feedback; `further` where a search by words
+    stopped before it had looked at all."""
     page = read(arguments, CallsAsked)
     wanted = _wanted(page, CallFilter, runtime.clock())
-    found = await asyncio.to_thread(
-        runtime.ledger.calls, caller.scope, limit=page.limit, before=page.before, wanted=wanted
+    found, further = await asyncio.to_thread(
+        lookback.calls, runtime.ledger, caller.scope, wanted, limit=page.limit, before=page.before
     )
-    return {"calls": [msgspec.to_builtins(trace) for trace in found]}
+    return {"calls": [msgspec.to_builtins(trace) for trace in found], **_further(further)}
 
 
 async def call(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
@@ -152,13 +154,13 @@ async def points(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict
 
 
 async def feedback(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
-    """The newest feedback that is wanted."""
+    """The newest feedback that is wanted; `further` as in `calls`."""
     page = read(arguments, FeedbackAsked)
     wanted = _wanted(page, FeedbackFilter, runtime.clock())
-    found = await asyncio.to_thread(
-        runtime.ledger.feedback, caller.scope, limit=page.limit, before=page.before, wanted=wanted
+    found, further = await asyncio.to_thread(
+        lookback.feedback, runtime.ledger, caller.scope, wanted, limit=page.limit, before=page.before
     )
-    return {"feedback": [msgspec.to_builtins(said) for said in found]}
+    return {"feedback": [msgspec.to_builtins(said) for said in found], **_further(further)}
 
 
 def read(arguments: Arguments, kind: type[T]) -> T:
@@ -203,6 +205,10 @@ def _wanted(page: CallsAsked | DecisionsAsked | FeedbackAsked, kind: type[F], no
     fields |= {name: moment(fields[name], now) for name in ("since", "until")}
     fields |= {name: fields[name] or "" for name in ("kind", "source") if name in fields}
     return msgspec.convert(fields, kind)
+
+
+def _further(further: str) -> dict[str, str]:
+    return {"further": further} if further else {}
 
 
 def _body(body: Body) -> dict[str, Any]:

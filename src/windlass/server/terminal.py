@@ -106,7 +106,7 @@ def show_calls(answer: Answer) -> None:
             said,
             error,
         )
-    console().print(table if table.row_count else "No calls yet; `windlass ask` or any OpenAI client makes one.")
+    _show_page(answer, table, "No calls yet; `windlass ask` or any OpenAI client makes one.")
 
 
 def show_decisions(answer: Answer) -> None:
@@ -174,7 +174,17 @@ def show_feedback(answer: Answer) -> None:
         value = "" if said["value"] is None else f"{said['value']:g}"
         row = when(said["at"]), said["source"], said["kind"], said["metric"], value, said["target"], said["comment"]
         _row(table, *row)
-    console().print(table if table.row_count else "No feedback fits; POST /v1/feedback brings some.")
+    _show_page(answer, table, "No feedback fits; POST /v1/feedback brings some.")
+
+
+def _show_page(answer: Answer, table: Table, none: str) -> None:
+    """The table, or `none` where there is nothing in it; and how a search goes on that stopped short of the oldest."""
+    out, further = console(), answer.get("further")
+    if table.row_count or not further:
+        out.print(table if table.row_count else none)
+    if further:
+        found = "Nothing else fits" if table.row_count else "Nothing fits"
+        out.print(f"{found} as far as this page looks; --before {escape(clean(further))} looks further back.")
 
 
 def show_doctor(answer: Answer) -> None:

@@ -52,9 +52,9 @@ async def connected(kind: str, answer: Answer, **more: Any) -> AsyncIterator[tup
 
 
 def whole(status: str, body: bytes, *headers: str, kind: str = "application/json") -> Answer:
-    """An answer with its length."""
-    head = [f"HTTP/1.1 {status}", f"content-type: {kind}", f"content-length: {len(body)}", *headers, "", ""]
-    return says("\r\n".join(head).encode() + body)
+    """An answer with its length; the next request comes over a connection of its own, for one answers once."""
+    own = [f"content-type: {kind}", f"content-length: {len(body)}", "connection: close"]
+    return says("\r\n".join([f"HTTP/1.1 {status}", *own, *headers, "", ""]).encode() + body)
 
 
 def says(*parts: bytes) -> Answer:

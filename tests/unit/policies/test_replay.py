@@ -578,3 +578,27 @@ def test_a_damaged_state_is_refused_and_changes_nothing():
         with pytest.raises(PolicyError, match="rebuild it from the ledger"):
             story.learner.restore(state)
         assert story.learner.state() == before
+
+
+def test_a_model_that_did_not_answer_earns_nothing_whoever_answered_instead() -> None:
+    """Fail-over: the call went well, but not by the model that was decided on."""
+    loop = Loop({"model": PointOptions(mode="live", policy="linear_thompson", randomised_share=0.0)})
+    learner = Learner(loop)
+    for number in range(30):
+        call = f"call_{number}"
+        acted = Decision(
+            id=f"decision_{number}", at=1.0, call=call, point="model", policy=loop.policy_id("model"),
+            actions=("broken", "sound"), action="broken", propensity=1.0, live=True, context={"x": 1.0},
+        )  # fmt: skip
+        ended = Outcome(
+            id=f"outcome_{number}", at=1.0, call=call, model="sound", provider="p", status=200, latency_ms=1.0,
+            first_byte_ms=1.0, prompt_tokens=1, completion_tokens=1, cost_nusd=1,
+        )  # fmt: skip
+        said = Feedback(id=f"feedback_{number}", at=1.0, target=call, kind="rating", source="user", value=1.0)
+        order = (acted, ended, said) if number % 2 else (ended, acted, said)
+        learner.fold(*(Entry(3 * number + place, record) for place, record in enumerate(order, start=1)))
+    arms = {arm.action: arm for arm in loop.explain("model", Scope(), {"x": 1.0}, ("broken", "sound"))}
+    assert arms["broken"].observations == 30
+    assert arms["broken"].mean is not None
+    assert arms["sound"].mean is not None
+    assert arms["broken"].mean < 0.1 < arms["sound"].mean

@@ -240,7 +240,10 @@ async def test_an_upstreams_words_pass_byte_for_byte(
         head = f"HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\nretry-after: 9\r\ncontent-length: {len(body)}\r\n"
         writer.write(head.encode() + b"\r\n" + body)
 
-    async with upstream(answer) as server, opened(tmp_path, upstreams=[_provider(server.url)]) as runtime:
+    async with (
+        upstream(answer) as server,
+        opened(tmp_path, upstreams=[_provider(server.url)], resilience__attempts=1) as runtime,
+    ):
         sent = json.dumps(chat(model="m", x_unknown=[1.5])).encode()
         response = await Client(Windlass(runtime)).post(CHAT, sent)
         assert (response.status, response.body) == (int(status[:3]), body)

@@ -122,6 +122,18 @@ def test_empty_lists_say_what_makes_them_fuller(operation: str, said: str, capsy
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("found", "said"), [([], "Nothing fits as far"), ([_trace()], "Nothing else fits as far")])
+def test_a_search_that_stopped_short_says_how_it_goes_on(
+    found: list[Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.show("calls", {"calls": found, "further": f"call_7{EVIL}"}, as_json=False)
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert "--before call_7" in shown
+    assert "No calls yet" not in shown
+    assert "\x1b" not in shown
+
+
 def test_the_doctor_tells_settings_findings_and_the_replay(capsys: pytest.CaptureFixture[str]) -> None:
     report: dict[str, Any] = {"settings": {"server.port": {"value": 8321, "source": "default"}}, "findings": []}
     report["models"] = ["small", f"large {EVIL}"]

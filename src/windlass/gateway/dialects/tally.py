@@ -88,7 +88,8 @@ class PieceTally:
                     self._texts.append(text)
                 case CallDelta(arguments=arguments):
                     self._texts.append(arguments)
-                case Counted(used):
+                case Counted(used) if used.prompt_tokens != 0:
+                    # Nothing went in: a stream that was translated begins so, before its provider has counted.
                     self.usage = used
                 case Failed(failure):
                     self.error, self.code = True, failure.code

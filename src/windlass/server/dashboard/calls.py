@@ -12,6 +12,7 @@ from starlette.responses import Response
 from windlass.errors import HANDLING
 from windlass.ledger.ledger import CallFilter
 from windlass.records import Scope
+from windlass.server import lookback
 from windlass.server.dashboard.ranges import DAY_HOURS, EVERYTHING, RANGES, Range, address, asked, chosen
 from windlass.server.dashboard.rows import row
 from windlass.server.dashboard.site import Site
@@ -38,9 +39,8 @@ def _view(site: Site, scope: Scope, picked: Range, wanted: dict[str, str], befor
     now = runtime.clock()
     head = runtime.overview.cursor
     since = picked.since(now) if picked.hours else None
-    traces = runtime.ledger.calls(
-        scope, limit=PAGE + 1, before=before, wanted=msgspec.convert({**wanted, "since": since}, CallFilter)
-    )
+    asked_for = msgspec.convert({**wanted, "since": since}, CallFilter)
+    traces, further = lookback.calls(runtime.ledger, scope, asked_for, limit=PAGE + 1, before=before)
     here = {"range": picked.name, **wanted}
     names = runtime.gateway.providers.names()
     known = {*names, *(hour.model for hour in runtime.rollups.outcomes(scope, now - DAY_HOURS * HOUR_S))}
@@ -56,5 +56,7 @@ def _view(site: Site, scope: Scope, picked: Range, wanted: dict[str, str], befor
         "calls": [row(trace) for trace in traces[:PAGE]],
         "before": before,
         "older": address("/calls", {**here, "before": traces[PAGE - 1].call.id}, "list") if len(traces) > PAGE else "",
+        "further": address("/calls", {**here, "before": further}, "list") if further else "",
+        "searched": lookback.SEARCHED,
         "newest": address("/calls", here),
     }

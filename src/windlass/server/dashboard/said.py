@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from windlass.ledger.ledger import FeedbackFilter
 from windlass.records import Feedback, FeedbackKind, FeedbackSource, Scope
+from windlass.server import lookback
 from windlass.server.dashboard import rows, stacks, words
 from windlass.server.dashboard.ranges import EVERYTHING, RANGES, Range, address, asked, chosen
 from windlass.server.dashboard.site import Site
@@ -65,7 +66,7 @@ def _view(site: Site, scope: Scope, picked: Range, wanted: dict[str, str], befor
     since = picked.since(now)
     hours = [hour for hour in runtime.rollups.feedback(scope, since) if _counts(hour, wanted)]
     asked_for = msgspec.convert({**wanted, "since": since or None}, FeedbackFilter)
-    found = runtime.ledger.feedback(scope, limit=PAGE + 1, before=before, wanted=asked_for)
+    found, further = lookback.feedback(runtime.ledger, scope, asked_for, limit=PAGE + 1, before=before)
     here = {"range": picked.name, **wanted}
     days = _days(hours, since, now)
     metrics = sorted({hour.metric for hour in hours})
@@ -86,8 +87,10 @@ def _view(site: Site, scope: Scope, picked: Range, wanted: dict[str, str], befor
         "listed": [Line(one, rows.said(one), _target(one.target)) for one in found[:PAGE]],
         "before": before,
         "older": address("/feedback", {**here, "before": found[PAGE - 1].id}, "list") if len(found) > PAGE else "",
+        "further": address("/feedback", {**here, "before": further}, "list") if further else "",
+        "searched": lookback.SEARCHED,
         "newest": address("/feedback", here),
-        "searched": bool(wanted["target"] or wanted["text"]),
+        "unparted": bool(wanted["target"] or wanted["text"]),
     }
 
 

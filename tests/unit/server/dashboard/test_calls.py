@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from tests.golden.application import key
-from tests.unit.server.dashboard.visitor import Visitor, called, folded, visiting
+from tests.unit.server.dashboard.visitor import Page, Visitor, called, folded, visiting
 
 from windlass.errors import UpstreamError
 from windlass.gateway.echo import Echo
 from windlass.policies.linear import LinearThompson
 from windlass.records import Call, Feedback, Outcome, Scope
 from windlass.runtime import Runtime
+from windlass.server import lookback
 
 EVIL = "<script>alert(1)</script><b>&\"'"
 
@@ -23,6 +24,11 @@ async def say(visitor: Visitor, call: str, **fields: str) -> Any:
     form = page.form(f"/calls/{call}/feedback")
     whole = form | {"kind": "rating", "value": "1", "source": "user", "metric": "quality", "comment": ""} | fields
     return await visitor.post(f"/calls/{call}/feedback", whole)
+
+
+def linked(page: Page, name: str) -> str:
+    """Where the link with this id goes; '' where there is none."""
+    return next((link["href"] for link in page.all("a") if link.get("id") == name), "")
 
 
 def given(runtime: Runtime, call: str) -> list[Feedback]:
@@ -194,3 +200,20 @@ async def test_a_policy_that_cannot_explain_itself_still_has_its_pages(
     told = "could not explain what it knows today"
     assert [told in page.text for page in before] == [False] * 4
     assert [told in page.text for page in after] == [True, False, False, True]
+
+
+async def test_a_search_that_stops_short_offers_to_look_further_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookback, "SEARCHED", 2)
+    async with visiting(tmp_path) as (visitor, runtime):
+        made = [await called(runtime) for _ in range(5)]
+        pages = [await visitor.get(f"/calls?text={made[0]}")]
+        while onward := linked(pages[-1], "calls-further"):
+            pages.append(await visitor.get(onward))
+        plain = await visitor.get("/calls")
+    assert [linked(page, made[0]) for page in pages] == ["", "", f"/calls/{made[0]}"]
+    assert "No call fits among the 2 looked at." in pages[0].text
+    assert linked(pages[1], "calls-back"), "there is a way back to the newest"
+    assert not linked(plain, "calls-further"), "without words nothing is searched"
+    assert all(linked(plain, call) for call in made)

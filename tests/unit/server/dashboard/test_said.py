@@ -11,6 +11,7 @@ from tests.unit.server.dashboard.visitor import Visitor, folded, visiting
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.records import Scope
 from windlass.runtime import Runtime
+from windlass.server import lookback
 from windlass.server.dashboard.said import KINDS, SOURCES
 
 EVIL = "</li><script>x</script>"
@@ -91,3 +92,18 @@ async def signed_in(visitor: Visitor, secret: str, address: str) -> str:
     login = await visitor.get("/login")
     await visitor.post("/login", login.form("/login") | {"key": secret})
     return (await visitor.get(address)).body
+
+
+async def test_a_search_that_stops_short_offers_to_look_further_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookback, "SEARCHED", 15)
+    async with visiting(tmp_path) as (visitor, runtime):
+        await fill(runtime)
+        first = await visitor.get(f"/feedback?text={KINDS[0]}")
+        onward = next(link["href"] for link in first.all("a") if link.get("id") == "feedback-further")
+        second = await visitor.get(onward)
+    assert listed(first.body) == 0
+    assert "No feedback fits among the 15 looked at." in first.text
+    assert listed(second.body) == len(SOURCES)
+    assert "feedback-further" not in second.body
