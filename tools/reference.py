@@ -17,14 +17,20 @@ import msgspec
 import windlass
 from windlass import cli, plugins, testing
 from windlass.errors import HANDLING
-from windlass.gateway.options import KeyOptions, ModelOptions, ProviderOptions
+from windlass.gateway.options import AnthropicOptions, AzureOptions, KeyOptions, ModelOptions, ProviderOptions
 from windlass.policies import registry
 from windlass.policies.points import GuardOptions, PointOptions, ShadowOptions
 from windlass.settings import flat, load
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
-LISTS = {"[[providers]]": ProviderOptions, "models of a provider": ModelOptions, "[[keys]]": KeyOptions}
+LISTS = {
+    "[[providers]]": ProviderOptions,
+    "`options` of kind `anthropic`": AnthropicOptions,
+    "`options` of kind `azure`": AzureOptions,
+    "models of a provider": ModelOptions,
+    "[[keys]]": KeyOptions,
+}
 POINTS = {"[points.<point>]": PointOptions, "shadows of a point": ShadowOptions, "guards": GuardOptions}
 GROUPS = {
     plugins.POLICIES: "a callable that takes the options and returns a policy ([how to](../howto/own-policy.md))",

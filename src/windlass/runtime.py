@@ -35,12 +35,13 @@ from windlass.gateway.admission import Admission
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Gateway
 from windlass.gateway.keys import Keys, secret_of
+from windlass.gateway.leases import Leases
 from windlass.gateway.limits import Limits, window
 from windlass.gateway.local import Local
 from windlass.gateway.pricelist import PriceBook
 from windlass.gateway.provider import Provider, Providers
 from windlass.gateway.resilience import Resilience
-from windlass.gateway.store import KeyTable, spent
+from windlass.gateway.store import KeyTable, LeaseTable, spent
 from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.db import STATEMENT_TIMEOUT_MS, Database, make_folder
@@ -134,6 +135,9 @@ class Runtime:
         self.contents = Contents(self.db)
         self.keys = Keys(KeyTable(self.db), secret_of(settings.home, settings.key_secret), clock)
         self.keys.refresh()
+        self._leases = (
+            None if self.db.dialect == "sqlite" else Leases(LeaseTable(self.db, ids.new("worker", clock())), clock)
+        )
         self.gateway = Gateway(
             admission=Admission(
                 settings.keys, settings.gateway.max_body_bytes, settings.gateway.max_upload_bytes, self.keys
@@ -143,7 +147,7 @@ class Runtime:
             ledger=self.ledger,
             options=settings.gateway,
             prices=PriceBook({one.name: (one.kind, one.base_url) for one in settings.providers}),
-            limits=Limits(settings.limits, spent(self.db, window("month", clock() - DAY_S)[0])),
+            limits=self._limits(),
             resilience=Resilience(
                 settings.resilience, clock=clock, monotonic=time.monotonic, sleep=asyncio.sleep, rng=Random()
             ),
@@ -156,6 +160,12 @@ class Runtime:
         self._ingest: Ingest | None = None
         self._background: list[asyncio.Task[None]] = []
 
+    def _limits(self) -> Limits:
+        """Alone with its file this process reads what was spent before it; else the database divides each limit."""
+        if self._leases is not None:
+            return Limits(self.settings.limits, lender=self._leases)
+        return Limits(self.settings.limits, spent(self.db, window("month", self.clock() - DAY_S)[0]))
+
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.projections.restore)
         await asyncio.to_thread(self._beat)
@@ -166,6 +176,8 @@ class Runtime:
         self._background = [asyncio.create_task(self._learn(committed)), asyncio.create_task(self._prune())]
         if self.db.dialect != "sqlite":
             self._background.append(asyncio.create_task(self._follow_keys()))
+        if self._leases is not None:
+            self._background.append(asyncio.create_task(self._leases.run()))
         if self._serve is not None:
             await asyncio.to_thread(self.audit.start, AUDITOR, {"worker": self.worker})
             self._background.append(asyncio.create_task(self._auditing()))
@@ -390,7 +402,8 @@ class Runtime:
             self.projections.keep()
             self.refusals.flush(last=True)
             self._sign_off()
-            if self.db.dialect != "sqlite":
+            if self._leases is not None:
+                self._leases.leave()
                 workers.leave(self.db, self.worker)
         finally:
             self.db.close()

@@ -26,7 +26,7 @@ PAGES = {*SHOWN, "/calls/{id}/feedback", "/events", "/login", "/logout", "/stati
 ENDPOINTS = {"/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/feedback", "/healthz"}
 ENDPOINTS |= {f"/v1{path}" for path in RELAYED}
 ASKED = {"ask", "ingest", "progress", "calls", "decisions", "doctor", "snapshots", "mode", "rollback", "forget"}
-ASKED |= {"call", "points", "feedback", "prices"}
+ASKED |= {"call", "points", "feedback", "prices", "keys", "key_create", "key_rotate", "key_revoke"}
 
 
 def _door(page: str) -> str:
@@ -94,6 +94,17 @@ async def _deciding(world: World, probe: Probe) -> str:
 async def _forgetting(world: World, probe: Probe) -> str:
     """The rival forgets a user who has the name of one of the owner's."""
     return await api(world, "forget", {"user": probe.text or "x", "reason": "asked to"})
+
+
+async def _keyring(world: World, probe: Probe) -> str:
+    """An admin of the rival lists, makes, rotates and revokes keys, by the names of the owner's, in its name too."""
+    operation = ("keys", "key_create", "key_rotate", "key_revoke")[probe.number % 4]
+    asked = {} if operation == "keys" else {"name": probe.text}
+    if probe.number // 4 % 2:
+        asked["tenant"] = probe.scope.tenant
+    said = await api(world, operation, asked)
+    # What is random of a key: itself, and how it begins.
+    return re.sub(r'"(api_key|shown)": ?"[^"]*"', "", said)
 
 
 async def _models(world: World, _probe: Probe) -> str:
@@ -175,6 +186,7 @@ DOORS = (
     _ingesting,
     _examining,
     _priced,
+    _keyring,
     _models,
     _elsewhere,
     _chatting,

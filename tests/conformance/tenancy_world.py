@@ -20,6 +20,7 @@ from windlass.content.ingest import COLLECTION, Ingest, item_id
 from windlass.content.transcript import Transcript, Turn
 from windlass.gateway.echo import Echo
 from windlass.gateway.feedback import FeedbackRequest
+from windlass.gateway.keys import VirtualKey
 from windlass.ledger.audit import Audit
 from windlass.ledger.ledger import Body
 from windlass.ledger.memory import MemoryLedger
@@ -147,6 +148,8 @@ async def _write(world: World, scope: Scope, secret: str, word: str, figure: int
     await runtime.ledger.append(*rows)
     await world.ledger.append(*rows)
     await asyncio.to_thread(_fill, world, scope, word, figure)
+    made = VirtualKey(id="", name=f"key_{word}", tenant=scope.tenant, team=word, models=(word,))
+    await asyncio.to_thread(runtime.keys.create, made)
     call = await called(runtime, f"tell me of {word}", key=secret)
     await runtime.feedback(scope, FeedbackRequest(target=call, kind="rating", value=1.0, id=f"rating_{word}"))
     file = folder / f"{word}.md"
@@ -156,7 +159,7 @@ async def _write(world: World, scope: Scope, secret: str, word: str, figure: int
     asked = await runtime.ask.ask(f"How many ropes does the {word} capstan hold?", scope)
     await world.answers.keep(scope, asked)
     await runtime.caught_up()
-    names = [row.id for row in rows] + [f"run_{word}", f"answer_{word}", f"point_{word}"]
+    names = [row.id for row in rows] + [f"key_{word}", f"run_{word}", f"answer_{word}", f"point_{word}"]
     world.known += [*names, call, batch.run, *batch.items, asked.id, item_id(file.read_bytes())]
 
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from windlass.errors import UpstreamError
+from windlass.gateway import upstreams
 from windlass.gateway.compose import completion
 from windlass.gateway.echo import Echo
 from windlass.gateway.local import Local
@@ -27,10 +28,8 @@ def _openai(url):
 
 async def _speak(reader, writer):
     """A stand-in upstream: plain or streamed, whatever is asked for; hangs up after each answer."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
-    asked = json.loads(await reader.readexactly(length))
-    if b"/embeddings" in head.split(b"\r\n")[0]:
+    path, asked = await _read(reader)
+    if b"/embeddings" in path:
         data = [{"index": place, "embedding": [0.6, 0.8]} for place in range(len(asked["input"]))]
         kind, body = "application/json", json.dumps({"data": data}).encode()
     elif asked.get("stream"):
@@ -40,9 +39,7 @@ async def _speak(reader, writer):
     else:
         message = {"role": "assistant", "content": "word"}
         kind, body = "application/json", json.dumps({"choices": [{"index": 0, "message": message}]}).encode()
-    writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n".encode() + body)
-    await writer.drain()
-    writer.close()
+    await _hang_up(writer, kind, body)
 
 
 async def test_echo_keeps_the_contract():
@@ -60,6 +57,72 @@ async def test_an_openai_compatible_upstream_keeps_the_contract():
         await check_provider(
             lambda: _openai(f"http://127.0.0.1:{port}/v1"), broken=lambda: _openai("http://127.0.0.1:1/v1")
         )
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def _speak_messages(reader, writer):
+    """A stand-in of Anthropic: plain or streamed, whatever is asked for; hangs up after each answer."""
+    usage = {"input_tokens": 3, "output_tokens": 1}
+    _, asked = await _read(reader)
+    if not asked.get("stream"):
+        message = {"type": "message", "id": "msg_1", "model": "m", "content": [{"type": "text", "text": "word"}]}
+        return await _hang_up(writer, "application/json", _json(message | {"stop_reason": "end_turn", "usage": usage}))
+    message = {"type": "message", "id": "msg_1", "model": "m", "content": [], "usage": usage}
+    parts = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *({"type": "content_block_delta", "delta": {"type": "text_delta", "text": word}} for word in ("one ", "word")),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+        {"type": "message_stop"},
+    ]
+    events = b"".join(b"event: %s\ndata: %s\n\n" % (part["type"].encode(), _json(part)) for part in parts)
+    return await _hang_up(writer, "text/event-stream", events)
+
+
+async def _speak_gemini(reader, writer):
+    """A stand-in of Gemini; the path says whether to stream."""
+    path, _ = await _read(reader)
+    parts = [{"candidates": [{"index": 0, "content": {"parts": [{"text": word}]}}]} for word in ("one ", "word")]
+    parts[-1]["candidates"][0]["finishReason"] = "STOP"
+    if b":streamGenerateContent?alt=sse" not in path:
+        return await _hang_up(writer, "application/json", _json(parts[-1]))
+    return await _hang_up(writer, "text/event-stream", b"".join(b"data: %s\r\n\r\n" % _json(part) for part in parts))
+
+
+def _json(value):
+    return json.dumps(value).encode()
+
+
+async def _read(reader):
+    """The first line of a request, and its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
+    return head.split(b"\r\n")[0], json.loads(await reader.readexactly(length))
+
+
+async def _hang_up(writer, kind, body):
+    writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n".encode() + body)
+    await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "speak"), [("anthropic", _speak_messages), ("gemini", _speak_gemini), ("azure", _speak)]
+)
+async def test_every_other_kind_keeps_the_contract(kind, speak):
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    def made(url):
+        models = (ModelOptions(name="m", upstream="up-m"),)
+        options = ProviderOptions(name="up", kind=kind, base_url=url, models=models, first_byte_timeout_s=10)
+        return upstreams.make(options, "key")
+
+    try:
+        await check_provider(lambda: made(f"http://127.0.0.1:{port}/v1"), broken=lambda: made("http://127.0.0.1:1/v1"))
     finally:
         server.close()
         await server.wait_closed()

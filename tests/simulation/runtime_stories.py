@@ -78,7 +78,7 @@ def bare_runtime(schedule: Schedule, copies: Copies) -> Any:
     ends = SimpleNamespace(close=closed)
     made.gateway = SimpleNamespace(resilience=ends, providers=ends)
     made.refusals = SimpleNamespace(flush=lambda *, last: None)
-    made._serve = made._durable = made._ingest = made._lock = None
+    made._serve = made._durable = made._ingest = made._lock = made._leases = None
     made._background = []
     return made
 

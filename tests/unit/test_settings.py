@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from windlass.errors import SettingsError
+from windlass.gateway.keys import WELL_KNOWN
 from windlass.settings import Settings, flat, load, missing_secrets
 
 
@@ -78,9 +80,12 @@ def test_a_path_below_a_plain_value_is_refused() -> None:
         load({"home": "x", "home.below": 1}, environ={})
 
 
-def test_beyond_loopback_needs_a_key() -> None:
-    with pytest.raises(SettingsError, match=r"0\.0\.0\.0.*no key"):
-        load({"server.host": "0.0.0.0"}, environ={})
+@pytest.mark.parametrize("plain", sorted(WELL_KNOWN))
+def test_a_key_that_everybody_knows_is_refused(plain: str) -> None:
+    digest = hashlib.sha256(plain.encode()).hexdigest()
+    with pytest.raises(SettingsError, match=r"keys weak: everybody knows this key.*windlass keys create") as refused:
+        load({"keys": [{"name": "weak", "sha256": digest}]}, environ={})
+    assert digest not in str(refused.value)
 
 
 def test_a_named_file_must_exist(elsewhere: Path) -> None:

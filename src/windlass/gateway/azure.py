@@ -32,9 +32,9 @@ class Azure:
         self._query = f"api-version={version}" if version else ""
         self._endpoints = frozenset(options.endpoints or (() if self._dated else ("responses",)))
         self._deployments = {model.name: model.upstream for model in options.models}
-        end = "" if options.base_url.rstrip("/").endswith(("/openai", "/openai/v1")) else "/openai"
-        version_1 = "" if self._dated or options.base_url.rstrip("/").endswith("/v1") else "/v1"
-        self._transport = Transport(options, {"api-key": api_key} if api_key else {}, below=end + version_1)
+        resource = options.base_url.rstrip("/").removesuffix("/openai/v1").removesuffix("/openai")
+        base_url = f"{resource}/openai" if self._dated else f"{resource}/openai/v1"
+        self._transport = Transport(options, {"api-key": api_key} if api_key else {}, base_url=base_url)
 
     async def send(self, request: ProviderRequest) -> ProviderReply:
         return await self._request("POST", "/chat/completions", request.model, request.body)

@@ -8,8 +8,9 @@ a second to say that this process lives. It gives back what it does not use once
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -22,6 +23,7 @@ log = structlog.get_logger(__name__)
 TICK_S: Final = 0.5
 FRESH_S: Final = LEASE_ALIVE_S / 2
 """Others may take a part back from a process that was silent for `LEASE_ALIVE_S`; it stops using it well before."""
+PRUNE_EVERY_S: Final = 60.0
 ASK_AGAIN_S: Final = 0.25
 """After a refusal the database is left alone for so long."""
 
@@ -33,12 +35,16 @@ class Table(Protocol):
         """(how much more, whether others hold some of it), by place."""
         ...
 
-    def touch(self) -> Mapping[Place, int]:
-        """Say that this process lives; its places, each with how often others went short there."""
+    def touch(self) -> Collection[Place]:
+        """Say that this process lives; where somebody went short of late."""
         ...
 
     def put(self, opened: Mapping[Place, tuple[int, float]]) -> None:
         """Say what is lent and not committed, and when the window ends."""
+        ...
+
+    def prune(self) -> None:
+        """Clear away what is over."""
         ...
 
     def leave(self, opened: Mapping[Place, tuple[int, float]]) -> None:
@@ -47,15 +53,19 @@ class Table(Protocol):
 
 
 class Leases:
-    """What this process was lent of each limit. monotonic: seconds that nobody sets."""
+    """What this process was lent of each limit. clock: UTC seconds; monotonic: seconds that nobody sets."""
 
-    def __init__(self, table: Table, monotonic: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, table: Table, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ):
         self._table = table
+        self._clock = clock
         self._monotonic = monotonic
         self._counts: dict[Place, Used] = {}
-        self._heard: dict[Place, int] = {}
+        self._told: dict[Place, int] = {}
         self._not_before_s: dict[Place, float] = {}
-        self._confirmed_s = monotonic()
+        self._confirmed_s = -math.inf
+        self._pruned_s = monotonic()
         self._lock = asyncio.Lock()
 
     def fresh(self) -> bool:
@@ -75,7 +85,9 @@ class Leases:
                 await self._confirm()
             missing = {one.used.place: (one.used, one.amount - one.used.left) for one in short}
             asks = [
-                Ask(place, used.most, used.ends, _open(used), need) for place, (used, need) in missing.items() if need > 0
+                Ask(place, used.most, used.ends, _open(used), need)
+                for place, (used, need) in missing.items()
+                if need > 0
             ]
             now_s = self._monotonic()
             if any(self._not_before_s.get(ask.place, now_s) > now_s for ask in asks):
@@ -86,6 +98,7 @@ class Leases:
             for ask in asks:
                 used, (more, elsewhere) = missing[ask.place][0], lent[ask.place]
                 self._counts[ask.place] = used
+                self._told[ask.place] = ask.opened + more
                 used.lent = (used.lent or 0) + more
                 used.elsewhere = elsewhere
                 if more < ask.need:
@@ -98,23 +111,32 @@ class Leases:
             await self._confirm()
 
     async def _confirm(self) -> None:
-        began_s = self._monotonic()
-        before = {place: _open(used) for place, used in self._counts.items()}
+        now_s, lost = self._monotonic(), not self.fresh()
         wanted = await asyncio.to_thread(self._table.touch)
         for place, used in self._counts.items():
-            # Without a row it was taken for dead: only calls under way still count.
-            if place not in wanted or wanted[place] > self._heard.get(place, 0):
+            # Silent for long, it may have been taken for dead: then only calls under way still count.
+            if lost or place in wanted:
                 used.lent = used.used + used.held
-        self._heard = dict(wanted)
         changed = {
             place: (_open(used), used.ends)
             for place, used in self._counts.items()
-            if place not in wanted or _open(used) != before[place] or used.place.measure == "nusd"
+            if lost or _open(used) != self._told.get(place)
         }
         if changed:
             await asyncio.to_thread(self._table.put, changed)
-        self._confirmed_s = began_s
-        now_s = self._monotonic()
+            self._told |= {place: opened for place, (opened, _) in changed.items()}
+        self._confirmed_s = now_s
+        if now_s - self._pruned_s >= PRUNE_EVERY_S:
+            self._pruned_s = now_s
+            await self._prune(now_s)
+
+    async def _prune(self, now_s: float) -> None:
+        """Forget the windows that are over, and their rows."""
+        await asyncio.to_thread(self._table.prune)
+        over = [place for place, used in self._counts.items() if used.ends < self._clock() - PRUNE_EVERY_S]
+        for place in over:
+            del self._counts[place]
+            self._told.pop(place, None)
         self._not_before_s = {place: at_s for place, at_s in self._not_before_s.items() if at_s > now_s}
 
     async def run(self) -> None:

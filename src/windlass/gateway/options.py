@@ -124,8 +124,10 @@ class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return msgspec.convert(self.options, kind)
         except msgspec.ValidationError as exc:
+            what, _, where = str(exc).partition(" - at `$.")
+            at = f"options.{where.rstrip('`')}" if where else "options"
             known = ", ".join(kind.__struct_fields__) or "no options"
-            raise ValueError(f"options of provider {self.name!r}: {exc}; {self.kind} takes {known}") from exc
+            raise ValueError(f"provider {self.name!r}, {at}: {what}; {self.kind} takes {known}") from exc
 
 
 class KeyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,10 +25,10 @@ _PATH = re.compile(r"/[!-~]*")
 class Transport:
     """The connections to one upstream, kept open. headers: what every request carries, the key among it."""
 
-    def __init__(self, options: ProviderOptions, headers: Mapping[str, str], *, below: str = ""):
-        """below: what comes between the base URL of the settings and every path."""
+    def __init__(self, options: ProviderOptions, headers: Mapping[str, str], *, base_url: str = ""):
+        """base_url: where paths begin, if it is not the settings' own."""
         self._name = options.name
-        self._url = options.base_url.rstrip("/") + below
+        self._url = (base_url or options.base_url).rstrip("/")
         self._headers = dict(headers)
         self._first_byte_s = options.first_byte_timeout_s
         self._idle_s = options.idle_timeout_s

@@ -199,13 +199,7 @@ class Ledger(Protocol):
         ...
 
     def calls(
-        self,
-        scope: AnyScope,
-        *,
-        limit: int = 50,
-        before: str = "",
-        back_to: str = "",
-        wanted: CallFilter = EVERY_CALL,
+        self, scope: AnyScope, *, limit: int = 50, before: str = "", back_to: str = "", wanted: CallFilter = EVERY_CALL
     ) -> Sequence[CallTrace]:
         """The newest calls first that are wanted; `before` is a call id for the next page.
 

@@ -91,13 +91,7 @@ class MemoryLedger:
         return list(itertools.islice(found, limit))
 
     def calls(
-        self,
-        scope: AnyScope,
-        *,
-        limit: int = 50,
-        before: str = "",
-        back_to: str = "",
-        wanted: CallFilter = EVERY_CALL,
+        self, scope: AnyScope, *, limit: int = 50, before: str = "", back_to: str = "", wanted: CallFilter = EVERY_CALL
     ) -> Sequence[CallTrace]:
         older = _older(self._of(Call, scope), before, back_to)
         return tuple(itertools.islice(filter(wanted.fits, map(self._trace, older)), limit))

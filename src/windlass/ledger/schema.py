@@ -229,3 +229,18 @@ spend = sa.Table(
     _whole("nusd"),
     sa.PrimaryKeyConstraint("name", "grp", "since", "worker"),
 )
+leases = sa.Table(
+    "leases",
+    metadata,
+    _text("name"),
+    _text("grp"),
+    _text("measure"),
+    _whole("since"),
+    _text("worker"),
+    # Beyond what is committed as spent.
+    _whole("granted"),
+    _real("ends"),
+    _real("at"),
+    sa.PrimaryKeyConstraint("name", "grp", "measure", "since", "worker"),
+    sa.Index("leases_by_worker", "worker", "at"),
+)

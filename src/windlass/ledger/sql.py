@@ -130,13 +130,7 @@ class SqlLedger:
         return settled if last is None else int(last)
 
     def calls(
-        self,
-        scope: AnyScope,
-        *,
-        limit: int = 50,
-        before: str = "",
-        back_to: str = "",
-        wanted: CallFilter = EVERY_CALL,
+        self, scope: AnyScope, *, limit: int = 50, before: str = "", back_to: str = "", wanted: CallFilter = EVERY_CALL
     ) -> Sequence[CallTrace]:
         query = self._page(Call, scope, before, back_to, search.of_calls(wanted, self._db.dialect))
         ended = search.of_outcomes(wanted)

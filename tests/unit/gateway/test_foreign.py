@@ -1,4 +1,4 @@
-"""Responses and Messages over the one walk: translated for a provider of chats, as they came for one that speaks them."""
+"""Responses and Messages over the one walk: translated for a provider of chats, else as they came."""
 
 from __future__ import annotations
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -545,6 +547,24 @@ async def test_a_client_that_leaves_after_the_first_byte_stops_the_upstream() ->
     await answer.chunks.aclose()
     assert provider.closed.is_set()
     assert (_outcome(ledger).error, _outcome(ledger).completion_tokens) == (GONE, 1)
+
+
+@pytest.mark.parametrize("begun", [1, 2])
+async def test_a_stream_that_is_left_is_closed_all_the_way_in(begun: int) -> None:
+    """What a generator within it leaves to the collector ends some time later, or never where the loop ends first."""
+    before, left = sys.get_asyncgen_hooks(), list[Any]()
+    answer = await _gateway(MemoryLedger(), streaming(event("a"), event("b"), LAST, DONE)).complete(
+        _request(model="m", stream=True)
+    )
+    sys.set_asyncgen_hooks(finalizer=left.append)
+    try:
+        for _ in range(begun):
+            await anext(answer.chunks)
+        await answer.chunks.aclose()
+        gc.collect()
+    finally:
+        sys.set_asyncgen_hooks(*before)
+    assert left == []
 
 
 async def test_a_client_that_leaves_while_a_stream_is_silent_stops_the_upstream() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.golden.application import Client, chat, opened, upstream
 from tests.unit.gateway.kinds import (
     CHUNKED,
     GOLDEN,
@@ -25,8 +27,13 @@ from tests.unit.gateway.kinds import (
 )
 
 from windlass.errors import ErrorCategory, UpstreamError, classify
-from windlass.gateway.provider import EVENT_STREAM, JSON
+from windlass.gateway import translated
+from windlass.gateway.dialects import translation
+from windlass.gateway.provider import EVENT_STREAM, JSON, ProviderReply
 from windlass.gateway.wire import Tally
+from windlass.records import Outcome, Scope
+from windlass.runtime import Runtime
+from windlass.server.app import Windlass
 
 KINDS = {"anthropic": "messages", "gemini": "gemini"}
 BOTH = pytest.mark.parametrize("kind", KINDS)
@@ -290,3 +297,62 @@ async def test_usage_survives(kind: str) -> None:
         assert usage.reasoning_tokens == 30
     async with connected(kind, events(stream)) as (provider, _):
         assert b'"usage"' not in await read(await provider.send(request(stream=True)))
+
+
+def _outcome(runtime: Runtime) -> Outcome:
+    (found,) = [one.record for one in runtime.ledger.read(Scope()) if isinstance(one.record, Outcome)]
+    return found
+
+
+@BOTH
+async def test_a_streamed_chat_is_recorded_and_paid_to_the_token(kind: str, tmp_path: Path) -> None:
+    """The client asked for no usage and sees none; the ledger has the provider's own count, and its cost."""
+    model = {"name": "m", "prompt_usd_per_million": 10, "completion_usd_per_million": 100}
+    async with upstream(events(_text(kind))) as server:
+        up = {"name": "up", "kind": kind, "base_url": server.url, "models": [model]}
+        async with opened(tmp_path, upstreams=[up]) as runtime:
+            response = await Client(Windlass(runtime)).post("/v1/chat/completions", chat(model="m", stream=True))
+            await runtime.caught_up()
+            outcome = _outcome(runtime)
+    assert (response.status, response.ended) == (200, True)
+    assert response.body.endswith(b"data: [DONE]\n\n")
+    assert b'"usage":{' not in response.body
+    counted = Tally(stream=True)
+    counted.feed(as_chat(GOLDEN / "streams" / f"text.{KINDS[kind]}.txt").read_bytes())
+    expected = counted.usage.prompt_tokens, counted.usage.completion_tokens
+    assert (outcome.prompt_tokens, outcome.completion_tokens) == expected
+    assert (outcome.error, outcome.cost_nusd > 0) == ("", True)
+
+
+@BOTH
+async def test_a_cut_stream_is_shown_and_recorded_as_cut(kind: str, tmp_path: Path) -> None:
+    sent = _text(kind)[: _text(kind).rstrip().rfind(b"\n\n") + 2]
+    async with upstream(_hanging_up(sent)) as server:
+        up = {"name": "up", "kind": kind, "base_url": server.url, "models": [{"name": "m"}]}
+        async with opened(tmp_path, upstreams=[up]) as runtime:
+            response = await Client(Windlass(runtime)).post("/v1/chat/completions", chat(model="m", stream=True))
+            await runtime.caught_up()
+            outcome = _outcome(runtime)
+    assert b'{"error":' in response.body, "in the stream, or with 502 where it broke before the first words left"
+    assert b"[DONE]" not in response.body
+    assert b'"finish_reason":"' not in response.body
+    assert outcome.error
+
+
+@_all("streams")
+@pytest.mark.parametrize("size", [1, 2, 5])
+async def test_not_even_single_bytes_make_a_difference(kind: str, path: Path, size: int) -> None:
+    """Without a network between, which would put small packets together."""
+    body = path.read_bytes()
+
+    async def arriving() -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(body), size):
+            yield body[start : start + size]
+
+    async def post(model: str, _body: bytes) -> ProviderReply:
+        assert model == "sent"
+        return ProviderReply(200, "Text/Event-Stream;charset=utf-8", arriving())
+
+    dialect: Any = KINDS[kind]
+    reply = await translated.answer(translation("chat", dialect, at_s=1), streamed(), post)
+    assert await read(reply) == as_chat(path).read_bytes()

@@ -33,7 +33,9 @@ async def test_a_path_that_looks_like_a_host_is_a_path() -> None:
 
 async def test_a_request_without_a_body_names_no_type_of_one() -> None:
     async with upstream(whole("200 OK", b"{}")) as server:
-        transport = Transport(options("openai_compatible", server.url), {"x-key": "k"}, below="/below")
+        transport = Transport(
+            options("openai_compatible", "http://127.0.0.1:1"), {"x-key": "k"}, base_url=f"{server.url}/below/"
+        )
         await read(await transport.request("DELETE", "/files/f", b""))
         await transport.close()
         first, headers, body = head_of(server)

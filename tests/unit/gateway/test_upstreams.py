@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from windlass.errors import SettingsError
 from windlass.gateway import upstreams
+from windlass.gateway.anthropic import Anthropic
+from windlass.gateway.azure import Azure
+from windlass.gateway.gemini import Gemini
 from windlass.gateway.openai_compatible import OpenAICompatible
-from windlass.gateway.options import ModelOptions, ProviderOptions
+from windlass.gateway.options import BASE_URLS, KIND_OPTIONS, ModelOptions, ProviderOptions
 from windlass.settings import load
 
 MODULE = """
@@ -65,6 +69,33 @@ async def test_openai_compatible_is_the_kind_without_a_name():
     await made.close()
 
 
+KINDS = {"openai_compatible": OpenAICompatible, "anthropic": Anthropic, "gemini": Gemini, "azure": Azure}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_kind_of_ours_has_a_provider(kind):
+    assert set(KINDS) == set(KIND_OPTIONS)
+    options = ProviderOptions(name="up", kind=kind, base_url="https://own.example/v1", models=(ModelOptions(name="m"),))
+    made = upstreams.make(options, "key")
+    assert isinstance(made, KINDS[kind])
+    assert (made.name, made.models, made.local) == ("up", options.models, False)
+    assert options.base_url == "https://own.example/v1"
+    await made.close()
+
+
+@pytest.mark.parametrize("kind", BASE_URLS)
+def test_a_kind_that_knows_its_upstream_needs_no_url(kind):
+    assert ProviderOptions(name="up", kind=kind, models=()).base_url == BASE_URLS[kind]
+
+
+@pytest.mark.parametrize(("kind", "fields"), [("anthropic", {"max_tokens": 9}), ("azure", {"api_version": "preview"})])
+def test_options_that_were_read_once_are_not_refused_later(kind, fields):
+    """Settings are read, changed and read again: what a kind added by itself must still be accepted."""
+    options = ProviderOptions(name="up", kind=kind, base_url="https://x", models=(), options=fields)
+    again = msgspec.convert(msgspec.to_builtins(options), ProviderOptions)
+    assert msgspec.structs.replace(again, name="up") == options
+
+
 def test_a_plugin_gets_its_options_and_its_key(plugged):
     made = upstreams.make(_options("parrot", volume=3), "sk")
     assert (made.name, made.models[0].name, made.key, made.told) == ("mine", "m", "sk", {"volume": 3})
@@ -93,8 +124,22 @@ def test_an_unknown_kind_is_told_what_there_is(plugged):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("models = []", "has no base_url; give one, or the `kind` of a plugin"),
-        ("models = []\nbase_url = 'http://x/v1'\noptions = { a = 1 }", "takes no options"),
+        ("models = []", "has no base_url; give one, or another `kind`"),
+        ("models = []\nkind = 'azure'", "has no base_url; give one, or another `kind`"),
+        ("models = []\nbase_url = 'http://x/v1'\noptions = { a = 1 }", "`a`; openai_compatible takes no options"),
+        ("models = []\nbase_url = 'http://x/v1?api-version=1'", "base_url ends before any"),
+        ("models = []\nkind = 'anthropic'\nbase_url = 'http://x/v1#a'", "base_url ends before any"),
+        ("models = []\nkind = 'anthropic'\nbase_url = 'ftp://x'", "regex"),
+        (
+            "models = []\nkind = 'anthropic'\noptions = { betas = ['a'] }",
+            "unknown field `betas`; anthropic takes version",
+        ),
+        ("models = []\nkind = 'anthropic'\noptions = { beta = 'a' }", "options.beta: Expected `array`, got `str`"),
+        ("models = []\nkind = 'anthropic'\noptions = { beta = ['a\\r\\nx: y'] }", "matching regex"),
+        ("models = []\nkind = 'anthropic'\noptions = { max_tokens = 0 }", "options.max_tokens: Expected `int` >= 1"),
+        ("models = []\nkind = 'anthropic'\noptions = { adaptive = 'yes' }", "Expected `bool"),
+        ("models = []\nkind = 'gemini'\noptions = { key = 'x' }", "unknown field `key`; gemini takes no options"),
+        ("models = []\nkind = 'azure'\nbase_url = 'http://x'\noptions = { api_version = 'new&a=b' }", "matching regex"),
         ("models = []\nkind = ''", "length >= 1"),
         ("models = []\nkind = 'parrot'\nbase_url = 'ftp://x'", "regex"),
     ],

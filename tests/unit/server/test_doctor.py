@@ -72,6 +72,16 @@ def test_a_key_that_is_not_set_is_a_finding(tmp_path: Path) -> None:
     assert found == ["provider up: the variable UP_KEY is not set; export it or clear api_key_env"]
 
 
+@pytest.mark.parametrize("kind", ["anthropic", "gemini", "azure"])
+def test_an_upstream_that_answers_nobody_without_a_key_is_a_finding(tmp_path: Path, kind: str) -> None:
+    bare = {"name": "up", "kind": kind, "models": []} | ({"base_url": "https://r.example"} if kind == "azure" else {})
+    (found,) = doctor.findings(settings(tmp_path, providers=[bare]))
+    assert found.startswith("provider up: https://")
+    assert "answers nobody without a key; set api_key_env" in found
+    own = {"name": "own", "kind": "anthropic", "base_url": "http://127.0.0.1:8000/v1", "models": []}
+    assert doctor.findings(settings(tmp_path, providers=[own])) == [], "a server of one's own may want none"
+
+
 def test_without_an_embedder_it_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedder, "available", lambda: False)
     (found,) = doctor.findings(settings(tmp_path, memory__embedder="auto"))

@@ -69,7 +69,10 @@ async def test_an_upstreams_vectors_pass_byte_for_byte_and_are_recorded_for_the_
 @pytest.mark.parametrize("status", ["400 Bad", "401 No", "429 Slow", "500 Oops"])
 async def test_an_upstreams_refusal_passes_with_its_words(tmp_path: Path, status: str) -> None:
     body = b'{"error": {"message": "no"}}'
-    async with upstream(_says(body, status)) as server, opened(tmp_path, upstreams=[_provider(server.url)]) as runtime:
+    async with (
+        upstream(_says(body, status)) as server,
+        opened(tmp_path, upstreams=[_provider(server.url)], resilience__attempts=1) as runtime,
+    ):
         response = await Client(Windlass(runtime)).post(EMBEDDINGS, {"model": "m", "input": "a"})
         assert (response.status, response.body, response.headers["retry-after"]) == (int(status[:3]), body, "9")
         (outcome,) = _outcomes(runtime)

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import uvicorn
-from tests.golden.application import opened
+from tests.golden.application import key, opened
 
 from windlass.errors import SettingsError
+from windlass.gateway.keys import VirtualKey
 from windlass.server import peer
 from windlass.server import serve as module
-from windlass.server.serve import PORTS_TRIED, listen, serve
+from windlass.server.serve import PORTS_TRIED, guard, listen, serve
 
 
 def test_a_taken_port_gives_the_next_free_one() -> None:
@@ -54,6 +55,20 @@ def _free() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+async def test_beyond_loopback_it_needs_a_key_of_either_kind(tmp_path: Path, host: str) -> None:
+    async with opened(tmp_path, server__host=host) as runtime:
+        with pytest.raises(SettingsError, match=r"beyond loopback, but there is no key.*windlass keys create"):
+            await serve(runtime, dashboard=False, ready=lambda _: pytest.fail("it listens"))
+        assert not (tmp_path / peer.FILE).exists()
+        runtime.keys.create(VirtualKey(id="", name="ann", tenant="default"))
+        guard(runtime.settings, open_to_all=runtime.gateway.admission.open)
+        runtime.keys.revoke("default", "ann")
+        guard(runtime.settings, open_to_all=runtime.gateway.admission.open)
+    async with opened(tmp_path / "other", server__host=host, keys=[key("ops", "acme")]) as runtime:
+        guard(runtime.settings, open_to_all=runtime.gateway.admission.open)
 
 
 @pytest.mark.parametrize("dashboard", [False, True])

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from windlass.gateway.dialects import Dialect, ReplyTally, tally
+from windlass.gateway.dialects import Dialect, tally
 from windlass.gateway.usage import Usage
+from windlass.gateway.wire import ReplyTally
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "dialects"
 ALL: tuple[Dialect, ...] = ("chat", "responses", "messages", "gemini")

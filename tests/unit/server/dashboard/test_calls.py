@@ -206,7 +206,7 @@ async def test_a_search_that_stops_short_offers_to_look_further_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lookback, "SEARCHED", 2)
-    async with visiting(tmp_path) as (visitor, runtime):
+    async with visiting(tmp_path, providers=(Echo("echo"),)) as (visitor, runtime):
         made = [await called(runtime) for _ in range(5)]
         pages = [await visitor.get(f"/calls?text={made[0]}")]
         while onward := linked(pages[-1], "calls-further"):

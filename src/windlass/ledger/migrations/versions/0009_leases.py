@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
@@ -20,9 +20,8 @@ def upgrade() -> None:
         sa.Column("since", sa.BigInteger(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=False),
         sa.Column("granted", sa.BigInteger(), nullable=False),
-        sa.Column("wanted", sa.BigInteger(), nullable=False),
         sa.Column("ends", sa.Double(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", "grp", "measure", "since", "worker"),
     )
-    op.create_index("leases_by_worker", "leases", ["worker"])
+    op.create_index("leases_by_worker", "leases", ["worker", "at"])
