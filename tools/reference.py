@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
 LISTS = {
     "[[providers]]": ProviderOptions,
-    "`options` of kind `anthropic`": AnthropicOptions,
-    "`options` of kind `azure`": AzureOptions,
+    "options of kind anthropic": AnthropicOptions,
+    "options of kind azure": AzureOptions,
     "models of a provider": ModelOptions,
     "[[keys]]": KeyOptions,
 }

@@ -195,6 +195,8 @@ class Runtime:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        if self._leases is not None:
+            await self._leases.idle()
         await self.gateway.resilience.close()
         await self.gateway.providers.close()
         await asyncio.to_thread(self._stop)

@@ -11,7 +11,7 @@ from tests.conformance.tenancy_world import Probe, World
 from tests.golden.application import Client as ApiClient
 from tests.golden.application import chat
 
-from windlass.gateway.endpoints import RELAYED
+from windlass.gateway.endpoints import FOREIGN, RELAYED
 
 SHOWN = (
     *("/", "/ask", "/calls", "/calls/{id}", "/feedback"),
@@ -24,7 +24,7 @@ QUERY = (
 )
 PAGES = {*SHOWN, "/calls/{id}/feedback", "/events", "/login", "/logout", "/static/{name}"}
 ENDPOINTS = {"/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/feedback", "/healthz"}
-ENDPOINTS |= {f"/v1{path}" for path in RELAYED}
+ENDPOINTS |= {f"/v1{path}" for path in RELAYED} | {f"/v1/{dialect}" for dialect in FOREIGN}
 ASKED = {"ask", "ingest", "progress", "calls", "decisions", "doctor", "snapshots", "mode", "rollback", "forget"}
 ASKED |= {"call", "points", "feedback", "prices", "keys", "key_create", "key_rotate", "key_revoke"}
 
@@ -139,7 +139,13 @@ async def _embedding(world: World, probe: Probe) -> str:
 async def _relaying(world: World, probe: Probe) -> str:
     """What goes up as it came: every such endpoint, and paths below `/v1` that hold one of the ids of the owner."""
     name = quote(probe.text, safe="", errors="replace") or "x"
-    paths = (*sorted(RELAYED), f"/files/{name}", f"/models/{name}", f"/responses/{name}")
+    paths = (
+        *sorted(RELAYED),
+        *(f"/{dialect}" for dialect in FOREIGN),
+        f"/files/{name}",
+        f"/models/{name}",
+        f"/responses/{name}",
+    )
     wanted = {"model": ("echo", "auto", "")[probe.number % 3], "input": probe.text, "prompt": probe.text}
     client, path = ApiClient(world.app, bearer="secret-rival"), f"/v1{paths[probe.number // 3 % len(paths)]}"
     response = await (client.get(path) if path.endswith(name) else client.post(path, wanted))

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.scenario.postgres import Postgres
 from tests.scenario.program import children, post, server
 from tests.scenario.test_kill_server import _upstream
 from windlass.errors import LimitReached
@@ -56,6 +57,7 @@ class Worker:
         assert self._ticking is not None
         self._ticking.cancel()
         await asyncio.gather(self._ticking, return_exceptions=True)
+        await self.leases.idle()
         await asyncio.to_thread(self.ledger.close)
         self.db.close()
 
@@ -217,7 +219,7 @@ def _load(url: str, answers: Counter[int], enough: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize(("count", "kills"), [(2, 0), (3, 0), (3, 4)])
 def test_workers_of_a_server_never_overspend_together(
-    tmp_path: Path, database_url: str, count: int, kills: int
+    tmp_path: Path, postgres: Postgres, database_url: str, count: int, kills: int
 ) -> None:
     rng, answers, killed = random.Random(count), Counter[int](), 0
     with _upstream() as (upstream, served):
@@ -244,5 +246,6 @@ def test_workers_of_a_server_never_overspend_together(
     assert _spent(database_url) == int(recorded)
     assert 0.9 * most <= _spent(database_url) <= most
     assert answers[429] > 0
+    assert "deadlock" not in postgres.log()
     # A call that went up and whose worker died with it is paid and not recorded: no more than were under way.
     assert sum(served.values()) <= CALLS + 8 * kills

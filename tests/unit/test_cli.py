@@ -436,3 +436,81 @@ def test_output_that_cannot_be_written_is_an_error(filled: Path, command: str) -
     assert "the output or a file cannot be written: [Errno 28]" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+# --- keys
+
+
+def test_a_key_is_printed_once_alone_and_never_again(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--models", "gpt-5*, local/*", "--budget-usd", "10", "--window", "day", "--rpm", "60", "--expires", "30d")
+    assert _code("keys", "create", "ann", "--tenant", "acme", "--workspaces", "a,b", *asked) == 0
+    said = capsys.readouterr()
+    plain = said.out.strip()
+    assert said.out == f"{plain}\n"
+    assert plain.startswith("wl-")
+    assert "never shown again" in said.err
+    assert plain not in said.err
+    assert _code("keys", "list", "--tenant", "acme") == 0
+    listed = capsys.readouterr().out
+    assert all(word in listed for word in ("ann", plain[:8], "a, b", "gpt-5*, local/*", "10 USD a day", "60 requests"))
+    assert plain[:12] not in listed
+    assert _code("keys", "list", "--tenant", "acme", "--json") == 0
+    (key,) = json.loads(capsys.readouterr().out)["keys"]
+    assert key["models"] == ["gpt-5*", "local/*"]
+    assert key["limits"][0] == {"name": "budget of the key", "per": "key", "window": "day", "usd": 10.0}
+    assert _code("keys", "list") == 0
+    assert "No keys yet" in capsys.readouterr().out, "those of another tenant are not shown unless named"
+
+
+def test_a_key_is_rotated_and_revoked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _code("keys", "create", "ann", "--json") == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["first"] is True
+    assert _code("keys", "rotate", "ann", "--grace", "1h") == 0
+    said = capsys.readouterr()
+    assert said.out.strip() != first["api_key"]
+    assert "is good until" in said.err
+    assert _code("keys", "revoke", "ann") == 0
+    assert "lets nobody in any more" in capsys.readouterr().out
+    assert _code("keys", "revoke", "ann") == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nope",),
+        ("create",),
+        ("create", ""),
+        ("create", "a b"),
+        ("create", "\x1b[31m"),
+        ("create", "a", "--role", "god"),
+        ("create", "a", "--budget-usd", "nan"),
+        ("create", "a", "--budget-usd", "inf"),
+        ("create", "a", "--budget-usd", "-1"),
+        ("create", "a", "--rpm", "-1"),
+        ("create", "a", "--window", "year"),
+        ("create", "a", "--expires", "soon"),
+        ("create", "a", "--workspaces", ","),
+        ("create", "a", "--endpoints", "chatt"),
+        ("create", "a", "--tenant", "../x"),
+        ("rotate", "nobody"),
+        ("rotate", "nobody", "--grace", "-1h"),
+        ("revoke", "nobody"),
+    ],
+)
+def test_wrong_usage_of_keys_is_two(home: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _code("keys", *arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err
+    assert "Traceback" not in said.err
+    assert "\x1b" not in said.err
+
+
+@pytest.mark.parametrize("what", ["list", "create", "rotate", "revoke"])
+def test_every_command_of_keys_has_help_with_an_example(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _code("keys", what, "--help") == 0
+    said = capsys.readouterr().out
+    assert f"example: windlass keys {what}" in said
+    assert "--json" in said

@@ -316,6 +316,7 @@ def _answer(transit: Transit, reply: ProviderReply, chunks: Stream | Once) -> An
         headers["x-windlass-cost-nusd"] = str(transit.outcome.cost_nusd)
         headers["x-windlass-overhead-ms"] = f"{transit.overhead_ms:.3f}"
     if transit.dropped:
-        headers["x-windlass-dropped"] = ", ".join(transit.dropped)
+        before = headers.get("x-windlass-dropped", "")
+        headers["x-windlass-dropped"] = ", ".join(filter(None, (*transit.dropped, before)))
     status = reply.status if 200 <= reply.status <= 599 else 502
     return Answer(status, reply.content_type, headers, chunks, transit)

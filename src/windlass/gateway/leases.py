@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
@@ -19,6 +19,7 @@ from windlass.errors import LedgerError
 from windlass.gateway.limits import Place, Short, Used
 from windlass.gateway.store import LEASE_ALIVE_S, Ask
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 TICK_S: Final = 0.5
 FRESH_S: Final = LEASE_ALIVE_S / 2
@@ -74,10 +75,7 @@ class Leases:
 
     async def lend(self, short: Sequence[Short]) -> bool:
         """Ask for as much as is missing; whether there was enough. LedgerError where the database is away."""
-        asking = asyncio.ensure_future(self._lend(short))
-        asking.add_done_callback(_seen)
-        # Whoever waits may leave; what the database lends meanwhile is counted all the same.
-        return await asyncio.shield(asking)
+        return await _whole(self._lend(short))
 
     async def _lend(self, short: Sequence[Short]) -> bool:
         async with self._lock:
@@ -107,6 +105,14 @@ class Leases:
 
     async def tick(self) -> None:
         """Say that this process lives, and give back what others want and it does not use."""
+        await _whole(self._tick())
+
+    async def idle(self) -> None:
+        """Wait for what is under way in the database."""
+        async with self._lock:
+            pass
+
+    async def _tick(self) -> None:
         async with self._lock:
             await self._confirm()
 
@@ -160,7 +166,15 @@ def _open(used: Used) -> int:
     return (used.lent or 0) - used.kept
 
 
-def _seen(asking: asyncio.Future[bool]) -> None:
+async def _whole(work: Coroutine[None, None, T]) -> T:
+    """`work` to its end, also where whoever waits leaves: a thread cannot be stopped, and what the database lends
+    meanwhile counts."""
+    working = asyncio.ensure_future(work)
+    working.add_done_callback(_seen)
+    return await asyncio.shield(working)
+
+
+def _seen(working: asyncio.Future[T]) -> None:
     """Whoever asked may have left; then nobody else looks at what came of it."""
-    if not asking.cancelled():
-        asking.exception()
+    if not working.cancelled():
+        working.exception()

@@ -72,18 +72,23 @@ def _content(part: Any, total: _Prompt, depth: int) -> None:
         for one in part:
             _content(one, total, depth + 1)
     elif isinstance(part, dict):
-        kind = part.get("type")
-        if isinstance(kind, str) and kind in _PICTURES:
-            total.tokens += _picture(part, total)
-        elif (held := _held(part)) is not None:
-            data, per_token = held
-            total.tokens += len(data) * 3 // 4 // per_token + 1
-        else:
-            for name, value in part.items():
-                if name not in _UNREAD:
-                    _content(value, total, depth + 1)
+        _object(part, total, depth)
     elif part is not None:
         total.texts.append(str(part))
+
+
+def _object(part: dict[Any, Any], total: _Prompt, depth: int) -> None:
+    """A picture, sound, a file, or whatever stands in its fields."""
+    kind = part.get("type")
+    if isinstance(kind, str) and kind in _PICTURES:
+        total.tokens += _picture(part, total)
+    elif (held := _held(part)) is not None:
+        data, per_token = held
+        total.tokens += len(data) * 3 // 4 // per_token + 1
+    else:
+        for name, value in part.items():
+            if name not in _UNREAD:
+                _content(value, total, depth + 1)
 
 
 def _held(part: dict[Any, Any]) -> tuple[str, int] | None:

@@ -51,7 +51,7 @@ class View(msgspec.Struct, frozen=True):
     flat: Flat | None
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _Vectors(msgspec.Struct, frozen=True):
     """The vectors of a collection in memory, as of one version."""
 
     version: int
@@ -69,7 +69,7 @@ class Memory:
         self.embedder = embedder
         self._db = db
         self._text = full_text(db.dialect)
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, _Vectors] = {}
         self._lock = threading.Lock()
 
     def collection(self, scope: Scope, name: str) -> Collection:
@@ -228,7 +228,7 @@ class Memory:
         self._text.remove(connection, home.id, [(chunk.id, chunk.text) for chunk in gone])
         rows.delete(connection, scope, home, [chunk.id for chunk in gone])
 
-    def _load(self, connection: sa.Connection, scope: Scope, home: Collection) -> _Held:
+    def _load(self, connection: sa.Connection, scope: Scope, home: Collection) -> _Vectors:
         """The collection's vectors in memory, brought to the version of this transaction or a newer one."""
         with self._lock:
             held = self._held.pop(home.id, None)
@@ -240,7 +240,7 @@ class Memory:
             flat.remove(np.setdiff1d(flat.ids, stored).tolist())
             for ids in rows.batches(np.setdiff1d(stored, flat.ids).tolist()):
                 flat.add_quantised(*rows.vectors(connection, scope, home, ids))
-            held = _Held(home.version, rows.count(connection, schema.chunks, scope, home), flat)
+            held = _Vectors(home.version, rows.count(connection, schema.chunks, scope, home), flat)
             self._held[home.id] = held
             while len(self._held) > COLLECTIONS_HELD:
                 del self._held[next(iter(self._held))]

@@ -145,7 +145,7 @@ def _keyless(settings: Settings) -> list[str]:
     """Providers that will be refused for want of a key. A server of one's own that speaks a kind's dialect may need
     none."""
     return [
-        f"provider {one.name}: {one.base_url} answers nobody without a key; set api_key_env to the variable with it"
+        f"provider {one.name}: {one.kind} answers nobody without a key; set api_key_env to the variable with it"
         for one in settings.providers
         if not one.api_key_env and (one.kind == AZURE or one.base_url == BASE_URLS.get(one.kind))
     ]

@@ -23,6 +23,17 @@ async def test_a_path_never_moves_the_host_nor_splits_the_request(path: str) -> 
         assert server.requests == []
 
 
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@[::1/v1", "http://user:secret@127.0.0.1:99999", "http://u:secret@/v1"]
+)
+async def test_a_password_in_the_url_is_not_told(url: str) -> None:
+    transport = Transport(options("openai_compatible", url), {})
+    with pytest.raises(UpstreamError) as failed:
+        await transport.request("POST", "/chat/completions", b"{}")
+    await transport.close()
+    assert "secret" not in str(failed.value)
+
+
 async def test_a_path_that_looks_like_a_host_is_a_path() -> None:
     async with upstream(whole("200 OK", b"{}")) as server:
         transport = Transport(options("openai_compatible", server.url.removesuffix("/v1")), {})

@@ -303,3 +303,32 @@ def _packed(file: Path, parts: dict[str, bytes]) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
+
+
+def test_the_key_secret_goes_with_the_keys(db: Database, tmp_path: Path) -> None:
+    """Without it no key of a restored database would open anything."""
+    home, back = tmp_path / "home", tmp_path / "back"
+    secret = home / backup.SECRET
+    secret.write_bytes(b"s" * 32)
+    parts = home / "runs.db", home / "audit"
+    backup.write(db, *parts, tmp_path / "with.tar.gz", now=AT, secret=secret)
+    assert backup.SECRET not in backup.write(db, *parts, tmp_path / "without.tar.gz", now=AT).files
+    there = back / "ledger.db", back / "runs.db", back / "audit", back / "runs.unfinished"
+    back.mkdir()
+    (back / backup.SECRET).write_bytes(b"t" * 32)
+    with pytest.raises(LedgerError, match="not the key secret of this backup; put it aside"):
+        backup.read(tmp_path / "with.tar.gz", *there, secret=back / backup.SECRET)
+    assert [path.name for path in back.iterdir()] == [backup.SECRET], "nothing is put in place"
+    (back / backup.SECRET).unlink()
+    backup.read(tmp_path / "with.tar.gz", *there, secret=back / backup.SECRET)
+    assert (back / backup.SECRET).read_bytes() == b"s" * 32
+    assert (back / backup.SECRET).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secret_that_is_kept_elsewhere_is_not_put_in_place(db: Database, tmp_path: Path) -> None:
+    home, back = tmp_path / "home", tmp_path / "back"
+    (home / backup.SECRET).write_bytes(b"s" * 32)
+    file = tmp_path / "with.tar.gz"
+    backup.write(db, home / "runs.db", home / "audit", file, now=AT, secret=home / backup.SECRET)
+    _read(file, back)
+    assert not (back / backup.SECRET).exists()

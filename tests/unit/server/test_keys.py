@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.golden.application import NOW, Client, chat, key, opened
 from tests.unit.server.dashboard.visitor import Visitor
@@ -14,7 +15,7 @@ from tests.unit.server.dashboard.visitor import Visitor
 from windlass.gateway.echo import Echo
 from windlass.records import Scope
 from windlass.runtime import Runtime
-from windlass.server import doctor
+from windlass.server import doctor, keys
 from windlass.server.app import Windlass
 from windlass.server.dashboard.pages import dashboard
 
@@ -253,6 +254,12 @@ async def test_doctor_says_when_the_secret_was_lost(tmp_path: Path) -> None:
         assert (await _client(runtime).post("/api/keys", {}, **TOKEN)).json["keys"][0]["state"] == "lost"
         await _client(runtime).post("/api/key_rotate", {"name": "ann"}, **TOKEN)
         assert not doctor.lost_keys(runtime.keys)
+
+
+@pytest.mark.parametrize("asked", [keys._Tenant, keys._Create, keys._Rotate, keys._Revoke])
+def test_every_argument_is_documented(asked: type[msgspec.Struct]) -> None:
+    section = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text().split("### Keys")[1]
+    assert [field for field in asked.__struct_fields__ if f"`{field}`" not in section] == []
 
 
 async def test_a_process_follows_what_another_one_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
