@@ -122,7 +122,8 @@ class AsyncClient:
 
     async def ask(self, question: str, *, model: str = AUTO) -> Asked:
         """Answer from this folder's memory with verified quotes."""
-        return await self._runtime.ask.ask(question, self._scope(), model=model)
+        caller = self._runtime.gateway.admission.identify(self._key, "") if self._key else None
+        return await self._runtime.ask.ask(question, self._scope(), model=model, caller=caller)
 
     async def feedback(
         self,

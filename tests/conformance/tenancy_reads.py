@@ -62,6 +62,11 @@ def _page(probe: Probe) -> dict[str, str]:
     return {"before": _odd(probe), "back_to": probe.text if probe.number % 4 == 2 else ""}
 
 
+def _search(probe: Probe) -> CallFilter | FeedbackFilter:
+    """A search by words for a call of a user, or for feedback on a target."""
+    return CallFilter(text="a", user=probe.text) if probe.number % 2 else FeedbackFilter(text="a", target=probe.text)
+
+
 def _filter(kind: type[Any], probe: Probe) -> Any:
     """A filter with the probe's text in one of its fields; every other time one that asks nothing."""
     texts = [field.name for field in msgspec.structs.fields(kind) if field.type is str]
@@ -69,14 +74,13 @@ def _filter(kind: type[Any], probe: Probe) -> Any:
     return kind(**{texts[at // 2 % len(texts)]: probe.text}) if at % 2 else kind()
 
 
-_WORDS = (CallFilter(text="a"), FeedbackFilter(text="a"))
 CONTEXT = {"one": 1.0, "embedding": (0.5, -0.25)}
 READS: dict[str, Read] = {
     **_ledger("read", lambda own, p: own.read(p.scope, after=p.number % 50, limit=1 + p.number % 2000)),
     **_ledger("calls", lambda own, p: own.calls(p.scope, limit=200, **_page(p), wanted=_filter(CallFilter, p))),
     **_ledger("decisions", lambda own, p: own.decisions(p.scope, point=_odd(p), wanted=_filter(DecisionFilter, p))),
     **_ledger("feedback", lambda own, p: own.feedback(p.scope, **_page(p), wanted=_filter(FeedbackFilter, p))),
-    **_ledger("reach", lambda own, p: own.reach(p.scope, _WORDS[p.number % 2], before=_odd(p), records=1)),
+    **_ledger("reach", lambda own, p: own.reach(p.scope, _search(p), before=_page(p)["back_to"], records=1)),
     **_ledger("trace", lambda own, p: own.trace(p.scope, p.text)),
     **_ledger("calls_beneath", lambda own, p: own.calls_beneath(p.scope, p.text)),
     **_ledger("events", lambda own, p: own.events(p.scope, p.text)),

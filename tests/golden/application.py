@@ -58,7 +58,7 @@ async def opened(
 ) -> AsyncIterator[Runtime]:
     """A runtime without workflows, on tables that were made once for all tests. `upstreams`: `[[providers]]`."""
     changes |= {"providers": upstreams} if upstreams else {}
-    home.mkdir(exist_ok=True)
+    home.mkdir(mode=0o700, exist_ok=True)
     if not (home / "ledger.db").exists():
         (home / "ledger.db").write_bytes(tables())
         (home / "ledger.db").chmod(0o600)

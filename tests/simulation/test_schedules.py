@@ -11,6 +11,7 @@ import pytest
 from tests.simulation.budget_stories import budgets
 from tests.simulation.commit_stories import appending, group_commit
 from tests.simulation.learning_stories import learning
+from tests.simulation.lease_stories import leasing
 from tests.simulation.runtime_stories import client_close, copies, seeded_asyncio, shutdown, start_once
 from tests.simulation.schedules import Schedule, Story, Stuck, play, search
 from tests.simulation.stand_ins import stepping, threads
@@ -49,8 +50,13 @@ def _budgets(limits: tuple[tuple[str, str], ...] = (), gateway: tuple[tuple[str,
     return budgets(stepping("windlass.gateway.limits", *limits), stepping("windlass.gateway.gateway", *gateway))
 
 
+def _leases(*edits: tuple[str, str]) -> Story:
+    return leasing(stepping("windlass.gateway.leases", *edits))
+
+
 SOUND: dict[str, tuple[float, Callable[[], Story]]] = {
-    "group commit": (0.30, _commit),
+    "group commit": (0.25, _commit),
+    "leases": (0.05, _leases),
     "budgets": (0.05, _budgets),
     "appending to memory": (0.05, _appending),
     "learning": (0.10, _learning),
@@ -86,6 +92,7 @@ LEFT = "            if not short:\n"
 SENT = "        except BaseException as exc:\n            await asyncio.shield(self._record(transit, *ending(exc)))\n"
 COMMIT = "        await asyncio.shield(committing)\n"
 SHIELDED, BARE = SENT, ("asyncio.shield(self._record(transit, *ending(exc)))", "self._record(transit, *ending(exc))")
+LENDING = "        async with self._lock:\n            if not self.fresh():"
 RACES: dict[str, tuple[str, Callable[[], Story]]] = {
     "acknowledged before the write": (
         "group commit",
@@ -204,6 +211,10 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
     "a budget is settled, and the commit dies with its caller": (
         "budgets",
         lambda: _budgets(gateway=((COMMIT, "        await committing\n"), (SHIELDED, SHIELDED.replace(*BARE)))),
+    ),
+    "lent twice: two calls of a process ask at once": (
+        "leases",
+        lambda: _leases((LENDING, LENDING.replace("async with self._lock", "if True"))),
     ),
     "closed twice: no lock around closing a client": (
         "closing the client",

@@ -19,6 +19,7 @@ from windlass.content.store import Contents, Item, Segment
 from windlass.content.support import support
 from windlass.errors import ErrorCategory, InputError, UpstreamError
 from windlass.gateway import prompt
+from windlass.gateway.admission import Caller
 from windlass.gateway.gateway import AUTO, Gateway, Request
 from windlass.gateway.prompt import Excerpt, Material
 from windlass.ledger import ids
@@ -105,8 +106,12 @@ class Ask:
         self._options = options
         self._clock = clock
 
-    async def ask(self, question: str, scope: Scope, *, model: str = AUTO, item: str = "") -> Asked:
+    async def ask(
+        self, question: str, scope: Scope, *, model: str = AUTO, item: str = "", caller: Caller | None = None
+    ) -> Asked:
         """Answer `question` with verified quotes, or say that it is not in memory.
+
+        caller: who asks, by whose key's scopes and limits the model is called.
 
         Raises InputError for an empty or overlong question, and what `Gateway.complete` raises.
         """
@@ -123,7 +128,7 @@ class Ask:
         if action == ABSTAIN:
             return self._nothing(answer_id, asked, decisions[0], results, started)
         sources = await asyncio.to_thread(self._sources, scope, results.hits)
-        return await self._answer(answer_id, asked, scope, model, sources, results.lexical_only, started)
+        return await self._answer(answer_id, asked, scope, model, sources, results.lexical_only, started, caller)
 
     def _worth_answering(
         self, answer_id: str, at: float, scope: Scope, results: Results
@@ -148,9 +153,10 @@ class Ask:
         sources: Sequence[Source],
         lexical_only: bool,
         started: float,
+        caller: Caller | None,
     ) -> Asked:
         body = _request(question, [source.excerpt for source in sources], model)
-        request = Request(body, scope=scope, parent=answer_id)
+        request = Request(body, scope=scope, parent=answer_id, caller=caller)
         reply = await self._gateway.complete(request)
         async for _ in reply.chunks:
             pass

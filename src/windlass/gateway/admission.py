@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from windlass.errors import AccessError, ErrorCategory, RequestError
@@ -74,6 +74,17 @@ class Admission:
             (key.name, key.tenant, key.role) == (caller.key, caller.scope.tenant, caller.role)
             and caller.scope.workspace in key.workspaces
             for key in self._keys
+        )
+
+    def current(self, caller: Caller) -> Caller:
+        """A caller that was let in before, with what its key allows by now. AccessError where it allows nothing."""
+        if caller.virtual is None or self._virtual is None:
+            return caller
+        key = self._virtual.get(caller.virtual)
+        if key is None or not key.good(self._virtual.now()):
+            raise AccessError(f"key {caller.key!r} is no longer good; see `windlass keys list`")
+        return replace(
+            caller, team=key.team, models=key.models, endpoints=key.endpoints, limits=key.limits, role=key.role
         )
 
     def workspaces(self, caller: Caller) -> tuple[str, ...]:

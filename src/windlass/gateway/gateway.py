@@ -100,6 +100,8 @@ class Gateway:
         return _answer(transit, reply.reply, chunks)
 
     def _admitted(self, request: Request) -> Caller:
+        if request.caller is not None:
+            return self.admission.current(request.caller)
         if request.scope is not None:
             return Caller(request.scope, "admin", "")
         return self.admission.admit(request.key, request.workspace, len(request.body))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
+from windlass.gateway.admission import Caller
 from windlass.gateway.attempt import Attempt, Target
 from windlass.gateway.endpoints import Raw
 from windlass.gateway.estimate import estimate_tokens
@@ -36,7 +37,8 @@ class Request:
     """One request as it came in, for one `endpoint`. `parent` is the typed id it is made for.
 
     `method`, `path` (below the base URL) and `query` matter to endpoints whose requests go up as they came.
-    `scope` is set by our own rooms, for whom the caller has been admitted already; clients are admitted by `key`.
+    `scope` and `caller` are set by our own rooms, for whom the caller has been admitted already; without a `caller` it
+    is Windlass itself that asks. Clients are admitted by `key`.
     """
 
     body: bytes
@@ -49,6 +51,7 @@ class Request:
     workspace: str = ""
     parent: str = ""
     scope: Scope | None = None
+    caller: Caller | None = None
 
 
 @dataclass

@@ -46,7 +46,7 @@ class _Doctor(msgspec.Struct, forbid_unknown_fields=True):
 async def ask(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Answer a question from memory."""
     wanted = read(arguments, _Ask)
-    asked = await runtime.ask.ask(wanted.question, caller.scope, model=wanted.model, item=wanted.item)
+    asked = await runtime.ask.ask(wanted.question, caller.scope, model=wanted.model, item=wanted.item, caller=caller)
     quotes = [{**msgspec.to_builtins(quote), "cited": quote.cited} for quote in asked.quotes]
     return {**msgspec.to_builtins(asked), "quotes": quotes}
 

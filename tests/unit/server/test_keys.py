@@ -12,7 +12,11 @@ import pytest
 from tests.golden.application import NOW, Client, chat, key, opened
 from tests.unit.server.dashboard.visitor import Visitor
 
+from windlass.errors import AccessError, LimitReached
 from windlass.gateway.echo import Echo
+from windlass.gateway.gateway import Request
+from windlass.gateway.keys import VirtualKey
+from windlass.gateway.options import LimitOptions
 from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server import doctor, keys
@@ -273,3 +277,21 @@ async def test_a_process_follows_what_another_one_changed(tmp_path: Path, monkey
             await asyncio.sleep(0.01)
         assert there.keys.find(plain)
         following.cancel()
+
+
+async def test_a_question_keeps_to_the_scopes_and_limits_of_its_key(tmp_path: Path) -> None:
+    """Asking from memory calls a model as well; a key that may not call it may not ask."""
+    limit = LimitOptions(name="few", requests=1, window="total")
+    async with opened(tmp_path / "home") as runtime:
+        made = VirtualKey(id="", name="asker", tenant="default", limits=(limit,))
+        _, plain = await asyncio.to_thread(runtime.keys.create, made)
+        caller = runtime.gateway.admission.identify(plain, "")
+        request = Request(
+            b'{"model":"auto","messages":[{"role":"user","content":"It holds.\\n\\nWhat?"}]}', caller=caller
+        )
+        await runtime.gateway.complete(request)
+        with pytest.raises(LimitReached, match="few"):
+            await runtime.gateway.complete(request)
+        await asyncio.to_thread(runtime.keys.revoke, "default", "asker")
+        with pytest.raises(AccessError):
+            await runtime.gateway.complete(request)

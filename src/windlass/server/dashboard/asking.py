@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from windlass.content.ask import MAX_QUESTION_CHARS
 from windlass.content.ingest import COLLECTION
 from windlass.errors import InputError, RequestError, UpstreamError, WindlassError
+from windlass.gateway.admission import Caller
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.records import Scope
 from windlass.server.dashboard.forms import form_of
@@ -48,7 +49,7 @@ async def page(site: Site, request: Request) -> Response:
         return Response(status_code=503, headers={"cache-control": "no-store"})
     if request.method != "GET" or not _meant(request):
         return await asyncio.to_thread(_empty, site, request, caller.scope, {"question": question, "unasked": True})
-    return await _asked(site, request, caller.scope, question)
+    return await _asked(site, request, caller, question)
 
 
 async def feedback(site: Site, request: Request) -> Response:
@@ -71,9 +72,10 @@ async def feedback(site: Site, request: Request) -> Response:
     return RedirectResponse(f"/ask?{query}#feedback", 303)
 
 
-async def _asked(site: Site, request: Request, scope: Scope, question: str) -> Response:
+async def _asked(site: Site, request: Request, caller: Caller, question: str) -> Response:
+    scope = caller.scope
     try:
-        asked = await site.runtime.ask.ask(question, scope)
+        asked = await site.runtime.ask.ask(question, scope, caller=caller)
     except InputError as exc:
         return await asyncio.to_thread(_failed, site, request, scope, question, 400, "That cannot be asked", exc)
     except UpstreamError as exc:
