@@ -12,7 +12,7 @@ from tests.simulation.stand_ins import clock
 from windlass.errors import LimitReached
 from windlass.gateway.limits import Claim, Limits, Place
 from windlass.gateway.options import LimitOptions
-from windlass.gateway.store import Ask
+from windlass.gateway.store import Loan
 
 MOST, CALL = 240, 20
 
@@ -32,7 +32,7 @@ class _Table:
     def __init__(self, schedule: Schedule, database: _Database, name: str):
         self._schedule, self._database, self._name = schedule, database, name
 
-    def take(self, asks: Sequence[Ask]) -> dict[Place, tuple[int, bool]]:
+    def take(self, asks: Sequence[Loan]) -> dict[Place, tuple[int, bool]]:
         self._schedule.step()
         (ask,) = asks
         others = sum(lent for name, lent in self._database.lent.items() if name != self._name)

@@ -17,7 +17,7 @@ import structlog
 
 from windlass.errors import LedgerError
 from windlass.gateway.limits import Place, Short, Used
-from windlass.gateway.store import LEASE_ALIVE_S, Ask
+from windlass.gateway.store import LEASE_ALIVE_S, Loan
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ ASK_AGAIN_S: Final = 0.25
 class Table(Protocol):
     """Where the parts are kept: `LeaseTable`, or what stands in for it."""
 
-    def take(self, asks: Sequence[Ask]) -> Mapping[Place, tuple[int, bool]]:
+    def take(self, asks: Sequence[Loan]) -> Mapping[Place, tuple[int, bool]]:
         """(how much more, whether others hold some of it), by place."""
         ...
 
@@ -83,7 +83,7 @@ class Leases:
                 await self._confirm()
             missing = {one.used.place: (one.used, one.amount - one.used.left) for one in short}
             asks = [
-                Ask(place, used.most, used.ends, _open(used), need)
+                Loan(place, used.most, used.ends, _open(used), need)
                 for place, (used, need) in missing.items()
                 if need > 0
             ]

@@ -158,17 +158,21 @@ class Limits:
     async def reserve(self, claim: Claim, now: float, more: Sequence[LimitOptions] = ()) -> Hold:
         """Hold what a call may use up. more: the limits of its key. LimitReached, and nothing held, where it is too
         much."""
-        for tries in range(TRIES):
+        for left in reversed(range(TRIES)):
             held, short = self._look(claim, now, more)
             if not short:
                 for count, amount in held:
                     count.held += amount
                 return Hold(held)
-            beyond = [one for one in short if one.amount > one.used.most]
-            if self._lender is None or beyond or tries == TRIES - 1 or not await self._lender.lend(short):
+            if not (left and await self._lent(short)):
                 break
-        still = [one for one in short if one.used.left < one.amount]
-        raise _refused((beyond or still or short)[0], now)
+        raise _refused(_worst(short), now)
+
+    async def _lent(self, short: Sequence[Short]) -> bool:
+        """Whether another process has given enough for a second look; nobody can for more than the whole limit."""
+        if self._lender is None or any(one.amount > one.used.most for one in short):
+            return False
+        return await self._lender.lend(short)
 
     def _look(
         self, claim: Claim, now: float, more: Sequence[LimitOptions]
@@ -281,6 +285,13 @@ _WORDS: Final[Mapping[Measure, str]] = {
     "tokens": "token rate",
     "concurrent": "number of calls at once",
 }
+
+
+def _worst(short: Sequence[Short]) -> Short:
+    """What to tell of: a call beyond the whole limit, else what is still too little, else the first."""
+    beyond = (one for one in short if one.amount > one.used.most)
+    still = (one for one in short if one.used.left < one.amount)
+    return next(beyond, None) or next(still, None) or short[0]
 
 
 def _refused(short: Short, now: float) -> LimitReached:

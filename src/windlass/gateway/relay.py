@@ -161,13 +161,18 @@ async def whole(incoming: Incoming, record: Record) -> bytes:
         async for _ in incoming.chunks():
             pass
         ended = incoming.reply.status, incoming.error()
-    except BaseException as exc:
         await incoming.close()
-        await asyncio.shield(record(*ending(exc)))
+    except BaseException as exc:
+        await asyncio.shield(_over(incoming, record, *ending(exc)))
         raise
-    await incoming.close()
     await record(*ended)
     return b"".join(incoming.kept)
+
+
+async def _over(incoming: Incoming, record: Record, status: int, error: str) -> None:
+    """Close the upstream and record the call, both, whoever leaves meanwhile."""
+    await incoming.close()
+    await record(status, error)
 
 
 class Stream:
@@ -240,8 +245,7 @@ class Stream:
     async def _end(self, error: str) -> None:
         if not self._recorded:
             self._recorded = True
-            await self._incoming.close()
-            await asyncio.shield(self._record(self._incoming.reply.status, error))
+            await asyncio.shield(_over(self._incoming, self._record, self._incoming.reply.status, error))
 
 
 class Once:

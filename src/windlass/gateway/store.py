@@ -90,7 +90,7 @@ def spent(db: Database, since: float) -> dict[tuple[str, str, int], int]:
         return {(name, group, int(begin)): int(total) for name, group, begin, total in connection.execute(query)}
 
 
-class Ask(NamedTuple):
+class Loan(NamedTuple):
     """What a process wants of a limit. opened: what it has, beyond what is committed; need: so much more."""
 
     place: Place
@@ -111,7 +111,7 @@ class LeaseTable:
         self._db = db
         self._worker = worker
 
-    def take(self, asks: Sequence[Ask]) -> dict[Place, tuple[int, bool]]:
+    def take(self, asks: Sequence[Loan]) -> dict[Place, tuple[int, bool]]:
         """Raise this worker's parts by what is missing or somewhat more, or not at all where that is not there.
 
         (how much more, whether others hold some of it), by place. The places are locked in one order, so that no two
@@ -120,7 +120,7 @@ class LeaseTable:
         with self._db.write() as connection:
             return {ask.place: self._take(connection, ask) for ask in sorted(asks)}
 
-    def _take(self, connection: sa.Connection, ask: Ask) -> tuple[int, bool]:
+    def _take(self, connection: sa.Connection, ask: Loan) -> tuple[int, bool]:
         head = {**_named(ask.place), "worker": ""}
         connection.execute(_NEW, [{**head, "ends": _stored(ask.ends)}])
         if connection.execute(_LOCK, head).first() is None:

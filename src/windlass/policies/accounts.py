@@ -177,9 +177,7 @@ class Accounts:
         account.latency_ms, account.cost_nusd = outcome.latency_ms, outcome.cost_nusd
         account.error = outcome.error or (f"status {outcome.status}" if outcome.status >= 400 else "")
         # Kept only where it says something, and as long as the decision is not there yet.
-        chosen = any(
-            acted.action == outcome.model for acted in account.acted if self.forms[acted.form].point == MODEL
-        )
+        chosen = any(acted.action == outcome.model for acted in account.acted if self.forms[acted.form].point == MODEL)
         account.instead = "" if chosen else outcome.model
         return (key,)
 

@@ -13,7 +13,7 @@ from windlass.errors import LedgerError, LimitReached
 from windlass.gateway.leases import ASK_AGAIN_S, FRESH_S, Leases
 from windlass.gateway.limits import Claim, Limits, Place
 from windlass.gateway.options import LimitOptions
-from windlass.gateway.store import Ask
+from windlass.gateway.store import Loan
 from windlass.testing import Clock
 
 MOST = 1_000
@@ -31,12 +31,12 @@ class Rows:
         self.away = False
         self.slow: threading.Event | None = None
 
-    def take(self, asks: Sequence[Ask]) -> dict[Place, tuple[int, bool]]:
+    def take(self, asks: Sequence[Loan]) -> dict[Place, tuple[int, bool]]:
         self._reach()
         self.takes += 1
         return {ask.place: self._take(ask) for ask in asks}
 
-    def _take(self, ask: Ask) -> tuple[int, bool]:
+    def _take(self, ask: Loan) -> tuple[int, bool]:
         left = ask.most - self.others - ask.opened
         more = min(left, max(ask.need, left // 2)) if ask.need <= left else 0
         if more:
