@@ -15,5 +15,5 @@ if ((${#missing[@]})); then
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 "$bin/python" -m tests.scenario.javascript
-# Twenty-five minutes is twice what they take; a scenario that hangs says where it stands, and does not hang the rest.
-exec timeout --signal=ABRT --kill-after=30 1500 "$bin/python" -X faulthandler -m pytest tests/scenario "$@"
+# Forty-five minutes is three times what they take; a scenario that hangs says where it stands, and does not hang the rest.
+exec timeout --signal=ABRT --kill-after=30 2700 "$bin/python" -X faulthandler -m pytest tests/scenario --durations=15 "$@"
