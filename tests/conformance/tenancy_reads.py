@@ -142,6 +142,7 @@ OTHERS: dict[str, str] = {
     **dict.fromkeys(("FeedbackRequest.record", "FeedbackRequest.said_by", "rollout.rollout"), "makes a record"),
     "admission.require": "compares roles",
     "Admission.knows": "compares a caller with the settings",
+    "Admission.current": "of the caller's own key",
     "Admission.workspaces": "of the caller's own key",
     "Loop.decide": "decides for the scope; probed through the gateway",
     "Ask.ask": "probed through /api/ask and the page",
