@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
@@ -115,15 +114,11 @@ def load(home: Path, rows: int) -> None:
         for n in range(rows):
             batch += records(dice, n, now - (rows - n) * 6.0)
             if len(batch) >= 5_000 or n == rows - 1:
-                asyncio.run(append(ledger, batch))
+                ledger.append_now(*batch)
                 batch = []
     finally:
         ledger.close()
         db.close()
-
-
-async def append(ledger: SqlLedger, batch: list[LedgerRecord]) -> None:
-    await ledger.append(*batch)
 
 
 def records(dice: random.Random, n: int, at: float) -> list[LedgerRecord]:
