@@ -283,7 +283,8 @@ def test_a_model_alone(bench: Bench, name: str, dialect: str, stream: bool) -> N
         assert said["error"], "always the envelope"
         assert "retry-after" in answer.headers or name != "429-long"
     elif error:
-        assert text_of(dialect, answer) == PARTIAL
+        # Of a connection that breaks, what was not read yet by then is lost with it.
+        assert PARTIAL.startswith(text_of(dialect, answer))
         assert not says_whole(dialect, answer.events), "never a false end"
         assert error_of(dialect, answer.events) == error
     else:
