@@ -115,7 +115,7 @@ def test_an_interrupt_in_the_middle_of_an_ingest_is_clean_and_loses_nothing(tmp_
         (["ingest", "/nowhere"], 2, "does not exist"),
         (["calls", "--limit", "0"], 2, "limit"),
         (["nonsense"], 2, "invalid choice"),
-        (["up", "--host", "0.0.0.0"], 2, "no key is configured"),
+        (["up", "--host", "0.0.0.0"], 2, "there is no key"),
         (["ask", "x", "--model", "nobody"], 0, ""),
     ],
 )
