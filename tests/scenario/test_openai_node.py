@@ -131,7 +131,7 @@ def test_feedback_through_the_same_client_is_kept(folder: Path, base_url: str) -
         ("role", "BadRequestError", 400, "invalid_request", "messages"),
         ("large", "APIError", 413, "body_too_large", None),
         ("upstream", "InternalServerError", 502, "connect_refused", None),
-        ("endpoint", "NotFoundError", 404, "not_found", None),
+        ("endpoint", "NotFoundError", 404, "not_found", "model"),
         ("embedder", "NotFoundError", 404, "model_not_found", "model"),
         ("tokens", "BadRequestError", 400, "invalid_request", "input"),
         ("empty", "BadRequestError", 400, "invalid_request", "input"),
