@@ -248,6 +248,7 @@ def test_eight_workers_answer_and_agree(
     plain = database_url.replace("+psycopg", "")
     db = Database(database_url)
     db.migrate()
+    db.close()  # this process's own connection is none of the workers'
     watch = _Watch(plain)
     with _workers(tmp_path, database_url, calls) as pipes, watch.watching():
         _heard(pipes, str)
