@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 from windlass.gateway.attempt import Attempt, Reached
 
 LEAVE_S = 0.05
-CLOSE_S = 5.0
 """So long an attempt that lost is waited for; then it is left to end by itself."""
 Asking: TypeAlias = Coroutine[Any, Any, Reached | None]
 _Task: TypeAlias = asyncio.Task[Reached | None]
@@ -36,9 +35,9 @@ class Leaving:
             await asyncio.wait(leaving, timeout=LEAVE_S)
 
     async def close(self) -> None:
-        """Wait until all have gone, but not for ever: a provider of somebody else's may hold on to what it does."""
+        """Wait until all have gone."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+            await asyncio.wait(self._tasks)
 
 
 async def race(
