@@ -34,7 +34,7 @@ PROMPT, COMPLETION = 7, 8
 ONCE_NUSD = PROMPT * 1_000 + COMPLETION * 2_000
 """What an answer of the model under test costs; the one of `fine` costs ten times as much."""
 FINE_NUSD = 10 * ONCE_NUSD
-FIRST_BYTE_S, IDLE_S, PATIENT_S = 0.7, 0.5, 1.0
+FIRST_BYTE_S, IDLE_S, GONE_S = 0.7, 0.5, 0.05
 RETRY_AFTER_S = 1.0
 DIALECTS = ("chat", "responses", "messages")
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
@@ -283,8 +283,7 @@ def test_a_model_alone(bench: Bench, name: str, dialect: str, stream: bool) -> N
         assert said["error"], "always the envelope"
         assert "retry-after" in answer.headers or name != "429-long"
     elif error:
-        # Of a connection that breaks, what was not read yet by then is lost with it.
-        assert PARTIAL.startswith(text_of(dialect, answer))
+        assert text_of(dialect, answer) == PARTIAL
         assert not says_whole(dialect, answer.events), "never a false end"
         assert error_of(dialect, answer.events) == error
     else:
@@ -375,8 +374,8 @@ def test_the_upstream_is_left_at_once_when_the_client_is(bench: Bench, dialect: 
     model, upstream_model = ("stalls", "stalled/stalls") if first_byte else ("hangs", "silent/hangs")
     took = sorted(_leave(bench, dialect, model, upstream_model, first_byte=first_byte) for _ in range(20))
     logging.getLogger(__name__).info("left after %.1f ms, at most %.1f ms", took[10] * 1000, took[-1] * 1000)
-    # How fast it is says the log, and the benchmark of the gateway; here it must not be a time-out that ends it.
-    assert took[10] <= PATIENT_S
+    # The median: a pause of a busy machine falls into some of the twenty.
+    assert took[10] <= GONE_S
     _until(lambda: bench.outcome()["error"] == "client_gone")
     assert bench.outcome()["status"] == (200 if first_byte else 499), "what the client has got"
 

@@ -210,7 +210,7 @@ class Gateway:
         asked, call = transit.asked, transit.call
         if not (self._limited or caller.limits):
             return
-        prompt = asked.tokens or sum(len(text.encode()) for text in asked.said)  # no token is shorter than a byte
+        prompt = transit.most_prompt_tokens()
         most = self._options.reserved_tokens if asked.most_tokens is None else asked.most_tokens
         completion = most * asked.choices
         bound = Usage(prompt_tokens=prompt, completion_tokens=completion)

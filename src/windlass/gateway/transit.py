@@ -171,6 +171,18 @@ class Transit:
         waited = max((attempt.started_ms + attempt.took_ms for attempt in self.trail), default=0.0)
         return max(0.0, self.outcome.latency_ms - waited)
 
+    def most_prompt_tokens(self) -> int:
+        """What may go in at most: a token for each byte of text, or what tools, pictures and files come to as well."""
+        asked = self.asked
+        texts = asked.tokens or sum(len(text.encode()) for text in asked.said)
+        if isinstance(asked, EmbeddingInput | Raw):
+            return texts
+        from windlass.gateway.overhead import reserve_prompt_tokens
+
+        body = msgspec.json.decode(asked.raw)
+        said = [body.get(name) for name in ("messages", "input", "system", "instructions", "response_format", "text")]
+        return max(texts, reserve_prompt_tokens(said, body.get("tools"), model=self.model.upstream or self.model.name))
+
     def settle(self, outcome: Outcome) -> tuple[Spend, ...]:
         """Give back what was held of limits; what must be committed of what was used."""
         if self.hold is None:

@@ -93,6 +93,10 @@ class _Chunks:
             async with asyncio.timeout(self._idle_s):
                 chunk = await self._response.content.readany()
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            # What came before the connection broke is still the client's; aiohttp would drop it. The next read fails.
+            chunk = self._response.content._read_nowait(-1)
+            if chunk:
+                return chunk
             self._response.close()
             raise self._failed(exc, ErrorCategory.STREAM_IDLE) from exc
         if not chunk:

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from tests.golden.application import NOW, chat, opened, resilience
 
-from windlass.errors import ErrorCategory, LedgerError, RequestError, UpstreamError, WindlassError
+from windlass.errors import ErrorCategory, LedgerError, LimitReached, RequestError, UpstreamError, WindlassError
 from windlass.gateway.admission import Admission
 from windlass.gateway.compose import completion
 from windlass.gateway.gateway import Gateway, Request
@@ -232,3 +232,15 @@ def test_in_any_history_the_three_sums_agree(request: pytest.FixtureRequest) -> 
             await _history(seed)
 
     asyncio.run(every())
+
+
+async def test_tools_are_held_for_as_well() -> None:
+    """A short question with long tools costs what its tools cost."""
+    limits = Limits([LimitOptions(name="small", usd=1.0, window="total")])
+    provider = Fickle(random.Random(1))
+    gateway = _gateway(provider, MemoryLedger(), limits)
+    tool = {"type": "function", "function": {"name": "f", "description": "turn the drum " * 2_000, "parameters": {}}}
+    await gateway.complete(Request(json.dumps(chat("Go", "one", max_tokens=1)).encode()))
+    with pytest.raises(LimitReached, match="small"):
+        await gateway.complete(Request(json.dumps(chat("Go", "one", max_tokens=1, tools=[tool])).encode()))
+    assert provider.asked == 1

@@ -383,8 +383,9 @@ async def test_an_upstreams_words_pass_and_are_recorded_for_what_they_are(status
         b'{"data":[{},{}]}',
         b'{"data":[{}],"error":{"code":"x"}}',
         b'{"choices":[{"message":{"content":"hi"}}]}',
+        b'{"data":[{"embedding":[1]}],"usage":{"prompt_tokens":NaN}}',
     ],
-    ids=range(8),
+    ids=range(9),
 )
 async def test_a_good_status_without_the_vectors_is_a_failure(body: bytes) -> None:
     path, ledger = _path(Vectors(body, model=PRICED))
