@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from windlass.errors import ErrorCategory, UpstreamError, classify, upstream_category
-from windlass.gateway.opening import Opened
+from windlass.gateway.opening import MOST_WHOLE_BYTES, Opened
 
 AFTER_DONE_S = 0.5
-MAX_REPLY_BYTES = 64 * 1024 * 1024
+MAX_REPLY_BYTES = MOST_WHOLE_BYTES
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _EVENT = re.compile(rb".*?(?:\r?\n){2}", re.DOTALL)
 _DONE = re.compile(rb"data: ?\[DONE\]")
