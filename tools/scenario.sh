@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
-"$bin/uv" sync -q --frozen --extra embeddings --group dev --group scenario --inexact
+"$bin/uv" sync -q --frozen --extra embeddings --extra telemetry --group dev --group scenario --inexact
 missing=()
 command -v chromium >/dev/null 2>&1 || missing+=(chromium fonts-dejavu-core)
 command -v postgres >/dev/null 2>&1 || compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || missing+=(postgresql)
