@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 READY := $(VENV)/.ready
+# Plug-ins that the scenarios bring: half a second for each process that has no use for them.
+LIGHT := -p no:langsmith_plugin -p no:schemathesis
 DATA ?= ../shared/data
 INPUT ?=
 Q ?=
@@ -33,13 +35,13 @@ run: setup  ## the main job: ingest, two answers, dashboard; INPUT=folder Q="que
 	@$(BIN)/windlass run $(INPUT) $(if $(Q),-q "$(Q)") $(if $(EXIT),--exit)
 
 test: setup  ## every test that needs no server
-	@$(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/property tests/conformance tests/docs tests/golden tests/simulation --cov --cov-report=term:skip-covered --cov-fail-under=90
+	@$(BIN)/python -m pytest $(LIGHT) -n auto --dist worksteal tests/unit tests/property tests/conformance tests/docs tests/golden tests/simulation --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 scenario: setup  ## the tests with real servers and a real browser, which it installs
 	@tools/scenario.sh
 
 check: setup  ## lint, types, import contracts, unit tests: under a minute
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --config tools/importlinter.ini && $(BIN)/python -m pytest -n auto --dist worksteal tests/unit
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --config tools/importlinter.ini && $(BIN)/python -m pytest $(LIGHT) -n auto --dist worksteal tests/unit
 
 house: setup  ## measure the house: cycles, sizes, complexity, duplicates, import cost
 	@$(BIN)/python -m tools.house
@@ -51,8 +53,10 @@ docs: setup  ## write the generated reference and run every code block
 	@$(BIN)/python -m tools.reference && $(BIN)/python -m pytest tests/docs
 
 # What `make soak` runs, the shortest first: each part in minutes to two hours of four cores.
-SOAK ?= simulation workers pages kill_ingest kill_sqlite kill_postgresql
+SOAK ?= simulation fuzz money workers pages kill_ingest kill_sqlite kill_postgresql
 SOAK_simulation := tests/simulation
+SOAK_fuzz := tests/property/test_fuzz_bodies.py tests/scenario/test_fuzz_http.py tests/scenario/test_openapi.py
+SOAK_money := tests/scenario/test_money.py
 SOAK_workers := tests/scenario/test_scale.py -k workers
 SOAK_pages := tests/scenario/test_scale.py -k pages
 SOAK_kill_ingest := tests/scenario -m kill --deselect tests/scenario/test_kill_server.py

@@ -36,6 +36,7 @@ GROUPS = {
     plugins.POLICIES: "a callable that takes the options and returns a policy ([how to](../howto/own-policy.md))",
     plugins.PROVIDERS: "a callable that takes a ProviderOptions and the key and returns a provider "
     "([how to](../howto/own-provider.md))",
+    plugins.RECOGNISERS: "a callable that takes the options and returns a recogniser ([how to](../howto/redaction.md))",
 }
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install what the scenarios need (a browser, its driver's Python package, PostgreSQL, openai for Python and Node.js),
-# and run them.
+# Install what the scenarios need (a browser, its driver's Python package, PostgreSQL, Prometheus, openai for Python and
+# Node.js), and run them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -8,12 +8,25 @@ bin=.venv/bin
 missing=()
 command -v chromium >/dev/null 2>&1 || missing+=(chromium fonts-dejavu-core)
 command -v postgres >/dev/null 2>&1 || compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || missing+=(postgresql)
-if ((${#missing[@]})); then
+prometheus=.venv/prometheus
+unpack=""
+command -v prometheus >/dev/null 2>&1 && command -v promtool >/dev/null 2>&1 || [ -x "$prometheus/usr/bin/promtool" ] || unpack=1
+if ((${#missing[@]})) || [ -n "$unpack" ]; then
   sudo=""
   [ "$(id -u)" = 0 ] || sudo="sudo"
   $sudo apt-get update -qq >/dev/null
+fi
+if ((${#missing[@]})); then
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
+if [ -n "$unpack" ]; then
+  # Unpacked and not installed: the package would start a server of its own, on every address of the machine.
+  archive="$(mktemp -d)"
+  (cd "$archive" && apt-get download -qq -o APT::Sandbox::User=root prometheus >/dev/null)
+  dpkg-deb -x "$archive"/prometheus_*.deb "$prometheus"
+  rm -rf "$archive"
+fi
 "$bin/python" -m tests.scenario.javascript
+"$bin/python" -m tests.scenario.openai_suite
 # Forty-five minutes is three times what they take; a scenario that hangs says where it stands, and does not hang the rest.
 exec timeout --signal=ABRT --kill-after=30 2700 "$bin/python" -X faulthandler -m pytest tests/scenario --durations=15 "$@"

@@ -108,6 +108,7 @@ def _parser() -> Syntax:
     up = _command(commands, "up", _up, "serve the gateway and the dashboard", "windlass up --port 8400")
     _listening(up)
     up.add_argument("--workers", type=int, help="so many processes on one PostgreSQL database")
+    _command(commands, "reload", _reload, "let the server read its settings again", "windlass reload")
     run = _command(commands, "run", _run, "ingest, answer two questions, then serve", "windlass run talks/ --exit")
     run.add_argument("paths", nargs="*", help="files or folders; without any, the corpus in the package")
     run.add_argument("-q", "--question", action="append", default=[], help="ask this (may be repeated)")
@@ -120,8 +121,12 @@ def _parser() -> Syntax:
     ask.add_argument("question")
     ask.add_argument("--model", default="auto", help="a model of `windlass doctor`; auto lets the policy choose")
     _listings(commands)
+    _logs(commands)
     doctor = _command(commands, "doctor", _doctor, "what is in force and what is wrong", "windlass doctor --replay")
     doctor.add_argument("--replay", action="store_true", help="rebuild every policy from the ledger and compare")
+    about = "what Prometheus is told at /metrics, or the alert rules for it"
+    metrics = _command(commands, "metrics", _metrics, about, "windlass metrics --rules > windlass.yml")
+    metrics.add_argument("--rules", action="store_true", help="print the alert rules that come with this release")
     _policy_commands(commands)
     _key_commands(commands)
     _auditing(commands)
@@ -136,6 +141,7 @@ def _listings(commands: Any) -> None:
     prices.add_argument("--provider", default="", help="of one provider, such as openai")
     prices.add_argument("--differ", action="store_true", help="only where the two sources differ")
     prices.add_argument("--limit", type=int, default=50, help="how many (1 to 10000)")
+    _standing(commands)
     about = "the newest calls, what they cost and how long they took"
     calls = _listing(commands, "calls", about, "windlass calls --error any --since 24h --json")
     _filters(calls, model="that answered", provider="that answered", user="that asked", endpoint="such as chat")
@@ -162,6 +168,36 @@ def _listings(commands: Any) -> None:
     feedback.add_argument("--kind", choices=["rating", "correction", "suggestion", "complaint", "praise"])
     feedback.add_argument("--source", choices=["user", "manager", "system", "qa"])
     feedback.add_argument("--text", default="", help="part of the comment or of the target")
+
+
+def _standing(commands: Any) -> None:
+    about = "each limit: what is used, held and left of it, when it will be spent, what it refused"
+    budgets = _command(commands, "budgets", _stands("budgets"), about, "windlass budgets --name everybody --json")
+    _filters(budgets, name="of one limit")
+    budgets.add_argument("--limit", type=int, default=20, help="counts of each limit, the fullest first (1 to 200)")
+    about = "each model of each provider: whether it answers, how fast, what fails and what recovered"
+    providers = _command(commands, "providers", _stands("providers"), about, "windlass providers --since 7d --json")
+    _filters(providers, provider="one alone", model="one alone")
+    providers.add_argument("--limit", type=int, default=20, help="how many failures that are over (1 to 200)")
+    providers.add_argument("--before", type=int, help="those before this `place`, for the next page")
+    for parser in (budgets, providers):
+        parser.add_argument("--since", help="90m, 24h, 7d, an ISO 8601 time, or seconds since 1970; without: 24h")
+
+
+def _logs(commands: Any) -> None:
+    about = "the history of other programs: take it in from their exports"
+    group = commands.add_parser("logs", help=about, description=about[0].upper() + about[1:] + ".")
+    kinds = group.add_subparsers(metavar="what", required=True)
+    about = "take in calls that LiteLLM, Langfuse, OpenAI or OpenRouter logged; again changes nothing"
+    taken = _command(kinds, "import", _logs_import, about, "windlass logs import spend.jsonl.gz scores.csv --dry-run")
+    taken.add_argument("paths", nargs="+", metavar="FILE", help="JSON Lines, JSON or CSV, plain or .gz")
+    programs = ("auto", "litellm", "langfuse", "openai", "openrouter")
+    taken.add_argument("--format", choices=programs, default="auto", help="whose export it is (default: auto)")
+    taken.add_argument("--dry-run", action="store_true", help="say what would be imported, and write nothing")
+    for owner in ("tenant", "workspace"):
+        taken.add_argument(f"--{owner}", default="", help=f"the {owner} that they become part of (default: default)")
+    for bound in ("since", "until"):
+        taken.add_argument(f"--{bound}", default="", help="90m, 24h, 7d, an ISO 8601 time, or seconds since 1970")
 
 
 def _listing(commands: Any, name: str, about: str, example: str) -> argparse.ArgumentParser:
@@ -318,6 +354,13 @@ def _run(arguments: argparse.Namespace) -> int:
     )
 
 
+def _reload(arguments: argparse.Namespace) -> int:
+    from windlass.server import session
+    from windlass.settings import load
+
+    return session.reload(load(), as_json=arguments.json)
+
+
 def _ingest(arguments: argparse.Namespace) -> int:
     from windlass.server import session
     from windlass.settings import load
@@ -339,6 +382,22 @@ def _list(operation: str) -> Command:
     return run
 
 
+def _logs_import(arguments: argparse.Namespace) -> int:
+    from windlass.server import exports, importing
+    from windlass.settings import load
+
+    wanted = exports.ImportAsked(
+        paths=tuple(arguments.paths),
+        program=arguments.format,
+        tenant=arguments.tenant,
+        workspace=arguments.workspace,
+        since=arguments.since,
+        until=arguments.until,
+        dry=arguments.dry_run,
+    )
+    return importing.run(load(), wanted, as_json=arguments.json)
+
+
 def _call(arguments: argparse.Namespace) -> int:
     return _show("call", {"call": arguments.call, "bodies": arguments.bodies}, arguments.json)
 
@@ -353,6 +412,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     report = session.examine(load(), replay=arguments.replay)
     return terminal.show("doctor", report, as_json=arguments.json)
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    from windlass.server import scraping
+    from windlass.settings import load
+
+    if arguments.rules:
+        return scraping.show_rules(as_json=arguments.json)
+    return scraping.show(load(), as_json=arguments.json)
 
 
 def _audit(arguments: argparse.Namespace) -> int:
@@ -423,6 +491,18 @@ def _keys(operation: str) -> Command:
 
         given = {name: value for name, value in vars(arguments).items() if name not in ("json", "command")}
         return keylist.show(operation, session.operate(load(), operation, given), as_json=arguments.json)
+
+    return run
+
+
+def _stands(operation: str) -> Command:
+    def run(arguments: argparse.Namespace) -> int:
+        from windlass.server import gatewaylist, session
+        from windlass.settings import load
+
+        given = {name: value for name, value in vars(arguments).items() if name not in ("json", "command")}
+        wanted = {name: value for name, value in given.items() if value not in (None, "")}
+        return gatewaylist.show(operation, session.operate(load(), operation, wanted), as_json=arguments.json)
 
     return run
 

@@ -16,6 +16,9 @@ POLICIES = "windlass.policies"
 PROVIDERS = "windlass.providers"
 """name -> a callable that takes a ProviderOptions and the key and returns a Provider; see `gateway/upstreams.py`."""
 
+RECOGNISERS = "windlass.recognisers"
+"""name -> a callable that takes the options, a mapping, and returns a recogniser; see `windlass.gateway.redaction`."""
+
 
 class Plugin(NamedTuple):
     """One loaded entry point: what it refers to, and the `name version` of the distribution that brought it."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -31,16 +30,16 @@ from windlass.errors import (
     WindlassError,
     classify,
 )
+from windlass.gateway import redaction
 from windlass.gateway.admission import Admission
+from windlass.gateway.assembly import Assembly
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Gateway
 from windlass.gateway.keys import Keys, secret_of
 from windlass.gateway.leases import Leases
 from windlass.gateway.limits import Limits, window
 from windlass.gateway.local import Local
-from windlass.gateway.pricelist import PriceBook
-from windlass.gateway.provider import Provider, Providers
-from windlass.gateway.resilience import Resilience
+from windlass.gateway.provider import Provider
 from windlass.gateway.store import KeyTable, LeaseTable, spent
 from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
@@ -56,24 +55,32 @@ from windlass.policies.loop import Loop
 from windlass.policies.replay import Learner
 from windlass.policies.rollout import Change, rollout
 from windlass.records import USER_CHARS, Decision, Erasure, Feedback, Scope, user_digest
-from windlass.settings import Settings
+from windlass.settings import Settings, changed
 from windlass.watch.overview import Overview
 from windlass.watch.projections import Projections
 from windlass.watch.store import Rollups
+from windlass.watch.traces import start as traces
+from windlass.watch.watch import Watch
 
 if TYPE_CHECKING:
+    from windlass.gateway.idempotency import Repeats
     from windlass.workflows.durable import Durable, RunStatus
 
 log = structlog.get_logger(__name__)
 MAIN = "main"
 BEAT_S = 1.0
+LAG_LOOK = 20
 # A worker that has not been heard of for so long is not waited for: another one goes on with its runs.
 GONE_S = 60.0
 DAY_S = 86_400.0
-# Commits gather for this long before they are folded, so that learning costs a busy server one read per batch.
+# Commits gather before they are folded: the first after a pause for this long,
 LEARN_DELAY_S = 0.02
+# those of a busy server until so long after the fold before. At 0.02 s each, folding took a third of the CPU time.
+LEARN_EVERY_S = 0.25
 PRUNE_EVERY_S = 3_600.0
 AUDIT_EVERY_S = 60.0
+# Of outcomes that the pages' tables lack when a process ends: the next one goes on with the others.
+WATCHED_AT_END = 20_000
 # So long another worker's new key may be refused, and one that it revoked be let in.
 KEYS_EVERY_S = 1.0
 AUDITOR = "windlass"
@@ -86,6 +93,8 @@ class Runtime:
     workflows: also run durable workflows; only one process of a folder may (FolderBusy).
     worker: the name of this process in the folder; among those that share a PostgreSQL database it is told apart from
         the workers of other folders and machines, see `Runtime.worker`.
+    refused_settings: why the last reload was refused, '' where it was not. pass_on: tells the other processes of the
+        server to reload, where there are any.
     """
 
     def __init__(
@@ -104,7 +113,8 @@ class Runtime:
         self._serve = tuple(serve) if workflows else None
         self.loop = _loop(settings)
         self.embedder = _embedder(settings)
-        every = Providers([*providers, *_upstreams(settings), Local(self.embedder, clock)])
+        self._redaction = redaction.make(settings.redaction)
+        self._assembly = Assembly(settings, clock, given=providers, own=(Local(self.embedder, clock),))
         # Workers leave the folder to their supervisor.
         self._lock = _own(settings.home) if workflows and worker == MAIN else None
         try:
@@ -120,7 +130,9 @@ class Runtime:
             self.db.migrate()
             if self.db.half_moved():
                 raise LedgerError("this database is half of a move; run `windlass db move` again, to its end")
-            self.ledger = SqlLedger(self.db, self.worker)
+            self.ledger = SqlLedger(self.db, self.worker, self._redaction)
+            sent, upstreams = (settings.telemetry, settings.secrets), lambda: self.settings.providers
+            self.exporter = traces.exporter(*sent, upstreams, db=self.db, ledger=self.ledger, clock=clock)
         except BaseException:
             self._let_go()
             raise
@@ -133,27 +145,36 @@ class Runtime:
         self.refusals = Refusals(self.audit)
         self.memory = Memory(self.db, self.embedder)
         self.contents = Contents(self.db)
-        self.keys = Keys(KeyTable(self.db), secret_of(settings.home, settings.key_secret), clock)
+        self._secret = secret_of(settings.home, settings.key_secret)
+        self.keys = Keys(KeyTable(self.db), self._secret, clock)
         self.keys.refresh()
+        self.watch = Watch(
+            self.db,
+            settled=lambda: self.learner.cursor,
+            limits=lambda: (*self.settings.limits, *(limit for key in self.keys.all() for limit in key.limits)),
+            clock=clock,
+        )
         self._leases = (
             None if self.db.dialect == "sqlite" else Leases(LeaseTable(self.db, ids.new("worker", clock())), clock)
         )
-        self.gateway = Gateway(
-            admission=Admission(
-                settings.keys, settings.gateway.max_body_bytes, settings.gateway.max_upload_bytes, self.keys
-            ),
-            providers=every,
-            loop=self.loop,
-            ledger=self.ledger,
-            options=settings.gateway,
-            prices=PriceBook({one.name: (one.kind, one.base_url) for one in settings.providers}),
-            limits=self._limits(),
-            resilience=Resilience(
-                settings.resilience, clock=clock, monotonic=time.monotonic, sleep=asyncio.sleep, rng=Random()
-            ),
-            clock=clock,
+        self.gateway = self._assembly.begin(
+            partial(
+                Gateway,
+                admission=Admission(
+                    settings.keys, settings.gateway.max_body_bytes, settings.gateway.max_upload_bytes, self.keys
+                ),
+                loop=self.loop,
+                ledger=self.ledger,
+                limits=self._limits(),
+                clock=clock,
+                repeats=self._repeating,
+            )
         )
-        self.ask = Ask(self.gateway, self.ledger, self.loop, self.memory, self.contents, settings.ask, clock)
+        self._repeats: Repeats | None = None
+        self.ask = self._ask()
+        self.refused_settings = ""
+        self.pass_on: Callable[[], None] | None = None
+        self._reloading = asyncio.Lock()
         self._unfinished = settings.home / ("runs.unfinished" if worker == MAIN else f"runs.{worker}.unfinished")
         self._starting = threading.Lock()
         self._durable: Durable | None = None
@@ -166,14 +187,49 @@ class Runtime:
             return Limits(self.settings.limits, lender=self._leases)
         return Limits(self.settings.limits, spent(self.db, window("month", self.clock() - DAY_S)[0]))
 
+    def _ask(self) -> Ask:
+        return Ask(self.gateway, self.ledger, self.loop, self.memory, self.contents, self.settings.ask, self.clock)
+
+    async def reload(self, settings: Settings) -> tuple[str, ...]:
+        """Put other settings in force between two calls; returns the paths of what they change.
+
+        Calls under way end by those that they began with. SettingsError, and nothing changed, where they cannot work,
+        or change what takes a restart.
+        """
+        async with self._reloading:
+            if not (paths := changed(self.settings, settings)):
+                return ()
+            draft = await asyncio.to_thread(self._assembly.draft, settings)
+            self.settings, self.gateway = settings, self._assembly.follow(draft)
+            self.ask = self._ask()
+            if self._repeats is not None:
+                self._repeats.renew(settings.gateway)
+            if self._leases is not None:
+                try:
+                    await self._leases.recall()
+                except LedgerError as exc:
+                    log.error("limits_wait", reason=str(exc))
+            return paths
+
+    def _repeating(self) -> Repeats:
+        """What answers requests with an idempotency key."""
+        if self._repeats is None:
+            from windlass.gateway import idempotency  # brings the cipher, and is for those who send keys
+
+            self._repeats = idempotency.opened(self.db, self._secret, self.settings.gateway, self.clock)
+        return self._repeats
+
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.projections.restore)
         await asyncio.to_thread(self._beat)
+        if self.exporter is not None:
+            await asyncio.to_thread(self.exporter.start)
         committed = asyncio.Event()
         running = asyncio.get_running_loop()
 
         self.ledger.on_commit(partial(running.call_soon_threadsafe, committed.set))
-        self._background = [asyncio.create_task(self._learn(committed)), asyncio.create_task(self._prune())]
+        work = (self._learn(committed), self._prune(), self.watch.run())
+        self._background = [asyncio.create_task(one) for one in work]
         if self.db.dialect != "sqlite":
             self._background.append(asyncio.create_task(self._follow_keys()))
         if self._leases is not None:
@@ -195,10 +251,11 @@ class Runtime:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        if self._repeats is not None:
+            await self._repeats.idle()
         if self._leases is not None:
             await self._leases.idle()
-        await self.gateway.resilience.close()
-        await self.gateway.providers.close()
+        await self._assembly.close()
         await asyncio.to_thread(self._stop)
 
     @property
@@ -254,7 +311,7 @@ class Runtime:
         PolicyError for a point or a snapshot that is not there.
         """
         kept = await asyncio.to_thread(self.projections.choices, change)
-        now = self.clock()
+        now, reason = self.clock(), self._told(reason)
         decision = rollout(change, id=ids.new("decision", now), at=now, scope=scope, by=by, reason=reason, kept=kept)
         await self.ledger.append(decision)
         await self.caught_up()
@@ -266,7 +323,7 @@ class Runtime:
         """Delete all that one user left, on every worker and in every snapshot; returns how many rows changed."""
         if not user:
             raise InputError("no user is named; give the `user` that the calls carried")
-        now = self.clock()
+        now, reason = self.clock(), self._told(reason)
         erasure = Erasure(
             id=ids.new("erasure", now),
             at=now,
@@ -281,6 +338,10 @@ class Runtime:
         told = {"erasure": erasure.id, "user": erasure.user, "changed": changed, "reason": reason}
         await asyncio.to_thread(self.audit.append, scope, by, "forget", told)
         return changed
+
+    def _told(self, reason: str) -> str:
+        """What somebody gave as a reason, as the trail may hold it, where nothing can be forgotten."""
+        return self._redaction.text(reason) if self._redaction is not None else reason
 
     async def _all_at(self, place: int) -> None:
         """Wait until every living worker has learned from the entry at `place`. LedgerError where one hangs."""
@@ -299,30 +360,33 @@ class Runtime:
 
     def lags(self) -> dict[str, float]:
         """How long each living worker has not learned from what is in the ledger, in seconds; 0 where it is level."""
-        return {one.name: self._lag_s(one.cursor) for one in self.workers()}
+        return {one.name: self.lag_s(one.cursor) for one in self.workers()}
 
-    def _lag_s(self, cursor: int) -> float:
-        """The age of the first entry after `cursor`."""
-        waiting = self.ledger.read(ALL, after=cursor, limit=1)
-        return max(0.0, self.clock() - waiting[0].record.at) if waiting else 0.0
+    def lag_s(self, cursor: int) -> float:
+        """The age of the first entry after `cursor`; what is imported was old when it came, and is looked past."""
+        waiting = self.ledger.read(ALL, after=cursor, limit=LAG_LOOK)
+        own = [record.at for _, record in waiting if isinstance(record, Decision) or not ids.is_imported(record.id)]
+        return max(0.0, self.clock() - own[0]) if own else 0.0
 
     def replay(self) -> tuple[int, str, str]:
         """(cursor, digest of the live policies, digest of policies folded again up to the same cursor)."""
         return self.projections.replay()
 
     async def _learn(self, committed: asyncio.Event) -> None:
-        """Fold what was committed, as soon as it is. A ledger that cannot be read now is tried again."""
+        """Fold what was committed, soon after it is. A ledger that cannot be read now is tried again."""
+        folded_s = -LEARN_EVERY_S
         while True:
             try:
                 async with asyncio.timeout(BEAT_S):
                     await committed.wait()
-                await asyncio.sleep(LEARN_DELAY_S)
+                await asyncio.sleep(max(LEARN_DELAY_S, folded_s + LEARN_EVERY_S - time.monotonic()))
                 committed.clear()
             except TimeoutError:
                 pass
             try:
-                await self.caught_up()
+                await asyncio.to_thread(self.projections.follow)
                 await asyncio.to_thread(self._beat)
+                folded_s = time.monotonic()
             except LedgerError as exc:
                 log.error("learning_waits", reason=str(exc))
                 await asyncio.sleep(1.0)
@@ -402,6 +466,9 @@ class Runtime:
             self.ledger.close()
             self.projections.catch_up()
             self.projections.keep()
+            self.watch.catch_up(WATCHED_AT_END)
+            if self.exporter is not None:
+                self.exporter.close()
             self.refusals.flush(last=True)
             self._sign_off()
             if self._leases is not None:
@@ -464,11 +531,3 @@ def _embedder(settings: Settings) -> Embedder | None:
     if settings.memory.embedder == "off" or not embedders.available():
         return None
     return embedders.Lazy(settings.cache)
-
-
-def _upstreams(settings: Settings) -> list[Provider]:
-    if not settings.providers:
-        return []
-    from windlass.gateway import upstreams
-
-    return [upstreams.make(options, settings.secrets.get(options.name, "")) for options in settings.providers]

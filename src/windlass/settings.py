@@ -24,10 +24,12 @@ from windlass.content.options import AskOptions, ContentOptions
 from windlass.errors import SettingsError
 from windlass.gateway.keys import WELL_KNOWN
 from windlass.gateway.options import GatewayOptions, KeyOptions, LimitOptions, ProviderOptions
+from windlass.gateway.redaction import RedactionOptions
 from windlass.gateway.resilience import ResilienceOptions
 from windlass.ledger.db import CONNECTIONS, Durability
 from windlass.policies.points import PointOptions
 from windlass.policies.reward import RewardOptions
+from windlass.watch.traces.options import HEADERS_SECRET, TelemetryOptions, installed
 
 FILE = "windlass.toml"
 PREFIX = "WINDLASS_"
@@ -84,6 +86,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: tuple[KeyOptions, ...] = ()
     limits: tuple[LimitOptions, ...] = ()
     resilience: ResilienceOptions = ResilienceOptions()
+    telemetry: TelemetryOptions = TelemetryOptions()
+    redaction: RedactionOptions = RedactionOptions()
     secrets: dict[str, str] = {}
     sources: dict[str, str] = {}
 
@@ -102,6 +106,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"Settings(home={str(self.home)!r}, set={sorted(self.sources)})"
 
 
+# What a running server can take over; a dot at the end: all that is below. Of these all but `_FIXED`.
+_RELOADED = ("gateway.", "providers", "keys", "limits", "resilience.", "ask.", "storage.context_days")
+_FIXED = ("gateway.key_secret_env",)
 # Not settings: where the file is, and the key that the examples of the dashboard send.
 _NO_SETTINGS = (PREFIX + "CONFIG", PREFIX + "KEY")
 _OURS = ("secrets", "sources")
@@ -121,6 +128,43 @@ def load(overrides: Mapping[str, Any] | None = None, *, environ: Mapping[str, st
             _put(tree, path, value, source)
             sources[".".join(path)] = source
     return _checked(_convert(tree, sources), env)
+
+
+def reread(settings: Settings, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings as file and environment give them by now; what the command line set stays.
+
+    SettingsError as `load`, and where the file is gone that `settings` came from.
+    """
+    tree = msgspec.to_builtins(settings, enc_hook=str)
+    given = {path: _at(tree, path) for path, source in settings.sources.items() if source == "command line"}
+    for source in sorted(set(settings.sources.values()) - {"environment", "command line"}):
+        if not Path(source).exists():
+            raise SettingsError(f"{source} is gone, which settings in force came from; put it back, or restart")
+    return load(given, environ=environ)
+
+
+def changed(before: Settings, after: Settings) -> tuple[str, ...]:
+    """The paths of what differs. SettingsError names those that a running server cannot take over."""
+    first, then = (_values(one) for one in (before, after))
+    paths = [path for path in sorted({*first, *then}) if first.get(path) != then.get(path)]
+    if before.key_secret != after.key_secret:
+        paths.append(_FIXED[0])
+    if fixed := [path for path in paths if path in _FIXED or not path.startswith(_RELOADED)]:
+        remedy = "restart for it, or put back what was there"
+        raise SettingsError(f"{', '.join(fixed)}: a running server cannot take over another value; {remedy}")
+    return tuple(paths)
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """Every setting by its dotted path; of what a list holds only the whole."""
+    tree = msgspec.to_builtins(settings, enc_hook=str)
+    return {".".join(path): value for path, value in _leaves({k: v for k, v in tree.items() if k not in _OURS}, [])}
+
+
+def _at(tree: Any, path: str) -> Any:
+    for name in path.split("."):
+        tree = tree[name]
+    return tree
 
 
 def _layers(env: Mapping[str, str], overrides: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[list[str], Any]]]]:
@@ -248,6 +292,8 @@ def _checked(settings: Settings, env: Mapping[str, str]) -> Settings:
     secrets = {p.name: env.get(p.api_key_env, "") for p in settings.providers if p.api_key_env}
     if settings.gateway.key_secret_env:
         secrets[KEY_SECRET] = env.get(settings.gateway.key_secret_env, "")
+    if settings.telemetry.headers_env:
+        secrets[HEADERS_SECRET] = env.get(settings.telemetry.headers_env, "")
     return msgspec.structs.replace(settings, secrets=secrets)
 
 
@@ -258,14 +304,15 @@ def _check_rules(settings: Settings) -> None:
     twice = [name for name, count in Counter(limit.name for limit in settings.limits).items() if count > 1]
     if twice:
         raise SettingsError(f"limits: {', '.join(twice)} stands there more than once; give each a name of its own")
+    if settings.telemetry.otlp_endpoint and not installed():
+        remedy = "`pip install windlass[telemetry]`, or clear telemetry.otlp_endpoint"
+        raise SettingsError(f"telemetry.otlp_endpoint is set, but what sends traces is not installed; {remedy}")
 
 
 def flat(settings: Settings) -> dict[str, tuple[Any, str]]:
     """Every setting in force: dotted path -> (value, source). Key digests are shortened, secrets left out."""
-    tree = msgspec.to_builtins(settings, enc_hook=str)
     found: dict[str, tuple[Any, str]] = {}
-    for path, value in _leaves({k: v for k, v in tree.items() if k not in _OURS}, []):
-        name = ".".join(path)
+    for name, value in _values(settings).items():
         shown = [{**key, "sha256": key["sha256"][:8] + "..."} for key in value] if name == "keys" else _veiled(value)
         found[name] = (shown, settings.sources.get(name, "default"))
     return found
@@ -285,8 +332,10 @@ def _veiled(value: Any) -> Any:
 
 
 def missing_secrets(settings: Settings) -> list[str]:
-    """A sentence for each provider whose key variable is not set."""
-    return [
+    """A sentence for each provider whose key variable is not set, and for the headers of the traces' receiver."""
+    unset = settings.telemetry.headers_env if not settings.secrets.get(HEADERS_SECRET) else ""
+    remedy = "export it or clear telemetry.headers_env"
+    return [f"traces are sent without headers: the variable {unset} is not set; {remedy}"] * bool(unset) + [
         f"provider {provider.name}: the variable {provider.api_key_env} is not set; export it or clear api_key_env"
         for provider in settings.providers
         if provider.api_key_env and not settings.secrets.get(provider.name)

@@ -15,18 +15,32 @@ from windlass.gateway.endpoints import FOREIGN, RELAYED
 
 SHOWN = (
     *("/", "/ask", "/calls", "/calls/{id}", "/feedback"),
-    *("/decisions", "/decisions/{point}", "/decisions/{point}/change"),
+    *("/decisions", "/decisions/{point}", "/decisions/{point}/change", "/providers", "/keys", "/prices"),
 )
 """The pages that show a tenant's rows; `_page` asks them with each of `QUERY`."""
 QUERY = (
     *("text", "model", "provider", "error", "endpoint", "user", "before", "range", "q", "a", "said", "point", "policy"),
-    *("action", "live", "kind", "source", "metric", "target", "mode", "snapshot"),
+    *("action", "live", "kind", "source", "metric", "target", "mode", "snapshot", "name", "after", "differ"),
 )
 PAGES = {*SHOWN, "/calls/{id}/feedback", "/events", "/login", "/logout", "/static/{name}"}
 ENDPOINTS = {"/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/feedback", "/healthz"}
+ENDPOINTS |= {"/readyz", "/metrics", "/openapi.json"}
 ENDPOINTS |= {f"/v1{path}" for path in RELAYED} | {f"/v1/{dialect}" for dialect in FOREIGN}
 ASKED = {"ask", "ingest", "progress", "calls", "decisions", "doctor", "snapshots", "mode", "rollback", "forget"}
-ASKED |= {"call", "points", "feedback", "prices", "keys", "key_create", "key_rotate", "key_revoke"}
+ASKED |= {
+    "call",
+    "history",
+    "reload",
+    "points",
+    "feedback",
+    "prices",
+    "budgets",
+    "providers",
+    "keys",
+    "key_create",
+    "key_rotate",
+    "key_revoke",
+}
 
 
 def _door(page: str) -> str:
@@ -34,7 +48,8 @@ def _door(page: str) -> str:
     places = (
         r'"snapshot":\d+|snapshot[ =]\d+|there are: [\d, ]+|<option value="\d+">|entry \d+'  # in the order of all rows
     )
-    return re.sub(rf'"head":\d+|data-head="\d+"|/static/[^"]+|{places}', "", page)
+    shown = "wl-[A-Za-z0-9_-]{5}"  # how a key begins, which is random
+    return re.sub(rf'"head":\d+|data-head="\d+"|/static/[^"]+|{places}|{shown}', "", page)
 
 
 async def _calls(world: World, probe: Probe) -> str:
@@ -68,6 +83,11 @@ async def _ingesting(world: World, probe: Probe) -> str:
     return await api(world, "ingest", {"paths": [probe.text or "x"]})
 
 
+async def _importing(world: World, probe: Probe) -> str:
+    word = {"program": "langfuse", "source": "w", "at": 1.8e9, "kind": "praise", "by": "user", "metric": "m"}
+    return await api(world, "history", {"said": [{**word, "group": probe.text}]})
+
+
 async def _examining(world: World, _probe: Probe) -> str:
     report = await api(world, "doctor", {"replay": False})
     return re.sub(r'"[^"]*(?:planted|bare)[^"]*"', "", report)  # the two worlds' own folders
@@ -75,6 +95,15 @@ async def _examining(world: World, _probe: Probe) -> str:
 
 async def _priced(world: World, probe: Probe) -> str:
     return await api(world, "prices", {"model": probe.text[:50], "limit": 1 + probe.number % 100})
+
+
+async def _standing(world: World, probe: Probe) -> str:
+    """How limits and providers stand, by names of the owner's."""
+    if probe.number % 2:
+        return await api(world, "budgets", {"name": probe.text} if probe.number % 4 == 1 else {"limit": 200})
+    field = ("provider", "model")[probe.number // 2 % 2]
+    said = await api(world, "providers", {field: probe.text} if probe.number % 4 else {"since": 0.0})
+    return re.sub(r'"(cursor|place|further)": ?\d+', "", said)  # places in the order of all rows
 
 
 async def _snapshots(world: World, _probe: Probe) -> str:
@@ -110,6 +139,14 @@ async def _keyring(world: World, probe: Probe) -> str:
 async def _models(world: World, _probe: Probe) -> str:
     response = await ApiClient(world.app, bearer="secret-rival").get("/v1/models")
     return response.body.decode()
+
+
+async def _scraping(world: World, _probe: Probe) -> str:
+    """The sums of the deployment are none of a tenant's business, and its readiness names nobody."""
+    client = ApiClient(world.app, bearer="secret-rival")
+    response = await client.get("/metrics")
+    assert response.status == 401
+    return b"".join((response.body, *[(await client.get(path)).body for path in ("/readyz", "/openapi.json")])).decode()
 
 
 async def _elsewhere(world: World, probe: Probe) -> str:
@@ -190,10 +227,13 @@ DOORS = (
     _forgetting,
     _asking,
     _ingesting,
+    _importing,
     _examining,
     _priced,
+    _standing,
     _keyring,
     _models,
+    _scraping,
     _elsewhere,
     _chatting,
     _embedding,

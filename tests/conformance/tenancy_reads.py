@@ -20,6 +20,8 @@ from windlass.content.ask import Ask
 from windlass.content.ingest import COLLECTION, Ingest
 from windlass.content.store import Contents
 from windlass.gateway.gateway import Gateway
+from windlass.gateway.keys import Keys
+from windlass.gateway.limits import Limits
 from windlass.gateway.provider import Providers
 from windlass.ledger.audit import Audit
 from windlass.ledger.ledger import CallFilter, DecisionFilter, FeedbackFilter
@@ -32,14 +34,16 @@ from windlass.policies.replay import Learner
 from windlass.records import user_digest
 from windlass.runtime import Runtime
 from windlass.server.dashboard.answers import Answers
+from windlass.watch.outcomes.store import OutcomeTables
 from windlass.watch.overview import Overview
 from windlass.watch.projections import Projections
+from windlass.watch.spending.store import Spending
 from windlass.watch.store import Rollups
 from windlass.workflows.durable import Durable
 
 FRONTS = (
     *(SqlLedger, MemoryLedger, Audit, Memory, Contents, Ingest, Ask, Loop, Learner, Projections, Overview, Rollups),
-    *(Gateway, Providers, Durable, Runtime, Answers),
+    *(Gateway, Providers, Durable, Runtime, Answers, OutcomeTables, Spending, Keys, Limits),
 )
 """What the rooms show to others: all their public methods are looked at, not those alone that take an owner."""
 
@@ -102,6 +106,12 @@ READS: dict[str, Read] = {
     "Loop.explain": lambda w, p: w.runtime.loop.explain("model", p.scope, CONTEXT, ("echo", "parrot")),
     "Loop.mode": lambda w, p: w.runtime.loop.mode("model", p.scope),
     "Learner.scores": lambda w, p: w.runtime.learner.scores(p.scope, p.text if p.number % 2 else "model"),
+    "OutcomeTables.hours": lambda w, p: w.runtime.watch.outcomes.hours(p.scope, float(p.number % 3)),
+    "OutcomeTables.going_on": lambda w, p: w.runtime.watch.outcomes.going_on(p.scope),
+    "OutcomeTables.over": lambda w, p: w.runtime.watch.outcomes.over(p.scope, limit=1 + p.number % 9),
+    "OutcomeTables.keys": lambda w, p: w.runtime.watch.outcomes.keys(p.scope, key=_odd(p)),
+    "OutcomeTables.last_used": lambda w, p: w.runtime.watch.outcomes.last_used(p.scope, p.text),
+    "Spending.refused": lambda w, p: w.runtime.watch.spending.refused(p.scope),
     "Overview.totals": lambda w, p: w.runtime.overview.totals(p.scope, float(p.number % 3)),
     "Overview.by_model": lambda w, p: w.runtime.overview.by_model(p.scope),
     "Overview.by_hour": lambda w, p: w.runtime.overview.by_hour(p.scope),
@@ -129,6 +139,8 @@ PARAMETERS = {
     "Rollups.outcomes": "since until",
     "Rollups.decisions": "point since until",
     "Rollups.feedback": "since until",
+    "OutcomeTables.keys": "key since",
+    "OutcomeTables.over": "before limit",
 }
 """What a read takes beside its owner, where that is more than one thing: a new one wants to be probed as well."""
 
@@ -139,7 +151,10 @@ OTHERS: dict[str, str] = {
     **dict.fromkeys(("Memory.collection", "Ingest.submit", "Ingest.register", "Run.step"), "writes"),
     **dict.fromkeys(("Runtime.feedback", "Runtime.forget", "Runtime.roll_out"), "writes; what follows is read back"),
     "Runtime.refused": "writes to the trail of the process",
+    "Runtime.reload": "writes; of the machine's owner alone",
     **dict.fromkeys(("FeedbackRequest.record", "FeedbackRequest.said_by", "rollout.rollout"), "makes a record"),
+    **{f"past.{name}": "makes a record" for name in ("call_of", "feedback_of")},
+    **{f"past.{name}": "makes an id" for name in ("call_id", "group_id", "word_id")},
     "admission.require": "compares roles",
     "Admission.knows": "compares a caller with the settings",
     "Admission.current": "of the caller's own key",
@@ -156,8 +171,21 @@ OTHERS: dict[str, str] = {
             *("save_snapshot", "snapshot", "snapshots", "has_contexts", "rewrite_snapshot"),
         )
     },
+    **{f"Keys.{name}": "opens doors by the key itself" for name in ("find", "get", "now", "refresh")},
+    **{f"Keys.{name}": "of all tenants; probed through /api/keys" for name in ("all", "strange")},
+    **{f"Keys.{name}": "by tenant and name; probed through /api/key_*" for name in ("create", "revoke", "rotate")},
+    **{f"Limits.{name}": "of all tenants; probed through /api/budgets" for name in ("any", "counts", "reserve")},
+    "Limits.replace": "writes; of the machine's owner alone",
     **{f"Audit.{name}": "keeps the chain" for name in ("checkpoint", "seal", "start", "stop", "tick")},
     "SqlLedger.folded": "reads over all scopes, for the folds alone",
+    "Runtime.lag_s": "a time, of no record in particular",
+    "Projections.follow": "the folds",
+    "Learner.calls": "how many calls are kept, of all",
+    "Lineage.beneath": "gives ids of a trace, made of the scope and the call's id",
+    **{f"span.{name}": "an id made of the owner and the call's id" for name in ("span_id", "trace_id")},
+    "SqlLedger.pace": "how the writer of the process keeps up",
+    "Learner.following": "reads over all scopes, for the fold alone",
+    "Repeats.answer": "its place holds the tenant, the workspace and the key of the caller",
     "Audit.across": "gives the right to read across tenants, and records it",
     **{f"Loop.{name}": "the policies' own keeping" for name in ("learn", "replace", "restore", "states")},
     "Loop.unteachable": "says of what kind a policy of the settings is",
@@ -168,6 +196,9 @@ OTHERS: dict[str, str] = {
     **{f"Rollups.{name}": "the fold" for name in ("clear", "credited", "flush", "fold", "look")},
     **{f"Providers.{name}": "of the settings" for name in ("embedders", "embedding")},
     "Overview.cursor": "how far the fold is",
+    **{f"OutcomeTables.{name}": "the fold" for name in ("catch_up", "clear")},
+    **{f"Spending.{name}": "the keeping of the tables" for name in ("flush", "refuse", "sample")},
+    **{f"Spending.{name}": "of a limit's count; probed through /api/budgets" for name in ("series", "used")},
     **{f"Providers.{name}": "of the settings" for name in ("close", "find", "named", "names", "owner", "routable")},
     "retention.forgotten": "yes or no, of the scope's own rows; behind SqlLedger",
     "Ingest.status": "by the id of a run; probed through /api/progress",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import sqlalchemy as sa
 from tests.golden.application import NOW, inline_ingest, key, opened
 from tests.unit.memory.conftest import BagOfWords
 from tests.unit.server.dashboard.visitor import Visitor, called
@@ -24,6 +25,7 @@ from windlass.gateway.keys import VirtualKey
 from windlass.ledger.audit import Audit
 from windlass.ledger.ledger import Body
 from windlass.ledger.memory import MemoryLedger
+from windlass.ledger.schema import spend
 from windlass.memory.chunk import Passage
 from windlass.records import Call, Decision, Erasure, Feedback, Outcome, RunEvent, Scope, StepResult
 from windlass.runtime import Runtime
@@ -31,6 +33,11 @@ from windlass.server.app import Windlass
 from windlass.server.dashboard.answers import Answers
 from windlass.server.dashboard.pages import dashboard
 
+LIMITS = [
+    {"name": "everybody", "window": "total", "usd": 1e6},
+    {"name": "each tenant", "per": "tenant", "window": "total", "usd": 1e6},
+    {"name": "each user", "per": "user", "window": "total", "usd": 1e6},
+]
 WORD, FIGURE = "zqxjkvault", 7_361_999
 SECRET = re.compile(rf"(?i){WORD}|7[,.\s]?361[,.\s]?999|73619\.99|20:26:59")
 OWNER, RIVAL = Scope("acme"), Scope("rival")
@@ -64,7 +71,7 @@ Read = Callable[[World, Probe], Any]
 def _records(scope: Scope, word: str, figure: int) -> list[Any]:
     """One record of each kind, two bodies; `word` stands in every text, `figure` in every number."""
     owner: dict[str, Any] = {"tenant": scope.tenant, "workspace": scope.workspace, "at": NOW}
-    made: dict[str, Any] = {"extra": {word: figure, "why": word}}
+    made: dict[str, Any] = {"extra": {word: figure, "why": word, "key": word}}
     call, decided, run = f"call_{word}", f"decision_{word}", f"run_{word}"
     context = {word: float(figure), "one": 1.0}
     result = StepResult(status="failed", value={word: figure}, error=word, message=word, cost_nusd=figure)
@@ -114,6 +121,7 @@ def _records(scope: Scope, word: str, figure: int) -> list[Any]:
             **owner,
             **made,
         ),
+        *_recovered(word, owner),
         Feedback(id=f"feedback_{word}", **said, **owner, **made),
         RunEvent(
             id=f"event_{word}", run=run, workflow=word, step=word, item=f"item_{word}", result=result, **owner, **made
@@ -121,6 +129,18 @@ def _records(scope: Scope, word: str, figure: int) -> list[Any]:
         Erasure(id=f"erasure_{word}", user=word, **owner, **made),
         Body(id=f"{call}-request", role="request", **body, **owner),
         Body(id=f"{call}-reply", role="reply", **body, **owner),
+    ]
+
+
+def _recovered(word: str, owner: dict[str, Any]) -> list[Outcome]:
+    """A good answer, which ends the failures before it, and a new failure; they add nothing to any sum."""
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("latency_ms", "first_byte_ms", "prompt_tokens", "completion_tokens", "cost_nusd"), 0
+    )
+    made: dict[str, Any] = {"model": word, "provider": word, "status": 200, **nothing, **owner}
+    return [
+        Outcome(id=f"outcome_{word}_{number}", call=f"call_{word}_{number}", error=error, **made)
+        for number, error in ((2, ""), (3, f"{word}_again"))
     ]
 
 
@@ -138,7 +158,18 @@ def _fill(world: World, scope: Scope, word: str, figure: int) -> None:
         runtime.memory.put_text(scope, collection, item, passages)
         runtime.memory.put_vectors(scope, collection, runtime.memory.pending(scope, collection, 3))
     world.audit.append(scope, f"key:{word}", word, {word: figure})
+    _spend(runtime, scope, word, figure)
     world.known += [item, word, f"{word}.md", f"collection_{word}"]
+
+
+def _spend(runtime: Runtime, scope: Scope, word: str, figure: int) -> None:
+    """What was used of a budget that all share, and of those of the tenant; and a call that a limit refused."""
+    groups = {"everybody": "", "each tenant": scope.tenant, "each user": f"{scope.tenant}/{word}"}
+    row = {"since": 0, "worker": word, "nusd": figure}
+    with runtime.db.write() as connection:
+        connection.execute(sa.insert(spend), [{**row, "name": name, "grp": group} for name, group in groups.items()])
+    runtime.watch.sample()
+    runtime.watch.spending.refuse(scope, word, word, NOW)
 
 
 async def _write(world: World, scope: Scope, secret: str, word: str, figure: int, folder: Path) -> None:
@@ -174,7 +205,7 @@ async def make_world(folder: Path, chance: Chance, *, planted: bool) -> AsyncIte
         key("looker", "rival", role="viewer"),
     ]
     providers = (Echo("echo", "parrot"),)
-    async with opened(folder / "home", providers, keys=keys) as runtime:
+    async with opened(folder / "home", providers, keys=keys, limits=LIMITS) as runtime:
         runtime.memory.embedder = BagOfWords()
         ingest, _ = inline_ingest(runtime)
         runtime._ingest = ingest
@@ -185,6 +216,7 @@ async def make_world(folder: Path, chance: Chance, *, planted: bool) -> AsyncIte
         world.known.clear()
         if planted:
             await _write(world, OWNER, "secret-acme", WORD, FIGURE, folder)
+        await asyncio.to_thread(runtime.watch.catch_up)
         for name in ("rival", "looker"):
             world.signed_in[name] = await _sign_in(app, f"secret-{name}")
         yield world

@@ -17,12 +17,14 @@ from windlass.gateway.local import Local
 from windlass.gateway.openai_compatible import OpenAICompatible
 from windlass.gateway.options import ModelOptions, ProviderOptions
 from windlass.gateway.provider import ProviderReply
+from windlass.gateway.transport import CLIENTS
 from windlass.testing import check_provider
 
 
-def _openai(url):
+def _openai(url, transport):
+    models = (ModelOptions(name="m"),)
     return OpenAICompatible(
-        ProviderOptions(name="up", base_url=url, models=(ModelOptions(name="m"),), first_byte_timeout_s=10)
+        ProviderOptions(name="up", base_url=url, models=models, first_byte_timeout_s=10, transport=transport)
     )
 
 
@@ -50,12 +52,14 @@ async def test_the_local_models_keep_the_contract():
     await check_provider(lambda: Local(None, lambda: 0.0))
 
 
-async def test_an_openai_compatible_upstream_keeps_the_contract():
+@pytest.mark.parametrize("transport", CLIENTS)
+async def test_an_openai_compatible_upstream_keeps_the_contract(transport):
     server = await asyncio.start_server(_speak, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
         await check_provider(
-            lambda: _openai(f"http://127.0.0.1:{port}/v1"), broken=lambda: _openai("http://127.0.0.1:1/v1")
+            lambda: _openai(f"http://127.0.0.1:{port}/v1", transport),
+            broken=lambda: _openai("http://127.0.0.1:1/v1", transport),
         )
     finally:
         server.close()
@@ -109,16 +113,18 @@ async def _hang_up(writer, kind, body):
     writer.close()
 
 
+@pytest.mark.parametrize("transport", CLIENTS)
 @pytest.mark.parametrize(
     ("kind", "speak"), [("anthropic", _speak_messages), ("gemini", _speak_gemini), ("azure", _speak)]
 )
-async def test_every_other_kind_keeps_the_contract(kind, speak):
+async def test_every_other_kind_keeps_the_contract(kind, speak, transport):
     server = await asyncio.start_server(speak, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
 
     def made(url):
         models = (ModelOptions(name="m", upstream="up-m"),)
-        options = ProviderOptions(name="up", kind=kind, base_url=url, models=models, first_byte_timeout_s=10)
+        timeout = {"first_byte_timeout_s": 10, "transport": transport}
+        options = ProviderOptions(name="up", kind=kind, base_url=url, models=models, **timeout)
         return upstreams.make(options, "key")
 
     try:

@@ -84,6 +84,7 @@ async def test_the_owner_finds_all_of_it(worlds: tuple[World, World]) -> None:
     planted, _ = worlds
     blind = {"Loop.explain", "Loop.mode", "Learner.scores", "Overview.counted", "records.user_digest", "Memory.counts"}
     blind |= {"Memory.pending", "Memory.view", "SqlLedger.calls_beneath", "MemoryLedger.calls_beneath"}
+    blind |= {"OutcomeTables.last_used"}
     for name, read in READS.items():
         said = {
             result(read, planted, Probe(OWNER, text, number)) for text in ("", *planted.known) for number in (0, 1, 50)

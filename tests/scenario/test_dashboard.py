@@ -103,6 +103,9 @@ RARE = (
 """What hardly anything fits, and what lies far back: nothing of that may look at all rows."""
 
 
+OTHERS = ("?range=7d", "decisions?range=7d", "decisions/model", "feedback", "providers?range=7d", "keys", "prices")
+
+
 def load(home: Path, rows: int) -> None:
     """`rows` calls of the last week with their decisions and outcomes, every fifth with feedback, in big batches."""
     home.mkdir()
@@ -182,7 +185,7 @@ def test_100_000_calls_are_filtered_quickly(busy: str, record_property: Callable
     deep = newest[-1]["call"]["id"]
     paged = [got_ms(f"{busy}/calls?error=none&before={deep}") for _ in range(10)]
     one = [got_ms(f"{busy}/calls/{trace['call']['id']}") for trace in newest[:20]]
-    others = [got_ms(f"{busy}/{name}") for name in ("?range=7d", "decisions?range=7d", "decisions/model", "feedback")]
+    others = [got_ms(f"{busy}/{name}") for name in OTHERS]
     figures = {
         "calls_p50_ms": percentile(times, 0.5),
         "calls_p95_ms": percentile(times, 0.95),
@@ -202,7 +205,8 @@ def test_100_000_calls_are_filtered_quickly(busy: str, record_property: Callable
 
 
 def test_a_week_of_hours_stays_small(busy: str) -> None:
-    for address in ("/?range=7d", "/calls", "/feedback", "/decisions?range=7d", "/decisions/model"):
+    addresses = ("/?range=7d", "/calls", "/feedback", "/decisions?range=7d", "/decisions/model", "/providers?range=7d")
+    for address in (*addresses, "/keys", "/prices"):
         with urllib.request.urlopen(f"{busy}{address}") as response:
             assert len(response.read()) <= FIRST_LOAD_BYTES, address
 
@@ -548,6 +552,10 @@ STATES: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "point": ("/decisions/model", unfold),
     "change": ("/decisions/model/change?mode=off", None),
     "feedback": ("/feedback", unfold),
+    "providers": ("/providers?range=7d", unfold),
+    "keys": ("/keys?range=7d", unfold),
+    "prices": ("/prices?differ=1", None),
+    "priceless": ("/prices?text=" + "w" * 200, None),
     "ask": ("/ask", unfold),
     "answer": ("", lambda page: ask(page, QUESTION)),
     "corrected": ("", correct),

@@ -24,6 +24,7 @@ import pytest
 
 from tests.scenario.program import free_port, rows, server
 from tests.scenario.tls import self_signed
+from windlass.gateway.transport import CLIENTS
 
 pytestmark = pytest.mark.scenario
 UPSTREAM = Path(__file__).with_name("faulty_upstream.py")
@@ -37,6 +38,7 @@ FINE_NUSD = 10 * ONCE_NUSD
 FIRST_BYTE_S, IDLE_S, GONE_S = 0.7, 0.5, 0.05
 RETRY_AFTER_S = 1.0
 DIALECTS = ("chat", "responses", "messages")
+DEFAULT = next(iter(CLIENTS))
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
 
 
@@ -127,28 +129,29 @@ def _model(name: str, upstream_name: str, *, usd: float = 1.0, fallbacks: tuple[
     )
 
 
-def _provider(name: str, url: str, models: str, **more: float) -> str:
+def _provider(name: str, url: str, models: str, transport: str, **more: float) -> str:
     timeouts = {"connect_timeout_s": 2.0, "first_byte_timeout_s": FIRST_BYTE_S, "idle_timeout_s": IDLE_S} | more
     set_to = "".join(f"{option} = {value}\n" for option, value in timeouts.items())
     return (
-        f'[[providers]]\nname = "{name}"\nbase_url = "{url}"\nendpoints = ["responses", "messages"]\n{set_to}{models}'
+        f'[[providers]]\nname = "{name}"\nbase_url = "{url}"\nendpoints = ["responses", "messages"]\n'
+        f'transport = "{transport}"\n{set_to}{models}'
     )
 
 
-def _settings(ports: dict[str, int]) -> str:
+def _settings(ports: dict[str, int], transport: str) -> str:
     """Each case, in each dialect, plain and streamed, has a model alone and one that falls back on `fine`."""
     base = f"http://127.0.0.1:{ports['http']}/v1"
     parts = ["[resilience]\nbackoff_base_s = 0.02\nbackoff_cap_s = 0.05\nbreaker = {failures = 0}\n"]
-    parts.append(_provider("good", base, _model("fine", "fine", usd=10.0), first_byte_timeout_s=5.0))
+    parts.append(_provider("good", base, _model("fine", "fine", usd=10.0), transport, first_byte_timeout_s=5.0))
     for name, case in CASES.items():
         models = ""
         for dialect in DIALECTS:
             for kind in ("plain", "stream"):
                 models += _model(f"{name}.{dialect}.{kind}.alone", f"{name}/{dialect}/{kind}/alone")
                 models += _model(f"{name}.{dialect}.{kind}.else", f"{name}/{dialect}/{kind}/else", fallbacks=("fine",))
-        parts.append(_provider(f"p-{name}", case.url.format(**ports) or base, models))
+        parts.append(_provider(f"p-{name}", case.url.format(**ports) or base, models, transport))
     slow = _model("hangs", "silent/hangs") + _model("stalls", "stalled/stalls")
-    parts.append(_provider("patient", base, slow, first_byte_timeout_s=60.0, idle_timeout_s=60.0))
+    parts.append(_provider("patient", base, slow, transport, first_byte_timeout_s=60.0, idle_timeout_s=60.0))
     return "\n".join(parts)
 
 
@@ -159,6 +162,7 @@ class Bench:
     url: str
     home: Path
     upstream: Upstream
+    transport: str
 
     def outcome(self) -> dict[str, Any]:
         """The last outcome of the ledger, read by nothing of ours."""
@@ -169,14 +173,24 @@ class Bench:
         return found
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every HTTP client meets every fault in chat's dialect; in the others, which it knows nothing of, with --soak."""
+    if "bench" in metafunc.fixturenames:
+        every = metafunc.config.getoption("--soak")
+        met = [
+            (name, dialect) for name in CLIENTS for dialect in DIALECTS if every or "chat" in dialect or name == DEFAULT
+        ]
+        metafunc.parametrize(("bench", "dialect"), met, indirect=["bench"], scope="module")
+
+
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("failover")
     with upstream(folder) as faulty:
         settings = folder / "windlass.toml"
-        settings.write_text(_settings(faulty.ports))
+        settings.write_text(_settings(faulty.ports, request.param))
         with server(folder / "home", WINDLASS_CONFIG=str(settings), **QUIET) as url:
-            yield Bench(url, folder / "home", faulty)
+            yield Bench(url, folder / "home", faulty, request.param)
 
 
 # --- clients
@@ -268,7 +282,6 @@ def error_of(dialect: str, events: list[Any]) -> str:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_alone(bench: Bench, name: str, dialect: str, stream: bool) -> None:
     case, kind = CASES[name], "stream" if stream else "plain"
@@ -313,7 +326,6 @@ def test_a_model_alone(bench: Bench, name: str, dialect: str, stream: bool) -> N
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if any(case.moves)])
 def test_a_model_with_another_to_fall_back_on(bench: Bench, name: str, dialect: str, stream: bool) -> None:
     case, kind = CASES[name], "stream" if stream else "plain"
@@ -369,7 +381,6 @@ def _until(true: Any) -> None:
 
 
 @pytest.mark.parametrize("first_byte", [False, True], ids=["before the first byte", "after it"])
-@pytest.mark.parametrize("dialect", DIALECTS)
 def test_the_upstream_is_left_at_once_when_the_client_is(bench: Bench, dialect: str, first_byte: bool) -> None:
     model, upstream_model = ("stalls", "stalled/stalls") if first_byte else ("hangs", "silent/hangs")
     took = sorted(_leave(bench, dialect, model, upstream_model, first_byte=first_byte) for _ in range(20))
@@ -383,27 +394,32 @@ def test_the_upstream_is_left_at_once_when_the_client_is(bench: Bench, dialect: 
 # --- breakers, and everybody down
 
 
-def _small(ports: dict[str, int], models: str, **resilience: float) -> str:
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def _small(ports: dict[str, int], models: str, client: str, **resilience: float) -> str:
     options = "".join(f"{name} = {value}\n" for name, value in resilience.items())
     breaker = "breaker = {failures = 3, open_s = 0.5, open_cap_s = 0.5}"
     base = f"http://127.0.0.1:{ports['http']}/v1"
     return (
         f"[resilience]\nattempts = 2\nbackoff_base_s = 0.0\n{options}{breaker}\n"
-        f'[gateway]\nauto = ["one", "two"]\n{_provider("up", base, models)}'
+        f'[gateway]\nauto = ["one", "two"]\n{_provider("up", base, models, client)}'
     )
 
 
 @contextmanager
-def _served(folder: Path, models: str, **resilience: float) -> Iterator[Bench]:
+def _served(folder: Path, models: str, client: str, **resilience: float) -> Iterator[Bench]:
     with upstream(folder) as faulty:
         settings = folder / "windlass.toml"
-        settings.write_text(_small(faulty.ports, models, **resilience))
+        settings.write_text(_small(faulty.ports, models, client, **resilience))
         with server(folder / "home", WINDLASS_CONFIG=str(settings), **QUIET) as url:
-            yield Bench(url, folder / "home", faulty)
+            yield Bench(url, folder / "home", faulty, client)
 
 
-def test_all_providers_down_are_soon_left_alone_and_found_again(tmp_path: Path) -> None:
-    with _served(tmp_path, _model("one", "down/one") + _model("two", "down/two")) as bench:
+def test_all_providers_down_are_soon_left_alone_and_found_again(tmp_path: Path, client: str) -> None:
+    with _served(tmp_path, _model("one", "down/one") + _model("two", "down/two"), client) as bench:
         for _ in range(3):
             answer = ask(bench.url, "chat", "auto", stream=False)
             assert (answer.status, json.loads(answer.body)["error"]["code"]) == (503, "overloaded")
@@ -421,32 +437,43 @@ def test_all_providers_down_are_soon_left_alone_and_found_again(tmp_path: Path) 
         assert len(bench.upstream.seen("down/two")) == 4
 
 
-def test_a_flapping_model_answers_every_call_and_is_not_shut_out(tmp_path: Path) -> None:
-    with _served(tmp_path, _model("one", "flapping/one") + _model("two", "down/two")) as bench:
+def test_a_certificate_that_the_machine_trusts_is_enough(tmp_path: Path, client: str) -> None:
+    with upstream(tmp_path) as faulty:
+        settings = tmp_path / "windlass.toml"
+        url = f"https://127.0.0.1:{faulty.ports['self_signed']}/v1"
+        settings.write_text(_provider("up", url, _model("one", "fine/one"), client))
+        trusted = {"SSL_CERT_FILE": str(tmp_path / "certificate.pem")}
+        with server(tmp_path / "home", WINDLASS_CONFIG=str(settings), **trusted, **QUIET) as own:
+            for stream in (False, True):
+                assert text_of("chat", ask(own, "chat", "one", stream=stream)) == TEXT
+
+
+def test_a_flapping_model_answers_every_call_and_is_not_shut_out(tmp_path: Path, client: str) -> None:
+    with _served(tmp_path, _model("one", "flapping/one") + _model("two", "down/two"), client) as bench:
         for _ in range(12):
             assert ask(bench.url, "chat", "one", stream=False).status == 200
         assert len(bench.upstream.seen("flapping/one")) == 24
 
 
-def test_streams_that_are_cut_open_the_breaker(tmp_path: Path) -> None:
-    with _served(tmp_path, _model("one", "cut/one", fallbacks=("two",)) + _model("two", "fine/two")) as bench:
+def test_streams_that_are_cut_open_the_breaker(tmp_path: Path, client: str) -> None:
+    with _served(tmp_path, _model("one", "cut/one", fallbacks=("two",)) + _model("two", "fine/two"), client) as bench:
         for _ in range(3):
             assert text_of("chat", ask(bench.url, "chat", "one", stream=True)) == PARTIAL
         answer = ask(bench.url, "chat", "one", stream=True)
         assert (text_of("chat", answer), answer.headers["x-windlass-model"]) == (TEXT, "two")
 
 
-def test_a_stream_that_never_began_counts_once_for_each_attempt(tmp_path: Path) -> None:
-    with _served(tmp_path, _model("one", "empty/one") + _model("two", "fine/two")) as bench:
+def test_a_stream_that_never_began_counts_once_for_each_attempt(tmp_path: Path, client: str) -> None:
+    with _served(tmp_path, _model("one", "empty/one") + _model("two", "fine/two"), client) as bench:
         for _ in range(3):
             assert ask(bench.url, "chat", "one", stream=True).status == 502
         assert len(bench.upstream.seen("empty/one")) == 3, "two, then one that opens the breaker, then none"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-def test_a_slow_first_byte_is_hedged_and_the_loser_is_left(tmp_path: Path, stream: bool) -> None:
+def test_a_slow_first_byte_is_hedged_and_the_loser_is_left(tmp_path: Path, client: str, stream: bool) -> None:
     models = _model("one", "silent/one", fallbacks=("two",)) + _model("two", "fine/two")
-    with _served(tmp_path, models, hedge_after_s=0.2) as bench:
+    with _served(tmp_path, models, client, hedge_after_s=0.2) as bench:
         answer = ask(bench.url, "chat", "one", stream=stream)
         answered_at = time.monotonic()
         assert (text_of("chat", answer), answer.headers["x-windlass-model"]) == (TEXT, "two")
@@ -458,8 +485,10 @@ def test_a_slow_first_byte_is_hedged_and_the_loser_is_left(tmp_path: Path, strea
         assert (won["model"], won["category"], won["bill"], won["hedge"]) == ("two", "", "outcome", True)
 
 
-def test_the_total_time_holds(tmp_path: Path) -> None:
-    with _served(tmp_path, _model("one", "silent/one") + _model("two", "stalled/two"), total_timeout_s=0.4) as bench:
+def test_the_total_time_holds(tmp_path: Path, client: str) -> None:
+    with _served(
+        tmp_path, _model("one", "silent/one") + _model("two", "stalled/two"), client, total_timeout_s=0.4
+    ) as bench:
         plain = ask(bench.url, "chat", "one", stream=False)
         assert (plain.status, json.loads(plain.body)["error"]["code"]) == (504, "total_timeout")
         assert 0.4 <= plain.took_s < FIRST_BYTE_S

@@ -18,9 +18,9 @@ from windlass.ledger.check import AT, A, call, decision, outcome
 from windlass.ledger.ledger import ALL
 from windlass.policies.replay import Learner
 from windlass.records import Feedback, LedgerRecord, Scope
-from windlass.runtime import LEARN_DELAY_S
+from windlass.runtime import LEARN_DELAY_S, LEARN_EVERY_S
 
-LAG_S = 0.1
+LAG_S = LEARN_EVERY_S + 0.1
 """A commit is learned from so soon after it, where nothing else is to do."""
 
 
@@ -78,7 +78,10 @@ def bare_runtime(schedule: Schedule, copies: Copies) -> Any:
     ends = SimpleNamespace(close=closed)
     made.gateway = SimpleNamespace(resilience=ends, providers=ends)
     made.refusals = SimpleNamespace(flush=lambda *, last: None)
+    made.exporter = made._redaction = made._repeats = None
+    made.watch = SimpleNamespace(run=closed, catch_up=lambda _most: None)
     made._serve = made._durable = made._ingest = made._lock = made._leases = None
+    made._assembly = SimpleNamespace(close=closed)
     made._background = []
     return made
 

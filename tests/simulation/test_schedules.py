@@ -157,15 +157,22 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
         lambda: _learning(
             replay=(
                 (
-                    "                with self.loop.lock:\n                    for seq",
-                    "                if True:\n                    for seq",
+                    "                with self.loop.lock:\n                    for row",
+                    "                if True:\n                    for row",
                 ),
             )
         ),
     ),
     "rollups folded twice: no lock around catching up": (
         "learning",
-        lambda: _learning(projections=(('since."""\n        with self._folding:', 'since."""\n        if True:'),)),
+        lambda: _learning(
+            projections=(
+                (
+                    "        with self._folding:\n            self._fold()\n            self._write()",
+                    "        if True:\n            self._fold()\n            self._write()",
+                ),
+            )
+        ),
     ),
     "a lost wake-up: commits are cleared after the fold": (
         "shutdown",
@@ -174,9 +181,9 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
                 runtime=(
                     ("                committed.clear()\n", ""),
                     (
-                        "                await self.caught_up()\n                await",
-                        "                await self.caught_up()\n                committed.clear()\n"
-                        "                await",
+                        "                await asyncio.to_thread(self.projections.follow)\n",
+                        "                await asyncio.to_thread(self.projections.follow)\n"
+                        "                committed.clear()\n",
                     ),
                 )
             )

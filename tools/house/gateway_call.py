@@ -58,6 +58,7 @@ def call_files(seen: StartedFiles, home: Path) -> set[str]:
 
     # What is learned from a call afterwards, in the background, is no part of it.
     vars(sys.modules.get("windlass.runtime", sys)).update(LEARN_DELAY_S=3_600.0)
+    vars(sys.modules.get("windlass.watch.watch", sys)).update(EVERY_S=3_600.0)
     most: set[str] = set()
     with Client(home=home) as client:
         for number in range(WARM_UP_CALLS + MEASURED_CALLS):

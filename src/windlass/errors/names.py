@@ -226,10 +226,12 @@ _BY_MODULE: dict[str, dict[str, C]] = {
         "MultipleConsoleRenderersConfiguredError": C.BUG,
         "NoConsoleRendererConfiguredError": C.BUG,
     },
+    "re": {"error": C.SETTINGS_INVALID},
     "tomllib": {"TOMLDecodeError": C.SETTINGS_INVALID},
     "uvicorn.importer": {"ImportFromStringError": C.BUG},
     "uvicorn.protocols.utils": {"ClientDisconnected": C.CLIENT_GONE},
-    "cryptography.exceptions": {"InvalidSignature": C.INPUT_INVALID},
+    "cryptography.exceptions": {"InvalidSignature": C.INPUT_INVALID, "InvalidTag": C.DATABASE_CORRUPT},
+    "_csv": {"Error": C.INPUT_INVALID},
     "tarfile": {"TarError": C.INPUT_INVALID},
     "zlib": {"error": C.INPUT_INVALID},
     "webvtt.errors": {

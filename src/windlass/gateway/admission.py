@@ -52,8 +52,12 @@ class Admission:
         max_upload_bytes: int | None = None,
         virtual: Keys | None = None,
     ):
-        self._keys = tuple(keys)
         self._virtual = virtual
+        self.renew(keys, max_body_bytes, max_upload_bytes)
+
+    def renew(self, keys: Sequence[KeyOptions], max_body_bytes: int, max_upload_bytes: int | None = None) -> None:
+        """Other keys of the settings, and other sizes, from now on."""
+        self._keys = tuple(keys)
         self.max_body_bytes = max_body_bytes
         self.max_upload_bytes = max_upload_bytes or max_body_bytes
 
@@ -83,6 +87,13 @@ class Admission:
         key = self._virtual.get(caller.virtual)
         if key is None or not key.good(self._virtual.now()):
             raise AccessError(f"key {caller.key!r} is no longer good; see `windlass keys list`")
+        if key.role == caller.role and (key.team, key.models, key.endpoints, key.limits) == (
+            caller.team,
+            caller.models,
+            caller.endpoints,
+            caller.limits,
+        ):
+            return caller
         return replace(
             caller, team=key.team, models=key.models, endpoints=key.endpoints, limits=key.limits, role=key.role
         )
@@ -106,13 +117,13 @@ class Admission:
             return Caller(Scope(DEFAULT_TENANT, DEFAULT_WORKSPACE), "admin", "")
         if not key:
             raise AccessError("no API key; send `Authorization: Bearer <key>`", category=ErrorCategory.KEY_MISSING)
-        digest = hashlib.sha256(key.encode(errors="replace")).hexdigest()
         made = self._virtual.find(key) if self._virtual is not None and self._virtual.any else None
         if made is not None:
             scope = Scope(made.tenant, _workspace(made, workspace))
             return Caller(
                 scope, made.role, made.name, made.team, made.models, made.endpoints, made.limits, virtual=made.id
             )
+        digest = hashlib.sha256(key.encode(errors="replace")).hexdigest()
         found = [known for known in self._keys if hmac.compare_digest(known.sha256, digest)]
         if not found:
             raise AccessError("the API key is not known, or no longer good; see `windlass keys list`")

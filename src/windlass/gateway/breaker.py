@@ -129,6 +129,11 @@ class Breaker:
             if len(self._failed_at) >= self._options.failures:
                 self._open(now)
 
+    def retune(self, options: BreakerOptions) -> None:
+        """Go on by other options; what counts against the model still does."""
+        self._options = options
+        self._failed_at = deque(self._failed_at, maxlen=options.failures)
+
     def left(self, admitted: Pass) -> None:
         """The call ended without telling anything about the model; the next one may probe."""
         if admitted is Pass.PROBE:
@@ -160,6 +165,16 @@ class Breakers:
         self._monotonic = monotonic
         self._clock = clock
         self._rng = rng
+
+    def adopt(self, before: Breakers, same: Callable[[Key], bool]) -> None:
+        """Go on with the breakers of others, for the models that are still the `same`. Probes of calls under way end
+        on both, as they are the same breakers."""
+        if not self._options.failures:
+            return
+        for key, breaker in before.known.items():
+            if same(key):
+                breaker.retune(self._options)
+                self.known[key] = breaker
 
     def admit(self, key: Key) -> Pass:
         """May a call be sent to this model now?"""

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 
 from windlass.errors import RequestError
-from windlass.gateway.provider import JSON
+from windlass.gateway.opening import Wants
+from windlass.gateway.provider import JSON, ProviderReply
 from windlass.gateway.usage import Usage
-from windlass.gateway.wire import Tally, count, decoded, named_user, renamed, text_of
+from windlass.gateway.wire import ReplyTally, Tally, count, decoded, named_user, renamed, text_of
 
 RELAYED: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -28,16 +29,22 @@ RELAYED: Final[Mapping[str, str]] = MappingProxyType(
         "/audio/transcriptions": "audio.transcriptions",
         "/audio/translations": "audio.translations",
         "/audio/speech": "audio.speech",
+        "/responses/compact": "responses.compact",
+        "/responses/input_tokens": "responses.input_tokens",
         "/messages/count_tokens": "messages.count_tokens",
     }
 )
-"""Path below the base URL -> the name under which calls are recorded. All are POSTed, and all name a model."""
+"""Path below the base URL -> the name under which calls are recorded. All are POSTed, and most name a model."""
 FOREIGN: Final[Mapping[str, Literal["responses", "messages"]]] = MappingProxyType(
     {"responses": "responses", "messages": "messages"}
 )
 """Endpoints of other dialects than chat, which are translated where the provider does not speak them."""
 COUNT_TOKENS: Final = "/messages/count_tokens"
+RESPONSES: Final = "/responses"
+_WHOLE = ("/moderations", "/responses/compact", "/responses/input_tokens", COUNT_TOKENS)
+"""What never streams, whatever a body says that was written for another endpoint."""
 FORM: Final = "multipart/form-data"
+_JSON = ("/completions", "/moderations", RESPONSES, "/responses/compact", "/responses/input_tokens", COUNT_TOKENS)
 _PATH = re.compile(r"(/[A-Za-z0-9_\-.:~]+)+")
 _NAME = re.compile(rb'\bname="([^"\r\n]*)"')
 _BOUNDARY = re.compile(r'boundary="?([^";,\s]{1,70})"?')
@@ -66,9 +73,16 @@ class Raw(msgspec.Struct, frozen=True):
     choices: ClassVar[int] = 1
 
     @property
-    def json(self) -> bool:
-        """Whether the reply must be JSON, or events; of the others the form is not known beforehand."""
-        return self.path in ("/completions", "/moderations", COUNT_TOKENS) or self.path.startswith("/images/")
+    def wants(self) -> Wants:
+        """The form that the reply must have; of files and sound it is not known beforehand."""
+        if self.path.partition("?")[0] not in _JSON and not self.path.startswith("/images/"):
+            return "any"
+        return "either" if self.stream else "json"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it asks how many tokens a message has, whatever stands in its query (`?beta=true`)."""
+        return self.path.partition("?")[0] == COUNT_TOKENS
 
     @property
     def repeatable(self) -> bool:
@@ -85,9 +99,27 @@ class Raw(msgspec.Struct, frozen=True):
         start, end = self.place
         return self.raw[:start] + name.encode() + self.raw[end:]
 
-    def tally(self, *, stream: bool) -> Tally:
+    def tally(self, *, stream: bool) -> ReplyTally:
         """What reads along with the reply."""
+        if self.path == RESPONSES and self.method == "POST":
+            from windlass.gateway.dialects import tally  # brings all dialects, for a request that names no model
+
+            return tally("responses", stream=stream)
         return RawTally(stream=stream, ends=self.path == "/completions")
+
+
+def family(path: str) -> str:
+    """The name under which calls of an endpoint are recorded that has none of its own: the first part of its path.
+
+    What is stored of chats and of responses has one apart from theirs: who may ask a model may not read it for that.
+    """
+    name = path.split("/")[1][:40]
+    return f"{name}.stored" if name in ("chat", "embeddings", *FOREIGN) else name
+
+
+def whole_json(reply: ProviderReply) -> bool:
+    """Is it an answer that comes in one piece, and not as events?"""
+    return reply.status < 300 and reply.content_type.partition(";")[0].strip().lower() == JSON
 
 
 def checked_path(path: str) -> str:
@@ -101,9 +133,11 @@ def read_raw(body: bytes, method: str, path: str, content_type: str) -> Raw:
     """Read a request that goes up as it is. RequestError (400) says which field is at fault."""
     if not body:
         return Raw(body, method, path, content_type)
-    if content_type.lower().startswith(FORM):
+    plain = path.partition("?")[0]
+    counts = plain == COUNT_TOKENS
+    if not counts and content_type.lower().startswith(FORM):
         return _form(body, method, path, content_type)
-    if content_type and not content_type.lower().startswith(JSON):
+    if not counts and content_type and not content_type.lower().startswith(JSON):
         return Raw(body, method, path, content_type)
     fields, head = decoded(body, _RawHead, path.strip("/").replace("/", " "))
     said = tuple(_texts(head.input)) + tuple(_texts(head.prompt))
@@ -113,7 +147,7 @@ def read_raw(body: bytes, method: str, path: str, content_type: str) -> Raw:
         path=path,
         content_type=JSON,
         model=head.model or "",
-        stream=bool(head.stream),
+        stream=bool(head.stream) and plain not in _WHOLE,
         user=named_user(head.user),
         said=said,
         fields=fields,
@@ -192,6 +226,8 @@ class _Tokens(msgspec.Struct):
 
 
 class _RawPart(msgspec.Struct):
+    id: Any = None
+    object: Any = None
     usage: Any = None
     error: Any = None
     duration: Any = None
@@ -226,6 +262,9 @@ class RawTally(Tally):
         part = self._part(data, _RawPart)
         if part is None:
             return
+        if part.error is not None and not self.stream and (part.id is not None or part.object is not None):
+            # Of a thing that is kept (a job, a response) it says how that went, not how the question for it did.
+            self.error, self.code = False, ""
         images = len(part.data) if isinstance(part.data, list) and self._pictures(part.data) else self.usage.images
         if isinstance(part.duration, float | int) and not isinstance(part.duration, bool) and part.duration >= 0:
             self.usage = msgspec.structs.replace(self.usage, audio_s=float(part.duration))

@@ -13,11 +13,16 @@ from typing import Any
 
 import msgspec
 
+from windlass.errors import ErrorCategory, RequestError, UpstreamError
 from windlass.gateway.dialects import Dialect, Head, StreamTranslation, Translation, head, renamed
 from windlass.gateway.dialects import tally as reading
 from windlass.gateway.dialects import translation as between
 from windlass.gateway.dialects.failures import as_anthropic, as_openai
 from windlass.gateway.dialects.hub import Failure
+from windlass.gateway.dialects.identity import Identity
+from windlass.gateway.dialects.unstreamed import unstreamed
+from windlass.gateway.endpoints import RESPONSES, Raw, read_raw, whole_json
+from windlass.gateway.opening import MOST_WHOLE_BYTES
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.overhead import prompt_tokens
 from windlass.gateway.provider import (
@@ -34,9 +39,36 @@ from windlass.gateway.relay import Once
 from windlass.gateway.wire import Message, ReplyTally, parse_chat
 
 
-def read(dialect: Dialect, body: bytes, at: float) -> Foreign:
-    """Read a request. RequestError (400) says which field is at fault."""
-    return Foreign(head(dialect, body), at)
+def read(dialect: Dialect, body: bytes, at: float) -> Foreign | Raw:
+    """Read a request. RequestError (400) says which field is at fault.
+
+    Responses may leave the model to what is stored with the provider (`prompt`, `conversation`): such a request goes
+    up as it came.
+    """
+    try:
+        return Foreign(head(dialect, body), at)
+    except RequestError as exc:
+        if dialect != "responses" or exc.param != "model":
+            raise
+        raw = read_raw(body, "POST", RESPONSES, JSON)
+        if raw.model:
+            raise
+        return raw
+
+
+def in_events(
+    client: Dialect, upstream: Dialect, reply: ProviderReply, call: str, model: str, *, include_usage: bool = True
+) -> ProviderReply:
+    """A reply that came whole though a stream was asked for, as the stream that the client waits for.
+
+    include_usage: the stream shall tell its usage, as those of all dialects but chat do anyway.
+    """
+
+    async def written() -> AsyncGenerator[bytes, None]:
+        body = await _all(reply.chunks)
+        yield unstreamed(client, upstream, body, Identity(model, call), include_usage=include_usage)
+
+    return replace(reply, content_type=EVENT_STREAM, chunks=_Rewritten(reply.chunks, written()))
 
 
 class Foreign:
@@ -71,12 +103,16 @@ class Foreign:
         name = model.upstream or model.name
         if isinstance(provider, Relays) and provider.serves(self.dialect):
             body = renamed(self._fields, name)
-            return await provider.relay(RawRequest(call, model.name, "POST", f"/{self.dialect}", body, JSON))
+            reply = await provider.relay(RawRequest(call, model.name, "POST", f"/{self.dialect}", body, JSON))
+            late = self.stream and whole_json(reply)
+            return in_events(self.dialect, self.dialect, reply, call, self.model) if late else reply
         way = between(self.dialect, "chat", call=call, at_s=int(self._at))
         translated = way.request(self.raw, name, stream=self.stream)
         self.dropped = translated.dropped
         chat = parse_chat(translated.body)
         reply = await provider.send(ProviderRequest(call, model.name, translated.body, chat))
+        if self.stream and whole_json(reply):
+            return in_events(self.dialect, "chat", reply, call, self.model)
         return replace(reply, chunks=self._written(reply, way))
 
     def error_event(self, category: str) -> bytes:
@@ -117,8 +153,19 @@ async def _streamed(source: Chunks, way: StreamTranslation) -> AsyncGenerator[by
 
 
 async def _whole(reply: ProviderReply, way: Translation, model: str) -> AsyncGenerator[bytes, None]:
-    body = b"".join([chunk async for chunk in reply.chunks])
-    yield way.reply(reply.status, body, model)
+    yield way.reply(reply.status, await _all(reply.chunks), model)
+
+
+async def _all(chunks: Chunks) -> bytes:
+    """All of a reply; UpstreamError where there is no end to it."""
+    parts, size = [], 0
+    async for chunk in chunks:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > MOST_WHOLE_BYTES:
+            message = f"the reply has more than {MOST_WHOLE_BYTES} bytes; the rest is left"
+            raise UpstreamError(message, category=ErrorCategory.RESPONSE_MALFORMED)
+    return b"".join(parts)
 
 
 class _Counting(msgspec.Struct):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from windlass.errors import AccessError, ErrorCategory, RequestError
 from windlass.gateway.admission import Admission, Caller
 from windlass.gateway.attempt import Target
-from windlass.gateway.endpoints import COUNT_TOKENS, FOREIGN, RELAYED, Raw, checked_path, read_raw
+from windlass.gateway.endpoints import FOREIGN, RELAYED, Raw, checked_path, read_raw, whole_json
 from windlass.gateway.limits import Claim, Limits
 from windlass.gateway.opening import Opened, Wants
 from windlass.gateway.options import GatewayOptions, ModelOptions
@@ -40,6 +41,10 @@ from windlass.ledger.ledger import Ledger
 from windlass.policies.loop import Loop
 from windlass.records import USER_CHARS, Call
 
+if TYPE_CHECKING:
+    from windlass.gateway.idempotency import Repeats
+    from windlass.gateway.ticket import Ticket
+
 __all__ = ["AUTO", "POINT", "Answer", "Gateway", "Request"]
 
 AUTO = "auto"
@@ -49,7 +54,10 @@ _NO_MODEL = ModelOptions(name="none")
 
 
 class Gateway:
-    """The call path over its parts. `clock` gives UTC seconds."""
+    """The call path over its parts. `clock` gives UTC seconds.
+
+    repeats: answers requests with an idempotency key; made at the first of them. Without it each is a call of its own.
+    """
 
     def __init__(
         self,
@@ -63,6 +71,7 @@ class Gateway:
         prices: PriceBook,
         resilience: Resilience,
         clock: Callable[[], float],
+        repeats: Callable[[], Repeats] | None = None,
     ):
         self.admission = admission
         self.providers = providers
@@ -76,20 +85,32 @@ class Gateway:
         self._ledger = ledger
         self._options = options
         self._clock = clock
+        self._repeats = repeats
 
     async def complete(self, request: Request) -> Answer:
-        """Answer one request, streamed or not.
+        """Answer one request, streamed or not; what was answered under its idempotency key before, from the store.
 
         Raises AccessError, RequestError (LimitReached), ModelUnknown before anything is recorded; UpstreamError,
         recorded, where no provider gave an answer.
         """
         caller = self._admitted(request)
+        if request.idempotency_key and self._repeats is not None:
+            walk = partial(self._walk, request, caller)
+            return await self._repeats().answer(request, caller, walk, self.resilience.deadline())
+        return await self._walk(request, caller)
+
+    async def _walk(self, request: Request, caller: Caller, ticket: Ticket | None = None) -> Answer:
+        """One call from its admission to its answer. ticket: where others wait for the same answer."""
         transit = self._decide(request, self._read(request), caller)
+        transit.key = caller.key
         deadline = self.resilience.deadline()
         await self._reserve(transit, caller)
         reply = await self._send(transit, deadline)
-        incoming = Incoming(reply, deadline, drop_usage=transit.adds_usage)
+        incoming = Incoming(reply, deadline, drop_usage=transit.adds_usage, copy=ticket is not None)
         transit.tally, transit.kept = incoming.tally, incoming.kept
+        if ticket is not None:
+            transit.ticket = ticket
+            ticket.begin(incoming, partial(_headers, transit, reply.reply))
         record = partial(self._record, transit)
         chunks: Stream | Once
         if incoming.tally.stream or not incoming.keep:
@@ -161,7 +182,7 @@ class Gateway:
     def _named(self, endpoint: str, asked: EmbeddingInput | Raw) -> Target:
         if isinstance(asked, EmbeddingInput):
             return Target(*self.providers.embedding(asked.model))
-        if asked.path == COUNT_TOKENS:
+        if asked.counts:
             return self._target(asked.model)
         return Target(*self._relaying(endpoint, asked.model))
 
@@ -179,12 +200,12 @@ class Gateway:
 
     def _relaying(self, endpoint: str, model: str) -> tuple[Provider, ModelOptions]:
         """Who gets a request as it came. RequestError where the model is not said, or its provider has no such."""
-        if not model and endpoint in RELAYED.values():
-            raise RequestError("model is missing; name one", param="model")
         if model:
             provider, options = self.providers.find(model)
         elif self._options.pass_through:
             provider, options = self.providers.named(self._options.pass_through), _NO_MODEL
+        elif endpoint in RELAYED.values() or endpoint in FOREIGN:
+            raise RequestError("model is missing; name one", param="model")
         else:
             remedy = "set gateway.pass_through to the provider that shall get it"
             raise RequestError(f"the endpoint {endpoint!r} is not served; {remedy}", status=404, code="not_found")
@@ -230,8 +251,8 @@ class Gateway:
     async def _send(self, transit: Transit, deadline: float) -> Opened:
         """The opening of an answer, from whoever gave one. What fails is recorded first."""
         wants: Wants = "events" if transit.asked.stream else "json"
-        if isinstance(transit.asked, Raw) and not transit.asked.json:
-            wants = "any"
+        if isinstance(transit.asked, Raw):
+            wants = transit.asked.wants
         try:
             reached = await self.resilience.reach(
                 transit.targets,
@@ -271,11 +292,15 @@ class Gateway:
         outcome = transit.end(now, status, error, self._prices)
         spent = transit.settle(outcome)
         bodies = transit.bodies(now, options.body_retention_days) if options.keep_bodies else ()
+        ticket = transit.ticket
+        stored = ticket.stored(transit.call, outcome) if ticket is not None else ()
         if transit.tally.stream and transit.first_byte_at:
             self.resilience.ended(transit.target, ErrorCategory(error) if error else None)
         committing = asyncio.ensure_future(
-            self._ledger.append(transit.call, *transit.decisions, outcome, *bodies, *spent)
+            self._ledger.append(transit.call, *transit.decisions, outcome, *bodies, *spent, *stored)
         )
+        if ticket is not None:
+            ticket.settle(committing)
         if spent and transit.hold is not None:
             committing.add_done_callback(transit.hold.committed)
         await asyncio.shield(committing)
@@ -300,17 +325,35 @@ def _sent(transit: Transit, target: Target) -> Awaitable[ProviderReply]:
         assert isinstance(provider, Embeds), "only those are chosen for vectors"
         return provider.embed(EmbeddingRequest(transit.call.id, model.name, body, asked))
     if isinstance(asked, Raw):
-        if asked.path == COUNT_TOKENS and not (isinstance(provider, Relays) and provider.serves("messages")):
+        if asked.counts and not (isinstance(provider, Relays) and provider.serves("messages")):
             from windlass.gateway.foreign import counted
 
             return counted(asked.raw, model.name)
         assert isinstance(provider, Relays), "only those are chosen for other endpoints"
         raw = RawRequest(transit.call.id, model.name, asked.method, asked.path, body, asked.content_type)
         return provider.relay(raw)
-    return provider.send(ProviderRequest(transit.call.id, model.name, body, asked))
+    request = ProviderRequest(transit.call.id, model.name, body, asked)
+    if not asked.stream:
+        return provider.send(request)
+    return _streamed(provider, request, include_usage=transit.adds_usage or asked.wants_usage)
+
+
+async def _streamed(provider: Provider, request: ProviderRequest, *, include_usage: bool) -> ProviderReply:
+    """The reply to a chat that shall stream; an upstream that gives all of it at once has it written as events."""
+    reply = await provider.send(request)
+    if not whole_json(reply):
+        return reply
+    from windlass.gateway.foreign import in_events
+
+    return in_events("chat", "chat", reply, request.call, request.model, include_usage=include_usage)
 
 
 def _answer(transit: Transit, reply: ProviderReply, chunks: Stream | Once) -> Answer:
+    status = reply.status if 200 <= reply.status <= 599 else 502
+    return Answer(status, reply.content_type, _headers(transit, reply), chunks, transit)
+
+
+def _headers(transit: Transit, reply: ProviderReply) -> dict[str, str]:
     headers = {**reply.headers, "x-windlass-call": transit.call.id, "x-windlass-model": transit.model.name}
     if transit.why:
         headers["x-windlass-why"] = transit.why
@@ -320,5 +363,4 @@ def _answer(transit: Transit, reply: ProviderReply, chunks: Stream | Once) -> An
     if transit.dropped:
         before = headers.get("x-windlass-dropped", "")
         headers["x-windlass-dropped"] = ", ".join(filter(None, (*transit.dropped, before)))
-    status = reply.status if 200 <= reply.status <= 599 else 502
-    return Answer(status, reply.content_type, headers, chunks, transit)
+    return headers

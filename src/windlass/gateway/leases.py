@@ -107,6 +107,17 @@ class Leases:
         """Say that this process lives, and give back what others want and it does not use."""
         await _whole(self._tick())
 
+    async def recall(self) -> None:
+        """Give back all that is not used or held, so that limits that were lowered are divided anew. LedgerError where
+        the database is away; then the next tick says it."""
+        await _whole(self._recall())
+
+    async def _recall(self) -> None:
+        async with self._lock:
+            for used in self._counts.values():
+                used.lent = used.used + used.held
+            await self._confirm()
+
     async def idle(self) -> None:
         """Wait for what is under way in the database."""
         async with self._lock:

@@ -60,7 +60,8 @@ class Used:
 
     @property
     def left(self) -> int:
-        return (self.most if self.lent is None else self.lent) - self.used - self.held
+        # What was lent may be more than a limit that was lowered since.
+        return (self.most if self.lent is None else min(self.lent, self.most)) - self.used - self.held
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +141,7 @@ class Limits:
         spent: Mapping[tuple[str, str, int], int] | None = None,
         lender: Lender | None = None,
     ):
-        self._limits = tuple(limits)
-        for limit in self._limits:
-            if limit.usd is not None and not math.isfinite(limit.usd):
-                raise SettingsError(f"limits: usd of {limit.name!r} is {limit.usd}; give a number of US dollars")
+        self._limits = checked(limits)
         self._spent = dict(spent or {})
         self._lender = lender
         self._counts: dict[Place, Used] = {}
@@ -154,6 +152,12 @@ class Limits:
     def any(self) -> bool:
         """Whether there is anything to hold a call against."""
         return bool(self._limits)
+
+    def replace(self, limits: Iterable[LimitOptions]) -> None:
+        """Other limits from now on, for calls under way as well. What is used and held of one goes on where another of
+        the same name counts the same: for the same group, in a window that began at the same time."""
+        self._limits = checked(limits)
+        self._about.clear()
 
     async def reserve(self, claim: Claim, now: float, more: Sequence[LimitOptions] = ()) -> Hold:
         """Hold what a call may use up. more: the limits of its key. LimitReached, and nothing held, where it is too
@@ -221,7 +225,7 @@ class Limits:
             spent = self._spent.pop((limit.name, group, since), 0) if measure == "nusd" else 0
             lent = None if self._lender is None else 0
             count = self._counts[place] = Used(place, most, ends, used=spent, lent=lent)
-        count.most = most  # the limit of a key may have been changed
+        count.most, count.ends = most, ends  # the limit may have been changed
         return count
 
     def _sweep(self, now: float) -> None:
@@ -231,6 +235,15 @@ class Limits:
         for place in over:
             del self._counts[place]
         self._sweep_at = max(KNOWN, 2 * len(self._counts))
+
+
+def checked(limits: Iterable[LimitOptions]) -> tuple[LimitOptions, ...]:
+    """The limits as they are. SettingsError for one that no number is."""
+    found = tuple(limits)
+    for limit in found:
+        if limit.usd is not None and not math.isfinite(limit.usd):
+            raise SettingsError(f"limits: usd of {limit.name!r} is {limit.usd}; give a number of US dollars")
+    return found
 
 
 def _is_over(count: Used, now: float) -> bool:

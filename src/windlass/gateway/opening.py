@@ -27,8 +27,8 @@ MOST_EVENT_BYTES = 1024 * 1024
 MOST_REFUSAL_BYTES = 1024 * 1024
 REFUSAL_S = 2.0
 """So much of a refusal is read, for so long: what it says, and its status, are known by then."""
-Wants = Literal["events", "json", "any"]
-"""What was asked for: a stream of events, one JSON document, or whatever comes (sound, files)."""
+Wants = Literal["events", "json", "either", "any"]
+"""What was asked for: a stream of events, one JSON document, one of these two, or whatever comes (sound, files)."""
 
 # A whole line of data that holds something. A colon without a space: WHATWG HTML, 9.2.6.
 _EVENT = re.compile(rb"\ndata:[ \t]*([^\s][^\n]*)\n")

@@ -95,6 +95,7 @@ class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resource's. options: by kind, see below; for a plugin, whatever it reads from them.
     endpoints: which of `responses` and `messages` it speaks itself; the others are translated into chats. Empty: those
     of the kind.
+    transport: the HTTP client of our kinds; `turbo` takes less than half the time of the processor.
     """
 
     name: Annotated[str, Meta(min_length=1)]
@@ -104,6 +105,7 @@ class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Annotated[str, Meta(min_length=1)] = OPENAI_COMPATIBLE
     options: dict[str, Any] = {}
     api_key_env: str = ""
+    transport: Literal["aiohttp", "turbo"] = "aiohttp"
     connect_timeout_s: Positive = 5.0
     first_byte_timeout_s: Positive = 120.0
     idle_timeout_s: Positive = 60.0
@@ -175,6 +177,8 @@ class GatewayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserved_tokens: held of budgets for an answer whose length the request leaves open.
     max_upload_bytes: for forms, which carry sound and pictures. pass_through: the provider that gets requests for
     endpoints without a model, such as files and batches; all tenants share its account, so it is off unless set.
+    idempotency_hours: so long the reply to a request with an `Idempotency-Key` answers its repetitions.
+    idempotency_max_bytes: a larger reply is not stored, and its repetition is a call of its own; 0: none is.
     """
 
     auto: tuple[str, ...] = ()
@@ -185,3 +189,5 @@ class GatewayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_upload_bytes: Annotated[int, Meta(ge=1024)] = 26 * 1024 * 1024
     keep_bodies: bool = True
     body_retention_days: NotNegative = 30.0
+    idempotency_hours: Positive = 24.0
+    idempotency_max_bytes: Annotated[int, Meta(ge=0)] = 4 * 1024 * 1024

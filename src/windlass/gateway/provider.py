@@ -155,7 +155,7 @@ class Providers:
         try:
             return self._by_model[model]
         except KeyError:
-            if ANY in self._by_model and 0 < len(model) <= MODEL_CHARS:
+            if ANY in self._by_model and _is_name(model):
                 provider, every = self._by_model[ANY]
                 return provider, msgspec.structs.replace(every, name=model)
             known = ", ".join(("auto", *self.names()))
@@ -179,7 +179,7 @@ class Providers:
         """
         own = (name for name, (provider, _) in self._embedding.items() if provider.local)
         name = next(own, model) if model == "auto" else model
-        if name not in self._embedding and ANY in self._embedding and 0 < len(model) <= MODEL_CHARS:
+        if name not in self._embedding and ANY in self._embedding and _is_name(model):
             embeds, every = self._embedding[ANY]
             return embeds, msgspec.structs.replace(every, name=model)
         if name not in self._embedding:
@@ -191,3 +191,8 @@ class Providers:
         """Close every provider's connections."""
         for provider in self._providers:
             await provider.close()
+
+
+def _is_name(model: str) -> bool:
+    """Whether a model that nobody has listed may be called so: the ledger must be able to record it."""
+    return 0 < len(model) <= MODEL_CHARS and model.isprintable()

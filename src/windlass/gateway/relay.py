@@ -36,15 +36,18 @@ class Incoming:
     """The bytes of a reply as they pass: counted, tallied, and kept for the ledger.
 
     deadline: of the event loop's clock, when all of it must be there. A file passes through, of any size, and is
-    neither read along nor kept (`keep`).
+    neither read along nor kept (`keep`). sent: what the client gets of it; where that is not what came, only with
+    `copy`.
     """
 
-    def __init__(self, opened: Opened, deadline: float, *, drop_usage: bool = False):
+    def __init__(self, opened: Opened, deadline: float, *, drop_usage: bool = False, copy: bool = False):
         self.reply = opened.reply
         self.tally = opened.tally
         self.keep = opened.tally.stream or opened.ended or bool(opened.head)
         self.kept = list(opened.head)
         self._usage = UsageEvents() if drop_usage and opened.tally.stream else None
+        self._copy = copy and self._usage is not None
+        self.sent: list[bytes] = [] if self._copy else self.kept
         self._opened = opened
         self._deadline = deadline
         self._size = sum(map(len, opened.head))
@@ -57,8 +60,12 @@ class Incoming:
             async for chunk in arriving:
                 for_client = chunk if self._usage is None else self._usage.without(chunk)
                 if for_client:
+                    if self._copy:
+                        self.sent.append(for_client)
                     yield for_client
         if self._usage is not None and self._usage.rest:
+            if self._copy:
+                self.sent.append(self._usage.rest)
             yield self._usage.rest
 
     async def _arriving(self) -> AsyncGenerator[bytes, None]:
@@ -125,15 +132,15 @@ class UsageEvents:
     def without(self, chunk: bytes) -> bytes:
         """What of the events that are whole by now is for the client; event borders may fall anywhere."""
         seen = self._last + chunk
-        self._last = seen[-3:]
-        if not seen.endswith(b"\n\n") and b"\n\n" not in seen and b"\r\n\r\n" not in seen:
+        if b"\n\n" not in seen and b"\r\n\r\n" not in seen:
+            self._last = seen[-3:]
             self._waiting.append(chunk)
             return b""
         data = b"".join((*self._waiting, chunk))
-        self._waiting = []
+        self._waiting, self._last = [], b""
         if not data.endswith(b"\n\n"):
-            border = max(data.rfind(b"\n\n") + 2, data.rfind(b"\r\n\r\n") + 4)
-            self._waiting = [data[border:]]
+            border = max(at + len(end) for end in (b"\n\n", b"\r\n\r\n") if (at := data.rfind(end)) >= 0)
+            self._waiting, self._last = [data[border:]], data[border:][-3:]
             data = data[:border]
         if not _NO_CHOICES.search(data):
             return data

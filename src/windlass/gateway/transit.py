@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
+from windlass.errors import RequestError
 from windlass.gateway.admission import Caller
 from windlass.gateway.attempt import Attempt, Target
 from windlass.gateway.endpoints import Raw
@@ -26,6 +27,7 @@ from windlass.records import Call, Decision, Outcome, Scope
 
 if TYPE_CHECKING:
     from windlass.gateway.foreign import Foreign
+    from windlass.gateway.ticket import Ticket
 
 DAY_S = 86_400.0
 Asked: TypeAlias = "Chat | EmbeddingInput | Raw | Foreign"
@@ -38,7 +40,8 @@ class Request:
 
     `method`, `path` (below the base URL) and `query` matter to endpoints whose requests go up as they came.
     `scope` and `caller` are set by our own rooms, for whom the caller has been admitted already; without a `caller` it
-    is Windlass itself that asks. Clients are admitted by `key`.
+    is Windlass itself that asks. Clients are admitted by `key`. What was answered under an `idempotency_key` before is
+    answered from the store.
     """
 
     body: bytes
@@ -50,6 +53,7 @@ class Request:
     key: str = ""
     workspace: str = ""
     parent: str = ""
+    idempotency_key: str = ""
     scope: Scope | None = None
     caller: Caller | None = None
 
@@ -59,7 +63,8 @@ class Transit:
     """What the ledger will want to know of a call at the end, where `outcome` is set.
 
     targets: who may answer, the chosen one first; target: who did, or was asked last. started: UTC seconds.
-    trail: every attempt so far. hold: what the call holds of limits until it is settled.
+    trail: every attempt so far. hold: what the call holds of limits until it is settled. ticket: where its reply is
+    stored for whoever asks the same again. key: the name of the one that asked, '' without.
     """
 
     call: Call
@@ -74,6 +79,8 @@ class Transit:
     kept: list[bytes] = field(default_factory=list)
     first_byte_at: float = 0.0
     outcome: Outcome | None = None
+    ticket: Ticket | None = None
+    key: str = ""
 
     @property
     def model(self) -> ModelOptions:
@@ -111,7 +118,7 @@ class Transit:
         usage, call, local = self.tally.usage, self.call, self.target.provider.local
         prompt, completion = usage.prompt_tokens, usage.completion_tokens
         # Usage that a provider reports counts, whatever else went wrong; guesses only bill what was answered.
-        answered = self.first_byte_at > 0 and (status < 400 or status == 499)
+        answered = self.first_byte_at > 0 and (status < 300 or status == 499)
         estimated = answered and (prompt is None or completion is None or local)
         if prompt is None:
             prompt = self.asked.tokens or sum(map(estimate_tokens, self.asked.said)) if answered else 0
@@ -179,7 +186,10 @@ class Transit:
             return texts
         from windlass.gateway.overhead import reserve_prompt_tokens
 
-        body = msgspec.json.decode(asked.raw)
+        try:
+            body = msgspec.json.decode(asked.raw)
+        except msgspec.ValidationError as exc:  # a field that goes up unread may hold a number that no float does
+            raise RequestError(f"the body holds a number that is out of range: {exc}", code="invalid_json") from exc
         said = [body.get(name) for name in ("messages", "input", "system", "instructions", "response_format", "text")]
         return max(texts, reserve_prompt_tokens(said, body.get("tools"), model=self.model.upstream or self.model.name))
 
@@ -212,18 +222,28 @@ class Transit:
         )
 
     def _extra(self) -> dict[str, Any]:
-        """The attempts, where there was more than the one that answered."""
-        if len(self.trail) == 1 and not self.trail[0].category:
-            return {}
-        return {"attempts": [msgspec.to_builtins(attempt) for attempt in self.trail]} if self.trail else {}
+        """The key that asked, and the attempts, where there was more than the one that answered."""
+        found: dict[str, Any] = {"key": self.key} if self.key else {}
+        if len(self.trail) > 1 or (self.trail and self.trail[0].category):
+            found["attempts"] = [msgspec.to_builtins(attempt) for attempt in self.trail]
+        return found
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes out: status, headers, and the bytes, which must be read to the end or closed."""
+    """What goes out: status, headers, and the bytes, which must be read to the end or closed.
+
+    walked: the call that was made for it, None where the store answered.
+    """
 
     status: int
     content_type: str
     headers: dict[str, str]
     chunks: Stream | Once
-    transit: Transit
+    walked: Transit | None = None
+
+    @property
+    def transit(self) -> Transit:
+        """The call that was made for it."""
+        assert self.walked is not None, "the store answered; look at `walked` where a request carries a key"
+        return self.walked

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from itertools import accumulate
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from windlass.errors import ErrorCategory, LedgerError
 
@@ -18,6 +20,17 @@ T = TypeVar("T")
 TELEMETRY_DELAY_S = 0.05
 TELEMETRY_KEPT = 10_000
 BATCH = 2048
+COMMIT_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Pace(NamedTuple):
+    """How the writer keeps up. waiting: appends in the queue; at_most: commits that took at most each of
+    `COMMIT_BOUNDS_S`; commits, took_s: all of them, those that failed too."""
+
+    waiting: int
+    at_most: tuple[int, ...]
+    commits: int
+    took_s: float
 
 
 class GroupCommit(Generic[T]):
@@ -33,6 +46,8 @@ class GroupCommit(Generic[T]):
         self._waiting: list[tuple[Future[int] | None, tuple[T, ...]]] = []
         self._due_s: float | None = None
         self._closed = False
+        self._took = [0] * (len(COMMIT_BOUNDS_S) + 1)
+        self._took_s = 0.0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="ledger-commit", daemon=True)
         self._thread.start()
@@ -53,6 +68,11 @@ class GroupCommit(Generic[T]):
             future.set_result(0)
         return future
 
+    @property
+    def pace(self) -> Pace:
+        """How the writer keeps up, since it began."""
+        return Pace(len(self._waiting), tuple(accumulate(self._took[:-1])), sum(self._took), self._took_s)
+
     def close(self) -> None:
         """Commit what waits, then end the thread."""
         with self._changed:
@@ -69,7 +89,11 @@ class GroupCommit(Generic[T]):
                 self._due_s = 0.0 if self._waiting else None
                 if not batch:
                     return
+            began = time.monotonic()
             self._commit([entry for entry in batch if entry[0] is None or entry[0].set_running_or_notify_cancel()])
+            took_s = time.monotonic() - began
+            self._took[bisect_left(COMMIT_BOUNDS_S, took_s)] += 1
+            self._took_s += took_s
 
     def _ready(self) -> bool:
         return self._closed or (self._due_s is not None and time.monotonic() >= self._due_s)

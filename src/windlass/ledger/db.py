@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -192,26 +192,29 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema to the newest version. Safe to call from several processes at once."""
-        from alembic import command
-        from alembic.config import Config
-        from alembic.util import CommandError
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.write() as connection:
             if self.dialect == "postgresql":
                 self._check_server(connection)
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {MIGRATION_LOCK_TIMEOUT_MS}")
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
-            config.attributes["connection"] = connection
-            try:
-                command.upgrade(config, "head")
-            except CommandError as exc:
-                where = self.url.render_as_string(hide_password=True)
-                raise LedgerError(
-                    f"database {where} is not ours, or of a newer release ({exc}); update windlass"
-                ) from exc
+            if _version(connection) != newest_migration():
+                self._upgrade(connection)
+
+    def _upgrade(self, connection: sa.Connection) -> None:
+        # 0.1 s and 10 MB that a server whose schema is the newest does without.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as exc:
+            where = self.url.render_as_string(hide_password=True)
+            raise LedgerError(f"database {where} is not ours, or of a newer release ({exc}); update windlass") from exc
 
     def half_moved(self) -> bool:
         """Whether a move into this database began and did not end."""
@@ -325,3 +328,18 @@ def _begin_by_hand(engine: sa.Engine) -> None:
         options = connection.get_execution_options()
         if not options.get("windlass_bare", False):
             connection.exec_driver_sql("BEGIN" if options.get("windlass_read", False) else "BEGIN IMMEDIATE")
+
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+def newest_migration() -> str:
+    """The migration that this release brings a database to; the files are named by them."""
+    return max(file.name.partition("_")[0] for file in (_MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def _version(connection: sa.Connection) -> str:
+    """The migration at which a database stands, '' where it has none."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return ""
+    return str(connection.scalar(sa.text("SELECT version_num FROM alembic_version")) or "")

@@ -8,3 +8,28 @@ import secrets
 def new(kind: str, at: float) -> str:
     """An id of `kind` for something that happened at `at` (UTC seconds)."""
     return f"{kind}_{int(at * 1000):012x}{secrets.token_hex(10)}"
+
+
+PLAIN = 32
+"""So many hex digits follow the kind; what follows them names the program that an imported record came from."""
+
+
+def imported(kind: str, at: float, digest: str, program: str) -> str:
+    """An id of `kind` that is the same whenever the same is imported: `call_019ab3...-litellm`.
+
+    digest: hex of what it was there, 20 digits are used.
+
+    >>> imported("call", 1.5, "ab" * 32, "litellm")
+    'call_0000000005dcabababababababababab-litellm'
+    """
+    return f"{kind}_{int(at * 1000):012x}{digest[:20]}-{program}"
+
+
+def is_imported(name: str) -> bool:
+    """Whether the id `name` is of what another program logged, and Windlass neither decided nor paid.
+
+    >>> name = "call_0000000005dcabababababababababab"
+    >>> is_imported(f"{name}-litellm"), is_imported(name), is_imported(f"{name}-request")
+    (True, False, True)
+    """
+    return name[name.find("_") + 1 + PLAIN :][:1] == "-"

@@ -54,7 +54,25 @@ class Spend(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = ""
 
 
-Item: TypeAlias = LedgerRecord | Body | Spend
+class StoredReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The reply of a call that carried an idempotency key, sealed, and committed with its outcome.
+
+    caller, digest: the place that the call holds; without effect where `owner` holds it no more.
+    """
+
+    tenant: str
+    workspace: str
+    caller: str
+    digest: str
+    owner: str
+    call: str
+    user: str
+    at: float
+    expires_at: float
+    data: bytes
+
+
+Item: TypeAlias = LedgerRecord | Body | Spend | StoredReply
 """What one commit may hold."""
 
 

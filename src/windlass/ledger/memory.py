@@ -27,6 +27,7 @@ from windlass.ledger.ledger import (
     Item,
     Snapshot,
     Spend,
+    StoredReply,
 )
 from windlass.ledger.retention import BASE, SNAPSHOTS_KEPT
 from windlass.records import (
@@ -69,7 +70,7 @@ class MemoryLedger:
             if self._closed:
                 raise LedgerError("the ledger is closed; open a new one", category=ErrorCategory.LEDGER_CLOSED)
             for item in items:
-                if not isinstance(item, Body | Spend):
+                if not isinstance(item, Body | Spend | StoredReply):
                     rows.to_row(item)
                 if isinstance(item, Decision):
                     rows.context_row(item)
@@ -247,8 +248,8 @@ class MemoryLedger:
         self._closed = True
 
     def _keep(self, item: Item) -> None:
-        if isinstance(item, Spend):
-            return  # only a database outlives the process that counts
+        if isinstance(item, Spend | StoredReply):
+            return  # only a database outlives the process that counts, or holds the place of a reply
         key = (type(item), item.scope, item.id)
         if key in self._known:
             return

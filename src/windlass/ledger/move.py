@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from windlass.errors import LedgerError
 from windlass.ledger import partitions, schema
-from windlass.ledger.db import MOVING, Database, metadata
+from windlass.ledger.db import MOVING, Database, metadata, newest_migration
 from windlass.ledger.writer import Transactions
 
 BATCH = 5_000
@@ -90,17 +90,15 @@ def version(db: Database) -> str:
         return str(connection.scalar(sa.text("SELECT version_num FROM alembic_version")) or "")
 
 
+def newest() -> str:
+    """The migration that this release brings a database to."""
+    return newest_migration()
+
+
 def has_table(db: Database, table: str, schema_name: str | None = None) -> bool:
     """Whether the database has that table."""
     with db.read() as connection:
         return bool(sa.inspect(connection).has_table(table, schema_name))
-
-
-def newest() -> str:
-    """The migration that this release brings a database to."""
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory(str(Path(__file__).parent / "migrations")).get_current_head() or ""
 
 
 def totals(connection: sa.Connection) -> list[Sum]:

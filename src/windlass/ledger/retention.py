@@ -139,7 +139,8 @@ def scrub(db: Database) -> None:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
             _sync(f"{db.url.database}-wal")
             return
-        for table in (schema.bodies, schema.contexts, schema.calls, schema.feedback, schema.snapshots):
+        erased = (schema.bodies, schema.contexts, schema.calls, schema.feedback, schema.snapshots, schema.replies)
+        for table in erased:
             connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
         # The planner's statistics hold samples of the columns: user names, too.
         connection.exec_driver_sql("VACUUM (FULL) pg_statistic")
@@ -180,8 +181,9 @@ def _name(db: Database, connection: sa.Connection, erasure: Erasure) -> int:
         # What a call names as its parent may be somebody else's call, which keeps what it has.
         above = sa.select(calls.c.parent).where(*own, calls.c.parent != "", calls.c.parent.not_in(others)).distinct()
         _note(db, connection, erasure, above)
-        left = sa.delete(bodies).where(*_owned(bodies, erasure), bodies.c.user == user, bodies.c.at <= erasure.at)
-        gone += connection.execute(left).rowcount
+        for kept in (bodies, schema.replies):
+            left = sa.delete(kept).where(*_owned(kept, erasure), kept.c.user == user, kept.c.at <= erasure.at)
+            gone += connection.execute(left).rowcount
         gone += connection.execute(sa.update(calls).where(*own).values(user="")).rowcount
     return gone
 
@@ -200,13 +202,14 @@ def _note(db: Database, connection: sa.Connection, erasure: Erasure, ids: sa.Sel
 def _clear(connection: sa.Connection, erasure: Erasure) -> int:
     """Delete bodies, contexts and comments of what the erasure is about; returns how many went."""
     decisions, outcomes, said, bodies = schema.decisions, schema.outcomes, schema.feedback, schema.bodies
-    contexts, gone = schema.contexts, _gone(erasure)
+    contexts, replies, gone = schema.contexts, schema.replies, _gone(erasure)
     decided = sa.select(decisions.c.id).where(*_owned(decisions, erasure), decisions.c.call.in_(gone))
     ended = sa.select(outcomes.c.id).where(*_owned(outcomes, erasure), outcomes.c.call.in_(gone))
     about = said.c.target.in_(gone) | said.c.target.in_(decided) | said.c.target.in_(ended)
     statements: list[Any] = [
         # The answer that a call was made for keeps its text under its own id.
         sa.delete(bodies).where(*_owned(bodies, erasure), bodies.c.call.in_(gone)),
+        sa.delete(replies).where(*_owned(replies, erasure), replies.c.call.in_(gone)),
         sa.delete(contexts).where(*_owned(contexts, erasure), contexts.c.decision.in_(decided)),
         sa.update(said).where(*_owned(said, erasure), about, said.c.comment != "").values(comment=""),
     ]
@@ -224,10 +227,11 @@ def _users(connection: sa.Connection, erasure: Erasure) -> set[str]:
     table = schema.calls
     earlier = table.c.user != "", table.c.seq < _place(erasure)
     named = sa.select(table.c.user).where(*_owned(table, erasure), *earlier).distinct()
-    # A call that was on its way when its user was forgotten keeps its bodies afterwards.
-    kept = schema.bodies
-    left = sa.select(kept.c.user).where(*_owned(kept, erasure), kept.c.user != "", kept.c.at <= erasure.at).distinct()
-    found = {*connection.scalars(named), *connection.scalars(left)}
+    found = set(connection.scalars(named))
+    # A call that was on its way when its user was forgotten keeps its bodies and its reply afterwards.
+    for kept in (schema.bodies, schema.replies):
+        left = sa.select(kept.c.user).where(*_owned(kept, erasure), kept.c.user != "", kept.c.at <= erasure.at)
+        found |= set(connection.scalars(left.distinct()))
     return {user for user in found if user_digest(erasure.scope, user) == erasure.user}
 
 

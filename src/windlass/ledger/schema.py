@@ -244,3 +244,25 @@ leases = sa.Table(
     sa.PrimaryKeyConstraint("name", "grp", "measure", "since", "worker"),
     sa.Index("leases_by_worker", "worker", "at"),
 )
+replies = sa.Table(
+    "replies",
+    metadata,
+    *owned(),
+    # The key of a program, and the digest of the idempotency key that it sent.
+    _text("caller"),
+    _text("digest"),
+    _text("asked"),
+    _text("secret"),
+    _text("state"),
+    _text("owner"),
+    _text("call"),
+    _text("user"),
+    _real("leased_until"),
+    _real("at"),
+    _real("expires_at"),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("tenant", "workspace", "caller", "digest"),
+    sa.Index("replies_by_call", "tenant", "workspace", "call"),
+    sa.Index("replies_by_user", "tenant", "workspace", "user"),
+    sa.Index("replies_by_expires_at", "expires_at"),
+)

@@ -6,7 +6,8 @@ import asyncio
 import operator
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,8 +15,9 @@ import sqlalchemy as sa
 
 from windlass.errors import LedgerError
 from windlass.ledger import collection, folding, retention, rows, schema, search
-from windlass.ledger.commit import GroupCommit
+from windlass.ledger.commit import GroupCommit, Pace
 from windlass.ledger.db import Database
+from windlass.ledger.folded import Folded, FoldedDecision
 from windlass.ledger.ledger import (
     ALL,
     EVERY_CALL,
@@ -33,22 +35,30 @@ from windlass.ledger.ledger import (
     Item,
     Snapshot,
     Spend,
+    StoredReply,
 )
-from windlass.ledger.writer import Pending, Writer
+from windlass.ledger.writer import REPLY, Pending, Writer
 from windlass.records import KINDS, Call, Decision, Erasure, Feedback, Outcome, Record, RunEvent, Scope
+from windlass.stats.redaction import Redaction
 
 WATCH_S = 0.05
+# Bodies together as large as this are redacted in a thread: 20 ms at the worst.
+LARGE_BYTES = 16 * 1024
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+_entry: Callable[[tuple[int, Any]], Entry] = partial(tuple.__new__, Entry)
+"""An Entry of (place, record); calling `Entry` or its `_make` takes twice as long."""
 
 
 class SqlLedger:
     """A `Ledger` in a migrated `Database`. Appending validates in the caller; the writer thread only commits.
 
-    name: of this process among the workers that share a database.
+    name: of this process among the workers that share a database. redaction: what is taken out of bodies and comments.
     """
 
-    def __init__(self, db: Database, name: str = ""):
+    def __init__(self, db: Database, name: str = "", redaction: Redaction | None = None):
         self._db = db
+        self._redaction = redaction
         self._dense = db.dialect == "sqlite"
         self._writer = Writer(db, name)
         self._listeners: list[Callable[[], object]] = []
@@ -60,14 +70,29 @@ class SqlLedger:
             self._watcher.start()
 
     async def append(self, *items: Item) -> int:
-        return await asyncio.wrap_future(self._group.submit(_pending(items), durable=True))
+        said = [len(item.data) for item in items if isinstance(item, Body)]
+        if self._redaction is not None and said and (sum(said) > LARGE_BYTES or self._redaction.slow):
+            pending = await asyncio.to_thread(self._rows, items)
+        else:
+            pending = self._rows(items)
+        return await asyncio.wrap_future(self._group.submit(pending, durable=True))
 
     def post(self, *items: Item) -> None:
-        self._group.submit(_pending(items), durable=False)
+        self._group.submit(self._rows(items), durable=False)
 
     def append_now(self, *items: Item) -> int:
         """`append` for a plain thread, such as a workflow step: block until committed."""
-        return self._group.submit(_pending(items), durable=True).result()
+        return self._group.submit(self._rows(items), durable=True).result()
+
+    def _rows(self, items: Sequence[Item]) -> tuple[Pending, ...]:
+        if self._redaction is not None:
+            items = [_cleared(item, self._redaction) for item in items]
+        return _pending(items)
+
+    @property
+    def pace(self) -> Pace:
+        """How the writer of this process keeps up."""
+        return self._group.pace
 
     def on_commit(self, listener: Callable[[], object]) -> None:
         self._listeners = [*self._listeners, listener]
@@ -77,41 +102,62 @@ class SqlLedger:
             return self._writer.order.head(connection)
 
     def read(self, scope: AnyScope, *, after: int = 0, limit: int = 1000) -> Sequence[Entry]:
-        return self._read(scope, after, limit, whole=True)
+        return self._paged(scope, after, limit, self._between)
 
-    def folded(self, scope: AllScopes, *, after: int, limit: int) -> Sequence[Entry]:
-        """`read`, of each record what a fold looks at, see folding.py."""
+    def folded(
+        self, scope: AllScopes, *, after: int, limit: int, contexts: Collection[str] | None = None
+    ) -> Sequence[Folded]:
+        """`read`, of each record what a fold looks at, see folding.py. contexts: the points whose decisions come with
+        theirs, None for all."""
+        points = None if contexts is None else sorted(contexts)
         try:
-            return self._read(scope, after, limit, whole=False)
+            return self._paged(scope, after, limit, partial(self._folded_between, points))
         except msgspec.DecodeError:
             # One of the rows is damaged; this says which, and how.
-            return self.read(scope, after=after, limit=limit)
+            return folding.narrowed(self.read(scope, after=after, limit=limit))
 
-    def _read(self, scope: AnyScope, after: int, limit: int, *, whole: bool) -> Sequence[Entry]:
+    def _paged(self, scope: AnyScope, after: int, limit: int, between: Callable[..., list[T]]) -> list[T]:
+        """What `between` reads of the next `limit` records."""
         with self._db.read() as connection:
             if self._dense and scope is ALL:
                 # The places of one counter have few gaps, so the next `limit` of them hold nearly as many records.
                 settled = self._writer.order.settled(connection)
-                found = self._between(connection, scope, after, min(settled, after + limit), whole)
+                found = between(connection, scope, after, min(settled, after + limit))
                 if found or settled <= after + limit:
                     return found
             if not self._dense:
                 # Every worker asks this at every commit; planning it anew for all days took ten times its execution.
                 connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
-            return self._between(connection, scope, after, self._last(connection, scope, after, limit), whole)
+            return between(connection, scope, after, self._last(connection, scope, after, limit))
 
-    def _between(self, connection: sa.Connection, scope: AnyScope, after: int, until: int, whole: bool) -> list[Entry]:
-        """All entries from after one place up to another, whole or with what a fold looks at."""
+    def _between(self, connection: sa.Connection, scope: AnyScope, after: int, until: int) -> list[Entry]:
+        """All entries from after one place up to another."""
         found: list[Entry] = []
         everyone = isinstance(scope, AllScopes)
         asked = (after, until) if isinstance(scope, AllScopes) else (after, until, scope.tenant, scope.workspace)
         driver: Any = connection.connection.driver_connection
         with collection.resting():
             for kind in KINDS.values():
-                given = driver.execute(_BETWEEN[self._db.dialect, everyone, whole, kind], asked).fetchall()
-                given = _given(connection, kind, given)
-                found += map(folding.entry, rows.from_rows(kind, given)) if whole else folding.entries(kind, given)
+                given = driver.execute(_BETWEEN[self._db.dialect, everyone, kind], asked).fetchall()
+                found += map(_entry, rows.from_rows(kind, _given(connection, kind, given)))
         found.sort(key=operator.itemgetter(0))
+        return found
+
+    def _folded_between(
+        self, points: list[str] | None, connection: sa.Connection, scope: AllScopes, after: int, until: int
+    ) -> list[Folded]:
+        """The same, of each record what a fold looks at, and of decisions at `points` their contexts."""
+        found: list[Folded] = []
+        driver: Any = connection.connection.driver_connection
+        with collection.resting():
+            for kind in KINDS.values():
+                sided = points if points is not None and kind is Decision and self._dense else []
+                question = folding.question(kind, self._db.dialect, None if points is None else len(points))
+                given = driver.execute(question, (*sided, after, until)).fetchall()
+                if kind is Decision and not self._dense:
+                    given = _fetched_contexts(connection, given, points)
+                found += folding.fetched(kind, given)
+        found.sort(key=operator.attrgetter("seq"))
         return found
 
     def _last(self, connection: sa.Connection, scope: AnyScope, after: int, limit: int) -> int:
@@ -225,6 +271,7 @@ class SqlLedger:
 
     def prune(self, now: float) -> int:
         with self._db.write() as connection:
+            connection.execute(sa.delete(schema.replies).where(schema.replies.c.expires_at <= now))
             return connection.execute(sa.delete(schema.bodies).where(schema.bodies.c.expires_at <= now)).rowcount
 
     def has_contexts(self, before: float) -> bool:
@@ -284,6 +331,15 @@ class SqlLedger:
                     listener()
 
 
+def _cleared(item: Item, redaction: Redaction) -> Item:
+    """`item` with nothing personal in what was said."""
+    if isinstance(item, Body) and item.data:
+        return msgspec.structs.replace(item, data=redaction.body(item.data))
+    if isinstance(item, Feedback) and item.comment:
+        return msgspec.structs.replace(item, comment=redaction.text(item.comment))
+    return item
+
+
 def _pending(items: Sequence[Item]) -> tuple[Pending, ...]:
     """The rows of `items`; a decision brings its context along."""
     found: list[Pending] = []
@@ -293,6 +349,9 @@ def _pending(items: Sequence[Item]) -> tuple[Pending, ...]:
             continue
         if isinstance(item, Spend):
             found.append((schema.spend, [item.limit, item.group, item.since, item.nusd, item.outcome]))
+            continue
+        if isinstance(item, StoredReply):
+            found.append((schema.replies, [getattr(item, name) for name in REPLY]))
             continue
         found.append((rows.TABLES[type(item)], rows.to_row(item)))
         if isinstance(item, Decision) and item.context:
@@ -328,13 +387,12 @@ def _select(kind: type[Record], dialect: str) -> sa.Select[Any]:
     return sa.select(table, side.c.data.label("context")).join_from(table, side, same, isouter=True)
 
 
-def _between(kind: type[Record], dialect: str, everyone: bool, whole: bool) -> str:
-    """What `_select` asks, from after one place up to another, as text: a fold asks it for every few records, and
+def _between(kind: type[Record], dialect: str, everyone: bool) -> str:
+    """What `_select` asks, from after one place up to another, as text: followers ask it for every few records, and
     SQLAlchemy's part in it took as long as reading 50 of them."""
     table, mark = rows.TABLES[kind], "?" if dialect == "sqlite" else "%s"
     place = mark if dialect == "sqlite" else f"{mark}::bigint"
-    asked = table.c if whole else folding.COLUMNS.get(kind, table.c)
-    columns = [f'"{table.name}"."{column.name}"' for column in asked]
+    columns = [f'"{table.name}"."{column.name}"' for column in table.c]
     source = f'"{table.name}"'
     if kind is Decision and dialect == "sqlite":
         columns.append("side.data")
@@ -348,10 +406,9 @@ def _between(kind: type[Record], dialect: str, everyone: bool, whole: bool) -> s
 
 
 _BETWEEN = {
-    (dialect, everyone, whole, kind): _between(kind, dialect, everyone, whole)
+    (dialect, everyone, kind): _between(kind, dialect, everyone)
     for dialect in ("sqlite", "postgresql")
     for everyone in (False, True)
-    for whole in (False, True)
     for kind in KINDS.values()
 }
 
@@ -377,6 +434,18 @@ def _with_contexts(connection: sa.Connection, found: Sequence[Sequence[Any]]) ->
     owned = {"tenants": tenants, "workspaces": workspaces, "decisions": names}
     contexts = {int(row.place): row.data for row in connection.execute(_CONTEXTS, owned)}
     return [(*row, contexts.get(place)) for place, row in enumerate(found, start=1)]
+
+
+def _fetched_contexts(
+    connection: sa.Connection, found: Sequence[Sequence[Any]], points: Collection[str] | None
+) -> Sequence[Sequence[Any]]:
+    """The rows of `folding.question` with the contexts of decisions at `points`, None for all, in the last column."""
+    place = FoldedDecision.__struct_fields__.index("point")
+    asked = found if points is None else [row for row in found if row[place] in points]
+    if not asked:
+        return found
+    contexts = {row[0]: row[-1] for row in _with_contexts(connection, asked)}
+    return [(*row[:-1], contexts.get(row[0])) for row in found]
 
 
 _CONTEXTS = sa.text(

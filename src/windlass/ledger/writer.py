@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from windlass.errors import HANDLING, LedgerError, classify
 from windlass.ledger import partitions, rows, schema
 from windlass.ledger.db import Database
+from windlass.ledger.ids import is_imported
 
 Pending: TypeAlias = tuple[sa.Table, rows.Row]
 """A row and where it goes."""
@@ -135,7 +136,7 @@ class Writer:
 
     def _to_file(self, batch: Sequence[Pending]) -> int:
         grouped, placed = _grouped(batch)
-        spent = grouped.pop(schema.spend, None)
+        spent, replies = grouped.pop(schema.spend, None), grouped.pop(schema.replies, None)
         with self._db.write_file() as driver:
             head = _number(placed, Counter.take(driver, len(placed)))
             for table in _APPENDED:
@@ -143,12 +144,14 @@ class Writer:
                     driver.executemany(self._inserts[table], grouped[table])
             if spent:
                 driver.executemany(_SPEND.format(mark="?"), [(*row[:-1], self._name) for row in spent])
+            if replies:
+                driver.executemany(_REPLIED.format(mark="?"), replies)
         return head
 
     def _to_server(self, order: Transactions, batch: Sequence[Pending], *, again: bool) -> int:
         self._make_days(row[_KEY[table]] for table, row in batch if table in _KEY)
         grouped, placed = _grouped(batch)
-        spent = grouped.pop(schema.spend, [])
+        spent, replies = grouped.pop(schema.spend, []), grouped.pop(schema.replies, [])
         with self._db.write() as connection:
             head = _number(placed, order.take(connection, len(placed)))
             if again and spent:  # the commit before may have come through, though nobody could say so
@@ -157,8 +160,8 @@ class Writer:
             for table in _APPENDED:
                 if table in grouped:
                     self._insert(connection, table, grouped[table])
-            if spent:
-                connection.exec_driver_sql(_SPEND.format(mark="%s"), [(*row[:-1], self._name) for row in spent])
+            _change(connection, _SPEND, [(*row[:-1], self._name) for row in spent])
+            _change(connection, _REPLIED, [tuple(row) for row in replies])
             connection.execute(_BEAT, {"name": self._name, "at": self._clock(), "head": head})
         return head
 
@@ -170,8 +173,11 @@ class Writer:
             connection.exec_driver_sql(self._inserts[table], [tuple(row) for row in values])
 
     def _make_days(self, ids: Iterable[str]) -> None:
-        """The partitions of a batch, before its transaction, because making one locks the tables."""
-        missing = partitions.days(ids) - self._days
+        """The partitions of a batch, before its transaction, because making one locks the tables.
+
+        None for what is imported: a history of 1,200 days made so many that every query failed for want of locks.
+        """
+        missing = partitions.days(name for name in ids if not is_imported(name)) - self._days
         if missing:
             with self._db.write() as connection:
                 partitions.ensure(connection, missing)
@@ -204,12 +210,26 @@ _SPEND = (
     "INSERT INTO spend (name, grp, since, nusd, worker) VALUES ({mark}, {mark}, {mark}, {mark}, {mark}) "
     "ON CONFLICT (name, grp, since, worker) DO UPDATE SET nusd = spend.nusd + excluded.nusd"
 )
+REPLY: Final = ("call", "user", "at", "expires_at", "data", "tenant", "workspace", "caller", "digest", "owner")
+"""The order in which a stored reply is given to the database."""
+# Only who holds the place may fill it: the call of one that was taken over is billed, but answers nobody later.
+_REPLIED = (
+    "UPDATE replies SET state = 'done', call = {mark}, \"user\" = {mark}, at = {mark}, expires_at = {mark}, "
+    "data = {mark} WHERE tenant = {mark} AND workspace = {mark} AND caller = {mark} AND digest = {mark} "
+    "AND owner = {mark}"
+)
 _ENDED = sa.select(schema.outcomes.c.id).where(schema.outcomes.c.id.in_(sa.bindparam("ids", expanding=True)))
 _BEAT = sa.text("UPDATE workers SET head = greatest(head, :head), at = :at WHERE name = :name")
 _JOIN = sa.text(
     "INSERT INTO workers (name, pid, at, head, cursor) VALUES (:name, :pid, :at, :head, 0) "
     "ON CONFLICT (name) DO UPDATE SET pid = excluded.pid, at = excluded.at, head = excluded.head, cursor = 0"
 )
+
+
+def _change(connection: sa.Connection, statement: str, values: list[tuple[Any, ...]]) -> None:
+    """What adds to rows, or fills them, for each of `values`."""
+    if values:
+        connection.exec_driver_sql(statement.format(mark="%s"), values)
 
 
 def _grouped(batch: Sequence[Pending]) -> tuple[dict[sa.Table, list[rows.Row]], list[rows.Row]]:

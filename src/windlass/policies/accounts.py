@@ -1,32 +1,26 @@
 """Accounts: what is known of each call, so that a reward which comes late finds the decisions it belongs to.
 
-Kept as small as a correction allows: of a live decision what a policy learns from, its context as raw float64 and all
-that decisions have in common once (forms.py); of a shadow decision its action; of a user a digest. Nothing here can
+Kept as small as a correction allows: of a live decision what a policy learns from, its context, where there is such a
+policy, as raw float64 and all that decisions have in common once (forms.py); of a shadow decision its action; of a
+user a digest. Nothing here can
 form a ring, so the structs ask no time of the garbage collector.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
+from windlass.ledger.folded import FoldedCall, FoldedDecision, FoldedErasure, FoldedFeedback, FoldedOutcome
 from windlass.policies.forms import Form, Forms, pack, unpack
 from windlass.policies.loop import decision_id
-from windlass.policies.reward import Signals, read
-from windlass.records import (
-    Call,
-    Decision,
-    Erasure,
-    Feedback,
-    FeedbackSource,
-    Outcome,
-    Record,
-    user_digest,
-)
+from windlass.policies.reward import read
+from windlass.records import Decision, Erasure, FeedbackSource, Scope, user_digest
 
 # One feedback moves at most this much, so that no chain or crowd of calls can hold up the others' decisions.
 _MAX_DEPTH = 8
@@ -107,11 +101,12 @@ class StoredAccounts(msgspec.Struct, frozen=True, array_like=True):
 class Accounts:
     """At most `window` calls, feedback targets and feedback ids; the oldest in ledger order go first.
 
-    What comes later for a call that went changes nothing. `seq` is the place of a record in the ledger.
+    What comes later for a call that went changes nothing. taught: the points whose decisions keep their contexts.
     """
 
-    def __init__(self, window: int, stored: StoredAccounts | None = None) -> None:
+    def __init__(self, window: int, stored: StoredAccounts | None = None, taught: Collection[str] = ()) -> None:
         self.window = window
+        self.taught = taught
         # A plain dict finds its oldest key by passing over all that went before it: 16 us once the window is full.
         self.calls: OrderedDict[Key, Account] = OrderedDict(stored.calls if stored else ())
         notes = ((key, dict(notes)) for key, notes in stored.notes) if stored else ()
@@ -124,83 +119,101 @@ class Accounts:
         for key, account in self.calls.items():
             self._adopt(key, account.parent)
 
+    def let_go(self) -> None:
+        """Of contexts that no policy learns from: a state may hold some that was kept before they were left out."""
+        for account in self.calls.values():
+            for acted in account.acted:
+                form = self.forms[acted.form]
+                if form.names and form.point not in self.taught:
+                    bare = self.forms.take(form._replace(names=(), lengths=()))
+                    self.forms.release(acted.form)
+                    acted.form, acted.values = bare, b""
+
     def stored(self) -> StoredAccounts:
-        """What a restart needs."""
+        """What a restart needs. Forms are numbered anew, by their first use: the same accounts give the same bytes,
+        whatever went before them."""
+        self._number([acted for account in self.calls.values() for acted in account.acted])
         notes = [(key, list(notes.items())) for key, notes in self._notes.items()]
         return StoredAccounts(list(self.calls.items()), notes, list(self._seen), self.forms.stored(), self.forms.next)
 
-    def open(self, call: Call, seq: int) -> Sequence[Key]:
+    def open(self, call: FoldedCall) -> Sequence[Key]:
         """The call began; who stands above it is known from the first record that says so.
 
         Returns, like `act`, `shadow`, `end` and `note`, the calls whose rewards may have changed.
         """
         key = (call.tenant, call.workspace, call.id)
-        account = self.calls.get(key) or self._opened(key, seq)
+        account = self.calls.get(key) or self._opened(key, call.seq)
         if call.user and not account.user:
             account.user = self._digest(call)
         if call.parent and not account.parent:
             account.parent = call.parent
             self._adopt(key, call.parent)
-        return self._beneath(key) if account.acted or key in self._children else ()
+        return self._beneath(key) if account.acted or (self._children and key in self._children) else ()
 
-    def act(self, decision: Decision, seq: int) -> Sequence[Key]:
+    def act(self, decision: FoldedDecision) -> Sequence[Key]:
         """A live decision was taken. The same one again changes nothing."""
         key = (decision.tenant, decision.workspace, decision.call)
-        account = self.calls.get(key) or self._opened(key, seq)
-        derived = decision_id(decision.call, decision.point, decision.point, live=True)
-        name = "" if decision.id == derived else decision.id
+        account = self.calls.get(key) or self._opened(key, decision.seq)
+        point = decision.point
+        name = "" if decision.id == decision_id(decision.call, point, point, live=True) else decision.id
         if not account.acted or (
             len(account.acted) < _MAX_DECISIONS
-            and all(acted.id != name or self.forms[acted.form].point != decision.point for acted in account.acted)
+            and all(acted.id != name or self.forms[acted.form].point != point for acted in account.acted)
         ):
-            names, lengths, values = pack(decision.context)
-            form = Form(decision.point, decision.policy, decision.featuriser, decision.actions, names, lengths)
-            acted = Acted(self.forms.take(form), name, decision.at, decision.action, decision.propensity, values)
-            account.acted.append(acted)
-            if decision.point == MODEL and account.instead == decision.action:
+            names, lengths, values = (
+                pack(decision.context) if decision.context and point in self.taught else _NO_CONTEXT
+            )
+            form = self.forms.take((point, decision.policy, decision.featuriser, decision.actions, names, lengths))
+            account.acted.append(
+                Acted(form, name, decision.at, sys.intern(decision.action), decision.propensity, values)
+            )
+            if point == MODEL and account.instead == decision.action:
                 account.instead = ""
         return self._observed(key, account)
 
-    def shadow(self, decision: Decision, place: str, seq: int) -> Sequence[Key]:
+    def shadow(self, decision: FoldedDecision, place: str) -> Sequence[Key]:
         """The policy at `place` said what it would do; what it said first counts."""
         key = (decision.tenant, decision.workspace, decision.call)
-        account = self.calls.get(key) or self._opened(key, seq)
+        account = self.calls.get(key) or self._opened(key, decision.seq)
         known = any(shadowed.place == place for shadowed in account.shadowed)
         if not known and len(account.shadowed) < _MAX_DECISIONS:
             account.shadowed.append(Shadowed(place, decision.policy, decision.action))
         return self._observed(key, account)
 
-    def end(self, outcome: Outcome, seq: int) -> Sequence[Key]:
+    def end(self, outcome: FoldedOutcome) -> Sequence[Key]:
         """The call ended; a later outcome of it replaces an earlier one."""
         key = (outcome.tenant, outcome.workspace, outcome.call)
-        account = self.calls.get(key) or self._opened(key, seq)
+        account = self.calls.get(key) or self._opened(key, outcome.seq)
         account.latency_ms, account.cost_nusd = outcome.latency_ms, outcome.cost_nusd
         account.error = outcome.error or (f"status {outcome.status}" if outcome.status >= 400 else "")
         # Kept only where it says something, and as long as the decision is not there yet.
-        chosen = any(acted.action == outcome.model for acted in account.acted if self.forms[acted.form].point == MODEL)
-        account.instead = "" if chosen else outcome.model
+        account.instead = outcome.model
+        for acted in account.acted:
+            if acted.action == outcome.model and self.forms.by_number[acted.form].point == MODEL:
+                account.instead = ""
         return (key,)
 
-    def note(self, feedback: Feedback, seq: int) -> tuple[Sequence[Key], str]:
+    def note(self, feedback: FoldedFeedback) -> tuple[Sequence[Key], str]:
         """Somebody said something: (calls, "") or, where that has no usable value, none and the reason."""
-        own = hashlib.blake2b(msgspec.msgpack.encode(_key(feedback, feedback.id)), digest_size=16).digest()
+        owned = (feedback.tenant, feedback.workspace, feedback.id)
+        own = hashlib.blake2b(msgspec.msgpack.encode(owned), digest_size=16).digest()
         if own in self._seen:
             return (), ""
         self._seen[own] = None
         _keep_newest(self._seen, self.window)
         value, ignored = read(feedback)
-        target = _key(feedback, feedback.target)
+        target = (feedback.tenant, feedback.workspace, feedback.target)
         metric: Metric = (feedback.source, feedback.metric)
         notes = self._notes.get(target, {})
         if not ignored and metric not in notes and len(notes) >= _MAX_METRICS:
             ignored = "too many metrics"
         if value is None or ignored:
             return (), ignored
-        self._notes.setdefault(target, notes)[metric] = (seq, value)
+        self._notes.setdefault(target, notes)[metric] = (feedback.seq, value)
         _keep_newest(self._notes, self.window)
         return self._beneath(target), ""
 
-    def erase(self, erasure: Erasure) -> int:
+    def erase(self, erasure: Erasure | FoldedErasure) -> int:
         """Let go of one user's calls and of what was made for them alone, and return how many accounts went.
 
         With a call go the calls beneath it that name no other user, and what stands above it and above nothing else
@@ -244,18 +257,20 @@ class Accounts:
         calls = sorted((key for key in beneath if key in self.calls), key=lambda key: self.calls[key].order)
         return calls[:_MAX_CREDITED]
 
-    def signals(self, key: Key, account: Account) -> Signals:
-        """Everything observed of a call, with the newest feedback of each source and metric on it or above it."""
+    def feedback(self, key: Key, account: Account) -> Mapping[Metric, float]:
+        """The newest feedback of each source and metric on a call or above it."""
         heard = self._heard(key, account) if account.parent or key in self._notes else ()
         if not heard:
-            return Signals(account.latency_ms, account.cost_nusd, account.error)
+            return _NO_FEEDBACK
+        if len(heard) == 1 and len(heard[0]) == 1:
+            ((metric, (_, value)),) = heard[0].items()
+            return {metric: value}
         newest: dict[Metric, Note] = {}
         for notes in heard:
             for metric, note in notes.items():
                 newest[metric] = max(newest.get(metric, note), note)
         # In ledger order, so that the sum over them does not depend on which target they came by.
-        values = {metric: value for metric, (_, value) in sorted(newest.items(), key=lambda item: item[1])}
-        return Signals(account.latency_ms, account.cost_nusd, account.error, values)
+        return {metric: value for metric, (_, value) in sorted(newest.items(), key=lambda item: item[1])}
 
     def decision(self, key: Key, acted: Acted) -> Decision:
         """The decision as a policy learns from it: without `fallback` and `extra`."""
@@ -278,8 +293,9 @@ class Accounts:
 
     def _observed(self, key: Key, account: Account) -> Sequence[Key]:
         """The call, if anything is known by which it could be rewarded."""
-        known = account.latency_ms is not None or key in self._notes or (account.parent and self._heard(key, account))
-        return (key,) if known else ()
+        if account.latency_ms is not None or (self._notes and self._heard(key, account)):
+            return (key,)
+        return ()
 
     def _heard(self, key: Key, account: Account) -> list[dict[Metric, Note]]:
         """The notes on the call and on what is above it, at most `_MAX_DEPTH` levels, each once even in a ring."""
@@ -297,19 +313,29 @@ class Accounts:
             above = self.calls.get(key)
         return heard
 
-    def _digest(self, call: Call) -> bytes:
+    def _number(self, decisions: Sequence[Acted]) -> None:
+        """Number the forms in the order in which these decisions use them."""
+        numbers = {old: new for new, old in enumerate(dict.fromkeys(acted.form for acted in decisions))}
+        for acted in decisions:
+            acted.form = numbers[acted.form]
+        forms = [(new, self.forms[old]) for old, new in numbers.items()]
+        self.forms = Forms(forms, (acted.form for acted in decisions), len(forms))
+
+    def _digest(self, call: FoldedCall) -> bytes:
         """Of the call's user; those of the calls just before are at hand."""
         who = (call.tenant, call.workspace, call.user)
         digest = self._digests.get(who)
         if digest is None:
             if len(self._digests) >= _DIGESTS_AT_HAND:
                 self._digests.clear()
-            digest = self._digests[who] = bytes.fromhex(user_digest(call.scope, call.user))
+            digest = self._digests[who] = bytes.fromhex(user_digest(Scope(*who[:2]), call.user))
         return digest
 
     def _opened(self, key: Key, seq: int) -> Account:
         """A new account of the call, which may push the oldest out."""
-        account = self.calls[key] = Account(seq)
+        # Each row brings strings of its own; so many calls share few owners, and few actions.
+        tenant, workspace, call = key
+        account = self.calls[sys.intern(tenant), sys.intern(workspace), call] = Account(seq)
         if len(self.calls) > self.window:
             self._drop(next(iter(self.calls)))
         return account
@@ -349,6 +375,10 @@ class Accounts:
                 del self._children[parent]
 
 
+_NO_CONTEXT: Final = ((), (), b"")
+_NO_FEEDBACK: Final[Mapping[Metric, float]] = {}
+
+
 def _acted(
     calls: Iterable[tuple[Key, Account]], forms: Mapping[int, Form] | Forms, place: Key
 ) -> Iterator[tuple[Key, Acted]]:
@@ -358,10 +388,6 @@ def _acted(
             for acted in account.acted:
                 if forms[acted.form].point == place[2]:
                     yield key, acted
-
-
-def _key(record: Record, name: str) -> Key:
-    return (record.tenant, record.workspace, name)
 
 
 def _keep_newest(kept: OrderedDict[K, V], window: int) -> None:

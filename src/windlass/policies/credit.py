@@ -9,7 +9,7 @@ from windlass.policies.accounts import Account, Accounts, Acted, Key
 from windlass.policies.forms import Form
 from windlass.policies.loop import Loop
 from windlass.policies.points import shadow_place
-from windlass.policies.reward import scalar
+from windlass.policies.reward import worth
 from windlass.policies.score import Row, Scores, weight
 from windlass.records import Scope
 
@@ -46,23 +46,26 @@ class Credits:
 
     def settle(self, seq: int, calls: Sequence[Key]) -> None:
         """Score, and let the policies learn, where the reward of the live decisions of a call has changed."""
-        accounts = self.accounts
+        accounts, options = self.accounts, self._loop.reward
         for key in calls:
             account = accounts.calls[key]
             if not account.acted:
                 continue
-            earned = scalar(accounts.signals(key, account), self._loop.reward)
+            feedback = accounts.feedback(key, account)
+            earned = worth(account.latency_ms, account.cost_nusd, account.error, feedback, options)
             if earned is None:
                 continue
             for acted in account.acted:
-                form = accounts.forms[acted.form]
+                form = accounts.forms.by_number[acted.form]
                 reward = earned if not account.instead else _own(account, form, acted, earned)
                 if acted.scored != reward:
                     self._score(seq, key, acted, form.point, (form.policy, "", True), 1.0, reward, acted.scored)
                     acted.scored = reward
                 for place in self._deciders(account, form):
-                    if acted.learned.get(place) != reward:
-                        self._teach(key, acted, place, reward)
+                    previous = acted.learned.get(place)
+                    # None beside the place: it was rolled back to before it knew, and learns nothing more of this.
+                    if previous != reward and (previous is not None or place not in acted.learned):
+                        self._teach(key, acted, place, reward, previous)
             if account.shadowed:
                 self._judge(seq, key, account, earned)
 
@@ -70,17 +73,16 @@ class Credits:
         """The places whose policy decided in this call at the point of `form`, live or in shadow."""
         own = self._loop.ids[form.point]
         acting = form.policy == own
+        if acting and not account.shadowed:
+            return (form.point,)
         if not acting and len(account.acted) > 1:
             forms = (self.accounts.forms[acted.form] for acted in account.acted)
             acting = any(other.point == form.point and other.policy == own for other in forms)
         found = (form.point,) if acting else ()
         return found if not account.shadowed else (*found, *_beside(account, form.point, acting))
 
-    def _teach(self, key: Key, acted: Acted, place: str, reward: float) -> None:
-        """Let the policy at `place` learn what it does not know, unless it was rolled back to before it knew."""
-        previous = acted.learned.get(place)
-        if previous is None and place in acted.learned:
-            return
+    def _teach(self, key: Key, acted: Acted, place: str, reward: float, previous: float | None) -> None:
+        """Let the policy at `place` learn what it does not know."""
         untaught = self._loop.unteachable((key[0], key[1], place))
         if untaught or self._loop.learn(self.accounts.decision(key, acted), reward, previous, place):
             acted.learned[place] = reward

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeAlias
 
 from windlass.errors import PolicyError
 from windlass.records import ContextValue
@@ -22,13 +22,17 @@ class Form(NamedTuple):
     lengths: tuple[int, ...]
 
 
+Parts: TypeAlias = tuple[str, str, str, tuple[str, ...], tuple[str, ...], tuple[int, ...]]
+"""Those of a Form, which is found by them."""
+
+
 class Forms:
     """Forms by number, each kept as long as a decision of it is: a context's names go with its last decision."""
 
     def __init__(self, forms: Iterable[tuple[int, Form]], used: Iterable[int], next_form: int) -> None:
         self.next = next_form
         self._forms = dict(forms)
-        self._numbers = {form: number for number, form in self._forms.items()}
+        self._numbers: dict[Parts, int] = {form: number for number, form in self._forms.items()}
         self._uses = dict.fromkeys(self._forms, 0)
         for number in used:
             if number not in self._uses:
@@ -37,17 +41,21 @@ class Forms:
                 )
             self._uses[number] += 1
 
+        self.by_number: Mapping[int, Form] = self._forms
+        """A view for many look-ups."""
+
     def __getitem__(self, number: int) -> Form:
         return self._forms[number]
 
     def stored(self) -> list[tuple[int, Form]]:
         return list(self._forms.items())
 
-    def take(self, form: Form) -> int:
-        number = self._numbers.get(form)
+    def take(self, parts: Parts) -> int:
+        """The number of the form of these parts, which counts as used once more."""
+        number = self._numbers.get(parts)
         if number is None:
-            number = self._numbers[form] = self.next
-            self._forms[number], self._uses[number] = form, 0
+            number = self._numbers[parts] = self.next
+            self._forms[number], self._uses[number] = Form(*parts), 0
             self.next += 1
         self._uses[number] += 1
         return number

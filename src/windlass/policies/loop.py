@@ -53,7 +53,8 @@ class Loop:
     """The policies of every decision point and their modes.
 
     modes: those that a recorded decision set for one tenant's workspace; all others are in the settings. ids: place ->
-    `name@version`. failures: what policies raised, by place and type.
+    `name@version`. taught: the points where a policy learns, be it in shadow; elsewhere no context is needed again.
+    failures: what policies raised, by place and type.
     """
 
     def __init__(
@@ -63,10 +64,7 @@ class Loop:
         make: Callable[[str, Mapping[str, Any]], Policy] = registry.make,
     ) -> None:
         """PolicyError or SettingsError for a point that cannot work, so that no call ever meets it."""
-        for point in points:
-            if not point or SHADOW in point or point == ROLLOUT:
-                raise SettingsError(f"decision point {point!r}: give a name without {SHADOW}, and not {ROLLOUT}")
-        self.points = dict(points)
+        self.points = _named(points)
         self.reward = reward or RewardOptions()
         self.lock = threading.RLock()
         self.failures: dict[str, int] = {}
@@ -79,6 +77,8 @@ class Loop:
         self._learned: dict[PolicyKey, Policy] = {}
         self.ids = {place: identity(policy) for place, policy in self._fresh.items()}
         self._rules = frozenset(place for place, policy in self._fresh.items() if _is_rule(policy))
+        taught = self._places.keys() - self._rules
+        self.taught = frozenset(place.partition(SHADOW)[0] for place in taught)
 
     def decide(
         self,
@@ -244,6 +244,13 @@ class Loop:
             return None, f"{type(exc).__name__}: {exc}"[:200].encode("utf-8", "replace").decode()
 
 
+def _named(points: Mapping[str, PointOptions]) -> dict[str, PointOptions]:
+    for point in points:
+        if not point or SHADOW in point or point == ROLLOUT:
+            raise SettingsError(f"decision point {point!r}: give a name without {SHADOW}, and not {ROLLOUT}")
+    return dict(points)
+
+
 def _is_rule(policy: Policy) -> bool:
     """Whether all there is to learn ends in `Rule.learn`, through guards that only hand it on."""
     while isinstance(policy, Guard) and type(policy).learn is Guard.learn:
@@ -254,7 +261,7 @@ def _is_rule(policy: Policy) -> bool:
 def decision_id(call_id: str, point: str, place: str, *, live: bool) -> str:
     """The id of the decision of one place in one call; the point's own policy in shadow stands beside the default."""
     suffix = call_id.partition("_")[2] or call_id
-    return f"decision_{suffix}-{place}{'' if live or place != point else SHADOW}"
+    return f"decision_{suffix}-{place}" if live or place != point else f"decision_{suffix}-{place}{SHADOW}"
 
 
 def _honest(policy: Policy, question: _Question, place: str) -> Choice:

@@ -21,16 +21,25 @@ from typing import Final, assert_never
 import msgspec
 
 from windlass.errors import PolicyError
-from windlass.ledger import collection
-from windlass.ledger.folding import following
+from windlass.ledger import collection, ids
+from windlass.ledger.folded import (
+    Folded,
+    FoldedCall,
+    FoldedDecision,
+    FoldedErasure,
+    FoldedEvent,
+    FoldedFeedback,
+    FoldedOutcome,
+)
+from windlass.ledger.folding import following, narrowed
 from windlass.ledger.ledger import ALL, Entry, Ledger
-from windlass.policies.accounts import Accounts, StoredAccounts
+from windlass.policies.accounts import Accounts, Key, StoredAccounts
 from windlass.policies.credit import Credit, Credits
 from windlass.policies.loop import Loop, PolicyKey
 from windlass.policies.points import ROLLOUT, Mode, shadow_place
 from windlass.policies.rollout import RollBack, SetMode, parse
 from windlass.policies.score import Score, Scores, StoredScores
-from windlass.records import Call, Decision, Erasure, Feedback, LedgerRecord, Outcome, RunEvent, Scope
+from windlass.records import Erasure, Scope
 
 DEFAULT_WINDOW = 50_000
 # Entries that are folded while decisions wait: some 0.3 ms.
@@ -67,19 +76,20 @@ class Learner:
         self.cursor = 0
         self.ignored: dict[str, int] = {}
         self._recall = recall
-        self._accounts = Accounts(window)
+        self._accounts = Accounts(window, taught=loop.taught)
         self._scores = Scores()
         self._credits = Credits(loop, self._accounts, self._scores)
 
-    def fold(self, *entries: Entry) -> None:
+    def fold(self, *entries: Entry | Folded) -> None:
         """Take entries in; one at or before the cursor changes nothing."""
+        found = narrowed(entries)
         with collection.resting():
-            for start in range(0, len(entries), _UNDER_ONE_LOCK):
+            for start in range(0, len(found), _UNDER_ONE_LOCK):
                 with self.loop.lock:
-                    for seq, record in entries[start : start + _UNDER_ONE_LOCK]:
-                        if seq > self.cursor:
-                            self._take(seq, record)
-                            self.cursor = seq
+                    for row in found[start : start + _UNDER_ONE_LOCK]:
+                        if row.seq > self.cursor:
+                            self._take(row)
+                            self.cursor = row.seq
 
     def catch_up(self, ledger: Ledger, limit: int = 1000, until: int | None = None) -> int:
         """Fold what follows the cursor, `limit` entries at a time, up to the sequence number `until`, or to the end.
@@ -87,10 +97,19 @@ class Learner:
         Returns how many entries there were.
         """
         folded = 0
-        while entries := self._following(ledger, limit, until):
-            self.fold(*entries)
-            folded += len(entries)
+        while found := self._following(ledger, limit, until):
+            self.fold(*found)
+            folded += len(found)
         return folded
+
+    def following(self, ledger: Ledger, limit: int) -> Sequence[Folded]:
+        """Up to `limit` of the rows after the cursor, with the contexts that are needed here."""
+        return following(ledger, ALL, self.cursor, limit, self.loop.taught)
+
+    @property
+    def calls(self) -> int:
+        """How many calls are kept for rewards to come."""
+        return len(self._accounts.calls)
 
     def on_credit(self, listener: Callable[[Credit], object]) -> None:
         """Call `listener` with every Credit, in the order of the fold and within it; it must be quick and not raise.
@@ -124,7 +143,8 @@ class Learner:
         stored = _read(state)
         if stored.fingerprint != self._fingerprint():
             raise PolicyError("learned under other policies, options, rewards or window; rebuild it from the ledger")
-        accounts, scores = Accounts(self.window, stored.accounts), Scores(stored.scores)
+        accounts, scores = Accounts(self.window, stored.accounts, self.loop.taught), Scores(stored.scores)
+        accounts.let_go()
         with self.loop.lock:
             self.loop.restore(stored.policies)
             self.loop.modes = dict(stored.modes)
@@ -136,50 +156,54 @@ class Learner:
         """SHA-256 of the state: equal digests mean bitwise equal learners."""
         return hashlib.sha256(self.state()).hexdigest()
 
-    def _following(self, ledger: Ledger, limit: int, until: int | None) -> Sequence[Entry]:
-        entries = following(ledger, ALL, self.cursor, limit)
-        if until is None or not entries or entries[-1].seq <= until:
-            return entries
-        return [entry for entry in entries if entry.seq <= until]
+    def _following(self, ledger: Ledger, limit: int, until: int | None) -> Sequence[Folded]:
+        found = self.following(ledger, limit)
+        if until is None or not found or found[-1].seq <= until:
+            return found
+        return [row for row in found if row.seq <= until]
 
-    def _take(self, seq: int, record: LedgerRecord) -> None:
-        accounts = self._accounts
-        match record:
-            case Call():
-                if calls := accounts.open(record, seq):
-                    self._credits.settle(seq, calls)
-            case Decision():
-                self._decision(seq, record)
-            case Outcome():
-                self._credits.settle(seq, accounts.end(record, seq))
-            case Feedback():
-                calls, ignored = accounts.note(record, seq)
-                self._credits.settle(seq, calls)
-                if ignored:
-                    self._ignore(ignored)
-            case Erasure():
-                accounts.erase(record)
-            case RunEvent():
-                pass
-            case _ as other:
-                assert_never(other)
+    def _take(self, row: Folded) -> None:
+        # Asked by identity: a `match` on msgspec's structs takes five times as long for each kind that it is not.
+        # Nothing was decided for what is imported, and it must not push out of the window what was.
+        calls: Sequence[Key] = ()
+        if type(row) is FoldedCall:
+            calls = () if ids.is_imported(row.id) else self._accounts.open(row)
+        elif type(row) is FoldedDecision:
+            calls = self._decision(row)
+        elif type(row) is FoldedOutcome:
+            calls = () if ids.is_imported(row.call) else self._accounts.end(row)
+        elif type(row) is FoldedFeedback:
+            calls = () if ids.is_imported(row.id) else self._said(row)
+        elif type(row) is FoldedErasure:
+            self._accounts.erase(row)
+        elif type(row) is not FoldedEvent:
+            assert_never(row)
+        if calls:
+            self._credits.settle(row.seq, calls)
 
-    def _decision(self, seq: int, decision: Decision) -> None:
+    def _said(self, feedback: FoldedFeedback) -> Sequence[Key]:
+        """Somebody said something; what has no usable value is counted."""
+        calls, ignored = self._accounts.note(feedback)
+        if ignored:
+            self._ignore(ignored)
+        return calls
+
+    def _decision(self, decision: FoldedDecision) -> Sequence[Key]:
         """Only what was decided at our points, and in shadow by our policies, can ever be credited."""
-        if decision.point == ROLLOUT:
-            self._rollout(seq, decision)
-        elif decision.point not in self.loop.points:
-            return
+        point = decision.point
+        if point == ROLLOUT:
+            self._rollout(decision)
+        elif point not in self.loop.points:
+            pass
         elif decision.live:
-            if calls := self._accounts.act(decision, seq):
-                self._credits.settle(seq, calls)
+            return self._accounts.act(decision)
         else:
-            name = decision.extra.get("shadow")
-            place = decision.point if name is None else shadow_place(decision.point, str(name))
+            place = point if decision.shadow is None else shadow_place(point, decision.shadow)
             if self.loop.ids.get(place) == decision.policy:
-                self._credits.settle(seq, self._accounts.shadow(decision, place, seq))
+                return self._accounts.shadow(decision, place)
+        return ()
 
-    def _rollout(self, seq: int, decision: Decision) -> None:
+    def _rollout(self, decision: FoldedDecision) -> None:
         """Follow what people decided; what makes no sense is counted and changes nothing."""
         try:
             change = parse(decision.action)
@@ -197,7 +221,7 @@ class Learner:
                 else:
                     self.loop.modes[key] = change.mode
             case RollBack():
-                if change.cursor >= seq or not self._roll_back(key, change.cursor):
+                if change.cursor >= decision.seq or not self._roll_back(key, change.cursor):
                     self._ignore("rollout to a snapshot that was not kept or belongs to other settings")
             case _ as other:
                 assert_never(other)

@@ -17,6 +17,7 @@ from typing import NamedTuple, assert_never
 import msgspec
 
 from windlass.errors import SettingsError
+from windlass.ledger.folded import FoldedFeedback
 from windlass.records import Feedback, FeedbackSource
 
 NEUTRAL_QUALITY = 0.5
@@ -70,7 +71,7 @@ class Reading(NamedTuple):
     ignored: str = ""
 
 
-def read(feedback: Feedback) -> Reading:
+def read(feedback: Feedback | FoldedFeedback) -> Reading:
     """Praise is 1, a complaint 0, a correction 0 unless it brings a value, a rating its value, a suggestion nothing."""
     match feedback.kind:
         case "praise":
@@ -89,16 +90,32 @@ def read(feedback: Feedback) -> Reading:
 
 def scalar(signals: Signals, options: RewardOptions) -> float | None:
     """The reward in [0, 1], or None where nothing was observed yet."""
-    quality = _quality(signals, options) if signals.feedback else None
-    if signals.error:
+    return worth(signals.latency_ms, signals.cost_nusd, signals.error, signals.feedback, options)
+
+
+def worth(
+    latency_ms: float | None,
+    cost_nusd: int | None,
+    error: str,
+    feedback: Mapping[tuple[FeedbackSource, str], float],
+    options: RewardOptions,
+) -> float | None:
+    """`scalar` of what a Signals would hold, for those who ask it of every call."""
+    quality = _quality(feedback, options) if feedback else None
+    if error:
         return 0.0
-    latency_ms, cost_nusd = signals.latency_ms, signals.cost_nusd
-    if quality is None and latency_ms is None and cost_nusd is None:
-        return None
-    slow = options.latency_weight * _saturating(latency_ms, options.latency_ms_scale)
-    dear = options.cost_weight * _saturating(cost_nusd, options.cost_nusd_scale)
-    worth = (NEUTRAL_QUALITY if quality is None else quality) - slow - dear
-    return 0.0 if worth < 0.0 else worth if worth < 1.0 else 1.0
+    if quality is None:
+        if latency_ms is None and cost_nusd is None:
+            return None
+        quality = NEUTRAL_QUALITY
+    # amount / (amount + scale) in [0, 1); NaN fails the comparison, integers of any size pass it.
+    if latency_ms is not None and latency_ms > 0.0:
+        usable = min(latency_ms, _LARGEST)
+        quality -= options.latency_weight * (usable / (usable + options.latency_ms_scale))
+    if cost_nusd is not None and cost_nusd > 0.0:
+        usable = min(cost_nusd, _LARGEST)
+        quality -= options.cost_weight * (usable / (usable + options.cost_nusd_scale))
+    return 0.0 if quality < 0.0 else quality if quality < 1.0 else 1.0
 
 
 def _within(value: float) -> Reading:
@@ -106,20 +123,11 @@ def _within(value: float) -> Reading:
     return Reading(float(value)) if 0.0 <= value <= 1.0 else Reading(None, "value outside [0, 1]")
 
 
-def _quality(signals: Signals, options: RewardOptions) -> float | None:
+def _quality(feedback: Mapping[tuple[FeedbackSource, str], float], options: RewardOptions) -> float | None:
     total = weight_sum = 0.0
-    for (source, _), value in signals.feedback.items():
+    for (source, _), value in feedback.items():
         weight = options.weights.get(source, 0.0)
         if 0.0 <= value <= 1.0 and weight > 0.0:
             total += weight * value
             weight_sum += weight
     return total / weight_sum if weight_sum > 0.0 else None
-
-
-def _saturating(amount: float | None, scale: float) -> float:
-    """amount / (amount + scale) in [0, 1); nothing, negative and NaN count as 0, the unbounded as very much."""
-    # NaN fails the comparison; integers of any size pass it.
-    if amount is None or not amount > 0.0:
-        return 0.0
-    usable = float(amount) if amount < _LARGEST else _LARGEST
-    return usable / (usable + scale)

@@ -14,7 +14,9 @@ decisions all weights are 1, and it is their mean.
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -48,7 +50,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     mean_weight: float
 
 
-class _Sums(msgspec.Struct, array_like=True):
+class _Sums(NamedTuple):
     """Over decisions with weight w and reward r: counts, and the sums of w, w r, w^2, w^2 r, w^2 r^2."""
 
     decisions: int = 0
@@ -60,6 +62,7 @@ class _Sums(msgspec.Struct, array_like=True):
     wwrr: float = 0.0
 
 
+_sums: Callable[[tuple[int, int, float, float, float, float, float]], _Sums] = partial(tuple.__new__, _Sums)
 StoredScores: TypeAlias = list[tuple[PolicyKey, list[tuple[Row, _Sums]]]]
 
 
@@ -84,17 +87,20 @@ class Scores:
                 return
             if len(rows) >= _MAX_ROWS:
                 del rows[next(iter(rows))]
-            sums = rows[row] = _Sums()
+            sums = _Sums()
+        # Unpacked and made anew, which takes half the time of seven attributes that change.
+        decisions, matched, w, wr, ww, wwr, wwrr = sums
         if previous is None:
-            sums.decisions += 1
-            sums.matched += weight > 0.0
-            sums.w += weight
-            sums.ww += weight * weight
+            decisions += 1
+            matched += weight > 0.0
+            w += weight
+            ww += weight * weight
             previous = 0.0
         if weight > 0.0:
-            sums.wr += weight * (reward - previous)
-            sums.wwr += weight * weight * (reward - previous)
-            sums.wwrr += weight * weight * (reward * reward - previous * previous)
+            wr += weight * (reward - previous)
+            wwr += weight * weight * (reward - previous)
+            wwrr += weight * weight * (reward * reward - previous * previous)
+        rows[row] = _sums((decisions, matched, w, wr, ww, wwr, wwrr))
 
     def of(self, key: PolicyKey) -> list[Score]:
         """The live rows first, then by name."""

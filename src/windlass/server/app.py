@@ -6,14 +6,17 @@ not ours (DNS rebinding), because the server on loopback may run without a key.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import structlog
 
-from windlass.errors import AccessError, RequestError, WindlassError, classify
+from windlass.errors import AccessError, LimitReached, RequestError, WindlassError, classify
 from windlass.gateway.admission import Caller
 from windlass.records import DEFAULT_TENANT, DEFAULT_WORKSPACE
 from windlass.records import Scope as Owner
@@ -21,38 +24,65 @@ from windlass.runtime import Runtime
 from windlass.server import asgi
 from windlass.server.asgi import App, Receive, Scope, Send
 from windlass.server.envelope import envelope, headers, spoken
+from windlass.server.metrics import SCOPE, Metrics, allow
 from windlass.server.openai import OpenAI
 from windlass.server.operations import OPERATIONS
 from windlass.server.peer import instance
+from windlass.server.readiness import Readiness
 from windlass.server.reading import ARGUMENTS, Query
+from windlass.server.traffic import CALLS, PAGES, Traffic
 from windlass.settings import LOOPBACK
 
 log = structlog.get_logger(__name__)
 API = "/api/"
 OPENAI = "/v1/"
-LOCAL_ONLY = frozenset({"ingest"})
+LOCAL_ONLY = frozenset({"ingest", "history", "reload"})
 
 
 class Windlass:
-    """The application. `token` is the state folder's own key, for the command line on the same machine."""
+    """The application. `token` is the state folder's own key, for the command line on the same machine.
 
-    def __init__(self, runtime: Runtime, *, token: str = "", dashboard: App | None = None):
+    stopping: whether the server was told to stop.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        token: str = "",
+        dashboard: App | None = None,
+        stopping: Callable[[], bool] = lambda: False,
+    ):
         self._runtime = runtime
         self._token = token
         self._dashboard = dashboard
         self._openai = OpenAI(runtime)
-        self._routes = self._openai.routes | {("GET", "/healthz"): self._health}
+        self._traffic = Traffic()
+        self._readiness = Readiness(runtime, stopping)
+        self._metrics = Metrics(runtime, self._traffic, self._readiness)
+        self._routes = self._openai.routes | {
+            ("GET", "/healthz"): self._health,
+            ("GET", "/readyz"): self._ready,
+            ("GET", "/metrics"): self._scrape,
+            ("GET", "/openapi.json"): self._api,
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await self._lifespan(receive, send)
             return
-        started = False
+        started = streams = False
+        traffic, kind = self._traffic, CALLS if scope["path"].startswith(OPENAI) else PAGES
 
         async def sending(event: asgi.Event) -> None:
-            nonlocal started
-            started = True
+            nonlocal started, streams
+            if not started:
+                started = True
+                streams = traffic.answered(event)
+                traffic.streams[kind] += streams
             await send(event)
+
+        traffic.in_flight += kind is CALLS
 
         try:
             await self._route(scope, receive, sending)
@@ -67,9 +97,15 @@ class Windlass:
                 log.error("request_failed", path=scope.get("path"), error=error, reason=reason, exc_info=unexpected)
             if isinstance(exc, AccessError):
                 await self._runtime.refused(asgi.peer(scope), asgi.bearer(scope), exc)
+            if isinstance(exc, LimitReached):
+                traffic.refuse(exc.limit)
+                self._turned_away(scope, exc.limit)
             if not started:
                 said = spoken(scope.get("path", ""), status, body)
-                await asgi.respond(send, status, said, headers=headers(exc).items())
+                await asgi.respond(sending, status, said, headers=headers(exc).items())
+        finally:
+            traffic.in_flight -= kind is CALLS
+            traffic.streams[kind] -= streams
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._refuse_strangers(scope)
@@ -109,6 +145,40 @@ class Windlass:
 
     async def _health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         await asgi.respond_json(send, {"status": "ok", "instance": instance(self._token) if self._token else ""})
+
+    async def _api(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        from windlass.server.openapi import written  # brings all dialects: 0.07 s that most processes never need
+
+        await asgi.respond(send, 200, await asyncio.to_thread(written, frozenset(self._routes)))
+
+    async def _ready(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        failing = await self._readiness.reasons()
+        told = {"status": "not ready" if failing else "ready", "reasons": failing}
+        await asgi.respond_json(send, told, 503 if failing else 200)
+
+    async def _scrape(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        allow(self._caller(SCOPE, scope))
+        content_type, text = await self._metrics.text(asgi.header(scope, b"accept"))
+        await asgi.respond(send, 200, text, content_type)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        telling: asyncio.Task[None] | None = None
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.startup":
+                telling = asyncio.create_task(self._metrics.tell())
+            elif telling is not None:
+                telling.cancel()
+                await asyncio.gather(telling, return_exceptions=True)
+            await send({"type": f"{event['type']}.complete"})
+            if event["type"] == "lifespan.shutdown":
+                return
+
+    def _turned_away(self, scope: Scope, limit: str) -> None:
+        """Count a call that a limit refused; its key was good a moment ago."""
+        with contextlib.suppress(AccessError):
+            caller = self._caller("", scope)
+            self._runtime.watch.spending.refuse(caller.scope, limit, caller.key, self._runtime.clock())
 
     def _caller(self, operation: str, scope: Scope) -> Caller:
         """The folder's token speaks for its owner; otherwise a key does. Reading local files takes the token."""
@@ -155,11 +225,3 @@ def _netloc(origin: str) -> str:
         return urlsplit(origin).netloc
     except ValueError:
         return ""
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        event = await receive()
-        await send({"type": f"{event['type']}.complete"})
-        if event["type"] == "lifespan.shutdown":
-            return

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from windlass.content import ask
 from windlass.errors import LedgerError
@@ -27,8 +27,12 @@ from windlass.records import DEFAULT_TENANT
 from windlass.runtime import Runtime
 from windlass.settings import Settings, flat, missing_secrets
 
+if TYPE_CHECKING:
+    from windlass.watch.traces.exporter import Exporter, ExportState
+
 LAG_S = 10.0
-OF_THE_MACHINE = ("home", "cache", "storage.", "server.", "providers")
+TRACES_LAG_S = 120.0
+OF_THE_MACHINE = ("home", "cache", "storage.", "server.", "providers", "telemetry.")
 LOW_DISK_BYTES = 200 * 1024 * 1024
 
 
@@ -53,6 +57,10 @@ async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: boo
         if lag_s > LAG_S
     ]
     report["findings"] += _deciding(runtime) + lost_keys(runtime.keys)
+    if runtime.refused_settings:
+        kept = "those before it are in force; mend it, then `windlass reload`"
+        report["findings"].append(f"the last reload was refused: {runtime.refused_settings}; {kept}")
+    await asyncio.to_thread(_exporting, runtime.exporter, report)
     if replay:
         report["replay"] = await asyncio.to_thread(_replay, runtime)
         if not report["replay"]["equal"]:
@@ -65,7 +73,36 @@ async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: boo
 def for_tenant(report: dict[str, Any]) -> dict[str, Any]:
     """What a tenant's operator may see of a report: nothing of the machine, of the providers, of the other tenants."""
     shown = {path: value for path, value in report["settings"].items() if not path.startswith(OF_THE_MACHINE)}
-    return {**report, "settings": shown, "findings": []}
+    open_to_all = {name: value for name, value in report.items() if name != "traces"}
+    return {**open_to_all, "settings": shown, "findings": []}
+
+
+def _exporting(exporter: Exporter | None, report: dict[str, Any]) -> None:
+    """Add how the export of traces stands, where there is one; a ledger that cannot be read is told of once."""
+    if exporter is None:
+        return
+    try:
+        state = exporter.state()
+    except LedgerError as exc:
+        report["findings"] += [str(exc)] * (str(exc) not in report["findings"])
+        return
+    report["traces"] = state._asdict()
+    report["findings"] += traces(state)
+
+
+def traces(state: ExportState) -> list[str]:
+    """What is wrong with the export of traces."""
+    found = []
+    if state.waiting:
+        found.append(
+            f"traces wait for {state.endpoint} ({state.waiting}); they are kept and sent once it takes them: see that "
+            "it runs, and telemetry.otlp_endpoint and the variable of telemetry.headers_env"
+        )
+    elif state.lag_s > TRACES_LAG_S:
+        found.append(f"traces are {state.lag_s:.0f} s behind; the worker that sends them says why in its log")
+    if state.refused_now:
+        found.append(f"{state.endpoint} refused {state.refused_now} spans, which are dropped: {state.reason}")
+    return found
 
 
 def unopened(settings: Settings, reason: str) -> dict[str, Any]:

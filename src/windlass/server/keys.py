@@ -29,7 +29,7 @@ from windlass.server.reading import read
 Arguments = dict[str, Any]
 Window = Literal["minute", "hour", "day", "month", "total"]
 Count = Annotated[int, Meta(ge=0, le=10**15)]
-ENDPOINTS: Final = ("chat", "embeddings", *FOREIGN, *RELAYED.values())
+ENDPOINTS: Final = ("chat", "embeddings", *FOREIGN, *RELAYED.values(), "metrics")
 MOST_LISTED: Final = 100
 PATTERN_CHARS: Final = 100
 MOST_USD: Final = 1e9
@@ -38,11 +38,15 @@ _LASTS = re.compile(r"([0-9]{1,6})([smhd])")
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-class _Tenant(msgspec.Struct, forbid_unknown_fields=True):
+class TenantAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `keys`."""
+
     tenant: str = ""
 
 
-class _Create(msgspec.Struct, forbid_unknown_fields=True):
+class CreateAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `key_create`."""
+
     name: str
     tenant: str = ""
     team: str = ""
@@ -58,13 +62,17 @@ class _Create(msgspec.Struct, forbid_unknown_fields=True):
     concurrent: Count | None = None
 
 
-class _Rotate(msgspec.Struct, forbid_unknown_fields=True):
+class RotateAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `key_rotate`."""
+
     name: str
     tenant: str = ""
     grace: str = "24h"
 
 
-class _Revoke(msgspec.Struct, forbid_unknown_fields=True):
+class RevokeAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `key_revoke`."""
+
     name: str
     tenant: str = ""
 
@@ -72,7 +80,7 @@ class _Revoke(msgspec.Struct, forbid_unknown_fields=True):
 async def keys(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """The keys of a tenant, the newest last, each without the key."""
     require(caller, "admin")
-    tenant = _tenant(caller, read(arguments, _Tenant).tenant)
+    tenant = _tenant(caller, read(arguments, TenantAsked).tenant)
     await asyncio.to_thread(runtime.keys.refresh)
     found = [key for key in runtime.keys.all() if key.tenant == tenant and _reaches(runtime, caller, key.workspaces)]
     return {"keys": [_shown(runtime, key) for key in found]}
@@ -82,7 +90,7 @@ async def create(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict
     """Make a key; `api_key` is the key itself, which nobody can ever read again. first: from now on nobody is let in
     without one."""
     _may_change(caller)
-    wanted = read(arguments, _Create)
+    wanted = read(arguments, CreateAsked)
     first = runtime.gateway.admission.open
     key = _asked(wanted, _tenant(caller, wanted.tenant), runtime.clock(), by=_who(caller))
     if not _reaches(runtime, caller, key.workspaces):
@@ -98,7 +106,7 @@ async def create(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict
 async def rotate(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Make a new key in the place of another, which is good for `grace` longer; answers as `create` does."""
     _may_change(caller)
-    wanted = read(arguments, _Rotate)
+    wanted = read(arguments, RotateAsked)
     tenant, grace_s = _tenant(caller, wanted.tenant), _lasts("grace", wanted.grace)
     await _find(runtime, caller, tenant, wanted.name)
     made, plain = await asyncio.to_thread(runtime.keys.rotate, tenant, wanted.name, grace_s)
@@ -109,7 +117,7 @@ async def rotate(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict
 async def revoke(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Let a key in no more. Who is signed in with it is signed out."""
     _may_change(caller)
-    wanted = read(arguments, _Revoke)
+    wanted = read(arguments, RevokeAsked)
     tenant = _tenant(caller, wanted.tenant)
     await _find(runtime, caller, tenant, wanted.name)
     made = await asyncio.to_thread(runtime.keys.revoke, tenant, wanted.name)
@@ -166,7 +174,7 @@ async def _record(runtime: Runtime, caller: Caller, action: str, key: VirtualKey
 # --- what is asked for
 
 
-def _asked(wanted: _Create, tenant: str, now: float, *, by: str) -> VirtualKey:
+def _asked(wanted: CreateAsked, tenant: str, now: float, *, by: str) -> VirtualKey:
     """The key that is wanted. InputError for what cannot be."""
     lasts_s = _lasts("expires", wanted.expires) if wanted.expires else None
     if lasts_s == 0:
@@ -221,7 +229,7 @@ def _lasts(what: str, given: str) -> float:
     return float(found[1]) * _UNIT_S[found[2]] if found else 0.0
 
 
-def _limits(wanted: _Create) -> tuple[LimitOptions, ...]:
+def _limits(wanted: CreateAsked) -> tuple[LimitOptions, ...]:
     """The limits of the key, each counted by tenant and name of the key, which no two keys share."""
     found = []
     usd = wanted.budget_usd

@@ -17,35 +17,44 @@ from windlass.gateway.admission import Caller, require
 from windlass.gateway.gateway import AUTO
 from windlass.records import RunEvent
 from windlass.runtime import Runtime
-from windlass.server import control, doctor, keys, pricing, reading
+from windlass.server import budgets, control, doctor, history, keyring, keys, pricing, providers, reading
 from windlass.server.points import require_known
 from windlass.server.reading import read
+from windlass.server.reload import ReloadAsked, reload
 
 Arguments = dict[str, Any]
 Operation = Callable[[Runtime, Caller, Arguments], Awaitable[dict[str, Any]]]
 
 
-class _Ask(msgspec.Struct, forbid_unknown_fields=True):
+class QuestionAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `ask`."""
+
     question: str
     model: str = AUTO
     item: str = ""
 
 
-class _Ingest(msgspec.Struct, forbid_unknown_fields=True):
+class PathsAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `ingest`."""
+
     paths: list[str]
 
 
-class _Run(msgspec.Struct, forbid_unknown_fields=True):
+class RunAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `progress`."""
+
     run: str
 
 
-class _Doctor(msgspec.Struct, forbid_unknown_fields=True):
+class DoctorAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `doctor`."""
+
     replay: bool = False
 
 
 async def ask(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Answer a question from memory."""
-    wanted = read(arguments, _Ask)
+    wanted = read(arguments, QuestionAsked)
     asked = await runtime.ask.ask(wanted.question, caller.scope, model=wanted.model, item=wanted.item, caller=caller)
     quotes = [{**msgspec.to_builtins(quote), "cited": quote.cited} for quote in asked.quotes]
     return {**msgspec.to_builtins(asked), "quotes": quotes}
@@ -54,14 +63,14 @@ async def ask(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[st
 async def ingest(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Start taking files in; `progress` tells how far it is."""
     require(caller, "operator")
-    files = files_of([Path(path) for path in read(arguments, _Ingest).paths])
+    files = files_of([Path(path) for path in read(arguments, PathsAsked).paths])
     batch = await asyncio.to_thread(lambda: runtime.ingest.submit(caller.scope, files))
     return msgspec.to_builtins(batch)  # type: ignore[no-any-return]
 
 
 async def progress(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """How far a run is: items by stage, failures in words, how the run and its embedding stand."""
-    run = read(arguments, _Run).run
+    run = read(arguments, RunAsked).run
     return await asyncio.to_thread(_progress, runtime, caller, run)
 
 
@@ -88,7 +97,7 @@ def _progress(runtime: Runtime, caller: Caller, run: str) -> dict[str, Any]:
 async def examine(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """What `windlass doctor` tells."""
     require(caller, "operator")
-    report = await doctor.examine(runtime, caller.scope.tenant, replay=read(arguments, _Doctor).replay)
+    report = await doctor.examine(runtime, caller.scope.tenant, replay=read(arguments, DoctorAsked).replay)
     return report if not caller.key else doctor.for_tenant(report)
 
 
@@ -112,6 +121,7 @@ OPERATIONS: dict[str, Operation] = {
     "ask": ask,
     "ingest": ingest,
     "progress": progress,
+    "history": history.history,
     "calls": reading.calls,
     "call": reading.call,
     "decisions": decisions,
@@ -119,15 +129,36 @@ OPERATIONS: dict[str, Operation] = {
     "feedback": reading.feedback,
     "doctor": examine,
     "prices": pricing.prices,
+    "budgets": budgets.budgets,
+    "providers": providers.providers,
     "snapshots": control.snapshots,
     "mode": control.set_mode,
     "rollback": control.roll_back,
     "forget": control.forget,
-    "keys": keys.keys,
+    "reload": reload,
+    "keys": keyring.listed,
     "key_create": keys.create,
     "key_rotate": keys.rotate,
     "key_revoke": keys.revoke,
 }
+ASKED: dict[str, type[msgspec.Struct]] = {
+    **reading.ARGUMENTS,
+    "ask": QuestionAsked,
+    "ingest": PathsAsked,
+    "progress": RunAsked,
+    "history": history.HistoryAsked,
+    "doctor": DoctorAsked,
+    "snapshots": control.NothingAsked,
+    "mode": control.ModeAsked,
+    "rollback": control.RollBackAsked,
+    "forget": control.UserAsked,
+    "reload": ReloadAsked,
+    "keys": keys.TenantAsked,
+    "key_create": keys.CreateAsked,
+    "key_rotate": keys.RotateAsked,
+    "key_revoke": keys.RevokeAsked,
+}
+"""What the arguments of each are read as."""
 
 
 def _ended(events: Sequence[RunEvent], step: str) -> int:

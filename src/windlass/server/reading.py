@@ -95,12 +95,43 @@ class FeedbackAsked(msgspec.Struct, forbid_unknown_fields=True):
     until: Moment | None = None
 
 
+class BudgetsAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `budgets`."""
+
+    name: str = ""
+    limit: Annotated[int, Meta(ge=1, le=200)] = 20
+    since: Moment | None = None
+
+
+class ProvidersAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `providers`."""
+
+    limit: Annotated[int, Meta(ge=1, le=200)] = 20
+    before: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    provider: str = ""
+    model: str = ""
+    since: Moment | None = None
+
+
+class PricesAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `prices`."""
+
+    model: str = ""
+    provider: str = ""
+    differ: bool = False
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 50
+    after: str = ""
+
+
 ARGUMENTS: dict[str, type[msgspec.Struct]] = {
     "calls": CallsAsked,
     "call": CallAsked,
     "decisions": DecisionsAsked,
     "points": PointsAsked,
     "feedback": FeedbackAsked,
+    "budgets": BudgetsAsked,
+    "providers": ProvidersAsked,
+    "prices": PricesAsked,
 }
 """The operations that only read, which GET serves too."""
 

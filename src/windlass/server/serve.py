@@ -21,10 +21,13 @@ import uvicorn
 import uvloop
 
 from windlass.errors import SettingsError
+from windlass.gateway import redaction
+from windlass.ledger import collection
 from windlass.runtime import Runtime
 from windlass.server.app import Windlass
+from windlass.server.exposure import guard
 from windlass.server.peer import FILE
-from windlass.settings import LOOPBACK, Settings
+from windlass.server.reload import Hangup, Reloads
 
 PORTS_TRIED = 50
 DRAIN_S = 5
@@ -65,15 +68,6 @@ def url_of(host: str, listening: socket.socket) -> str:
     return f"http://{shown}:{listening.getsockname()[1]}"
 
 
-def guard(settings: Settings, *, open_to_all: bool) -> None:
-    """SettingsError where the server would answer other machines without asking for a key."""
-    if open_to_all and settings.server.host not in LOOPBACK:
-        raise SettingsError(
-            f"server.host is {settings.server.host}, beyond loopback, but there is no key; make one with "
-            "`windlass keys create NAME`, add [[keys]] to windlass.toml, or listen on 127.0.0.1"
-        )
-
-
 async def serve(runtime: Runtime, *, dashboard: bool, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; running requests get `DRAIN_S` to end. `ready(url)` is called once it listens."""
     options = runtime.settings.server
@@ -91,9 +85,11 @@ async def attend(
     *,
     token: str,
     dashboard: bool,
-    until: asyncio.Task[bytes] | None = None,
+    reloads: Reloads | None = None,
+    until: asyncio.Task[None] | None = None,
 ) -> None:
-    """Answer what comes in on `listening`, until a signal, or until the task `until` ends."""
+    """Answer what comes in on `listening`, until a signal, or until the task `until` ends. reloads: who reads the
+    settings again at a SIGHUP, if somebody else does as well."""
     server: uvicorn.Server | None = None
     pages = None
     if dashboard:
@@ -102,33 +98,50 @@ async def attend(
         # Open event streams end as soon as the server is told to stop, so that it does not wait for them.
         pages = build(runtime, secret=token, stopping=lambda: server is not None and server.should_exit)
     config = uvicorn.Config(
-        Windlass(runtime, token=token, dashboard=pages),
+        Windlass(
+            runtime,
+            token=token,
+            dashboard=pages,
+            stopping=lambda: server is not None and server.should_exit,
+        ),
         loop="none",
         http="httptools",
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # a caller could say that it comes from elsewhere, and the audit trail would believe it
         timeout_graceful_shutdown=DRAIN_S,
     )
-    server = _Server(config)
+    server, reloads = _Server(config), reloads or Reloads(runtime)
+
+    def end() -> None:
+        server.should_exit = True
+
+    server.hang_up = Hangup(reloads.begin, end)
     if until is not None:
-        until.add_done_callback(lambda _: setattr(server, "should_exit", True))
-    await server.serve(sockets=[listening])
+        until.add_done_callback(lambda _: end())
+    with collection.rarely():
+        await server.serve(sockets=[listening])
+    await reloads.idle()
 
 
 class _Server(uvicorn.Server):
     """Ends quietly on a signal. uvicorn's own raises it again, which would cut off whoever closes after it."""
+
+    hang_up: Callable[[], None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for caught in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(caught, self.handle_exit, caught, None)
+        if self.hang_up is not None:
+            loop.add_signal_handler(signal.SIGHUP, self.hang_up)
         try:
             yield
         finally:
-            for caught in (signal.SIGINT, signal.SIGTERM):
+            for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.remove_signal_handler(caught)
 
 
@@ -155,9 +168,12 @@ def in_loop(work: Coroutine[Any, Any, T]) -> T:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # Plain tracebacks: those with local variables would print keys and prompts.
             structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+            redaction.log_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    if logging.lastResort is not None:  # where libraries' warnings and tracebacks go
+        logging.lastResort.setFormatter(redaction.RedactedFormatter())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

@@ -17,8 +17,9 @@ from windlass.gateway.admission import Caller
 from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server import doctor, peer, terminal
+from windlass.server.exposure import guard
 from windlass.server.operations import OPERATIONS
-from windlass.server.serve import guard, in_loop, serve
+from windlass.server.serve import in_loop, serve
 from windlass.settings import Settings
 
 OWNER = Caller(Scope(), "admin", "")
@@ -56,6 +57,14 @@ def examine(settings: Settings, *, replay: bool) -> dict[str, Any]:
             report = doctor.unopened(settings, str(exc))
     report["findings"] = storage + doctor.exposed(settings) + report["findings"]
     return report
+
+
+def reload(settings: Settings, *, as_json: bool) -> int:
+    """Let the folder's server read its settings again. InputError where none runs, or it refuses them."""
+    running = peer.find(settings.home)
+    if running is None:
+        raise InputError(f"no server runs on {settings.home}; `windlass up` reads the settings when it starts")
+    return terminal.show("reload", running.operate("reload", {}), as_json=as_json)
 
 
 def ingest(settings: Settings, paths: Sequence[str], *, wait: bool, as_json: bool) -> int:

@@ -196,6 +196,9 @@ def show_doctor(answer: Answer) -> None:
     out.print(table)
     for worker in answer.get("workers", ()):
         out.print(f"worker {escape(clean(worker['name']))}: {worker['lag_s']:.1f} s behind")
+    if traces := answer.get("traces"):
+        told = f"{traces['sent']} spans sent, {traces['refused']} refused, {traces['lag_s']:.1f} s behind"
+        out.print(f"traces to {escape(clean(traces['endpoint']))}: {told}")
     out.print(f"models that a call may name: {escape(clean(', '.join(('auto', *answer['models']))))}")
     if "replay" not in answer:
         out.print("`windlass doctor --replay` rebuilds every policy from the ledger and compares it with the live one.")
@@ -296,6 +299,16 @@ def show_forgotten(answer: Answer) -> None:
         console().print(f"[bold]still to do:[/bold] {escape(clean(sentence))}")
 
 
+def show_reloaded(answer: Answer) -> None:
+    """What a reload changed, and what is wrong with it."""
+    out = console()
+    out.print(f"reloaded: {escape(', '.join(answer['changed']))}" if answer["changed"] else "nothing has changed")
+    if answer["passed_on"]:
+        out.print("every worker reads its settings again")
+    for finding in answer["findings"]:
+        out.print(f"[yellow]{escape(clean(finding))}[/yellow]")
+
+
 _SHOWN: dict[str, Callable[[Answer], None]] = {
     "ask": show_ask,
     "calls": show_calls,
@@ -308,4 +321,5 @@ _SHOWN: dict[str, Callable[[Answer], None]] = {
     "mode": show_rollout,
     "rollback": show_rollout,
     "forget": show_forgotten,
+    "reload": show_reloaded,
 }

@@ -15,7 +15,8 @@ import socket
 import sys
 import time
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import msgspec
 import structlog
@@ -24,7 +25,9 @@ from windlass.errors import ErrorCategory, LedgerError, SettingsError, classify
 from windlass.gateway.store import KeyTable
 from windlass.ledger.db import Database
 from windlass.runtime import Runtime, owned
-from windlass.server.serve import Address, announced, attend, guard, in_loop, listen, url_of
+from windlass.server.exposure import guard
+from windlass.server.reload import Hangup, Reloads
+from windlass.server.serve import Address, announced, attend, in_loop, listen, url_of
 from windlass.settings import Settings, load
 
 log = structlog.get_logger(__name__)
@@ -33,6 +36,8 @@ WORKER = "windlass.server.workers"
 RESTART_S, RESTART_MOST_S = 0.2, 10.0
 STOP_S = 10.0
 DATABASE_S, AGAIN_S = 10.0, 0.2
+# What a supervisor writes to its workers; a signal would end one that is only starting.
+_RELOAD = b"reload\n"
 
 
 class _Post(msgspec.Struct, frozen=True):
@@ -64,7 +69,9 @@ async def supervise(
     with owned(settings.home), contextlib.closing(listen(settings.server.host, settings.server.port)) as listening:
         url, token = url_of(settings.server.host, listening), secrets.token_urlsafe(24)
         posts = [_Post(f"worker-{number}", token, listening.fileno(), dashboard, overrides) for number in range(count)]
-        tasks = [asyncio.create_task(_keep_running(post, stopping)) for post in posts]
+        living: dict[str, Process] = {}
+        tasks = [asyncio.create_task(_keep_running(post, stopping, living)) for post in posts]
+        running.add_signal_handler(signal.SIGHUP, Hangup(lambda: _tell(living.values()), stopping.set))
         with announced(settings.home, Address(url=url, token=token, pid=os.getpid())):
             ready(url)
             await stopping.wait()
@@ -93,11 +100,19 @@ def _prepare(settings: Settings) -> None:
             db.close()
 
 
-async def _keep_running(post: _Post, stopping: asyncio.Event) -> None:
+def _tell(workers: Iterable[Process]) -> None:
+    """Let every worker read its settings again; one that is only starting does so when it is there."""
+    for worker in workers:
+        if worker.stdin is not None and not worker.stdin.is_closing():
+            worker.stdin.write(_RELOAD)
+
+
+async def _keep_running(post: _Post, stopping: asyncio.Event, living: dict[str, Process]) -> None:
     """Start a worker, and again whenever it dies, until the server is told to stop."""
     patience_s = RESTART_S
     while not stopping.is_set():
         worker, started = await _start(post), asyncio.get_running_loop().time()
+        living[post.name] = worker
         stop, died = asyncio.create_task(stopping.wait()), asyncio.create_task(worker.wait())
         await asyncio.wait((stop, died), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -143,9 +158,23 @@ async def work(post: _Post) -> None:
     listening = socket.socket(fileno=post.listening)
     async with Runtime(settings, workflows=True, worker=post.name) as runtime:
         guard(settings, open_to_all=runtime.gateway.admission.open)
-        await attend(
-            runtime, listening, token=post.token, dashboard=post.dashboard, until=asyncio.create_task(reader.read())
-        )
+        runtime.pass_on = partial(_pass_on, os.getppid())
+        reloads = Reloads(runtime)
+        until = asyncio.create_task(_orders(reader, reloads))
+        await attend(runtime, listening, token=post.token, dashboard=post.dashboard, reloads=reloads, until=until)
+
+
+async def _orders(reader: asyncio.StreamReader, reloads: Reloads) -> None:
+    """Do as the supervisor says, until it is gone."""
+    while order := await reader.readline():
+        if order == _RELOAD:
+            reloads.begin()
+
+
+def _pass_on(supervisor: int) -> None:
+    """Let the supervisor tell all workers to reload, if it still is ours."""
+    if os.getppid() == supervisor:
+        os.kill(supervisor, signal.SIGHUP)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Source: Masson, Rim & Lee 2019, "DDSketch", section 2 (bucket i holds gamma^(i-1
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 ACCURACY = 0.01
@@ -22,12 +23,16 @@ class Sketch:
         self._counts: dict[int, int] = dict(counts)
         self.count = sum(self._counts.values())
 
-    def add(self, value: float) -> None:
-        """Count one value; what is not finite is ignored, what is out of range counts at the border."""
-        if math.isfinite(value):
-            bucket = math.ceil(math.log(min(max(value, _SMALLEST), _LARGEST)) / _LOG_GAMMA)
-            self._counts[bucket] = self._counts.get(bucket, 0) + 1
-            self.count += 1
+    def add(self, *values: float) -> None:
+        """Count values; what is not finite is ignored, what is out of range counts at the border."""
+        buckets = [
+            math.ceil(math.log(value if _SMALLEST < value < _LARGEST else _border(value)) / _LOG_GAMMA)
+            for value in values
+            if math.isfinite(value)
+        ]
+        for bucket, count in Counter(buckets).items():
+            self._counts[bucket] = self._counts.get(bucket, 0) + count
+        self.count += len(buckets)
 
     def merge(self, other: Sketch) -> None:
         """Take in all that `other` has counted."""
@@ -50,3 +55,7 @@ class Sketch:
     def counts(self) -> tuple[tuple[int, int], ...]:
         """The state: (bucket, count), sorted."""
         return tuple(sorted(self._counts.items()))
+
+
+def _border(value: float) -> float:
+    return _SMALLEST if value <= _SMALLEST else _LARGEST

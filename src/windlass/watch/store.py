@@ -10,16 +10,18 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, assert_never
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
-from windlass.ledger import schema
+from windlass.ledger import ids, schema
 from windlass.ledger.db import Database
+from windlass.ledger.folded import Folded, FoldedDecision, FoldedFeedback, FoldedOutcome
+from windlass.ledger.folding import narrowed
 from windlass.ledger.ledger import Entry
 from windlass.policies.points import NAMED
-from windlass.records import Call, Decision, Erasure, Feedback, Outcome, RunEvent, Scope
+from windlass.records import Scope
 from windlass.watch.sketch import Sketch
 
 HOUR_S = 3600
@@ -98,22 +100,23 @@ class Rollups:
     def __init__(self, db: Database):
         self._db = db
         self._lock = threading.Lock()
-        self._entries: list[Entry] = []
+        self._rows: list[Folded] = []
         self._rewards: list[_Reward] = []
         self._seen = 0
         self.cursor = self._stored()
 
-    def fold(self, *entries: Entry) -> None:
+    def fold(self, *entries: Entry | Folded) -> None:
         """Take in entries, in the order of the ledger, once all rewards are told that earlier ones made."""
-        if len(self._entries) >= HELD:
+        if len(self._rows) >= HELD:
             self.flush()
+        found = narrowed(entries)
         with self._lock:
-            if not entries or entries[-1].seq <= self.cursor:
+            if not found or found[-1].seq <= self.cursor:
                 return
             # A batch comes again where the learner could not fold it to its end.
             seen = self._seen
-            self._entries += [entry for entry in entries if type(entry[1]) in _COUNTED and entry[0] > seen]
-            self._seen = max(seen, entries[-1].seq)
+            self._rows += [row for row in found if type(row) in _COUNTED and row.seq > seen]
+            self._seen = max(seen, found[-1].seq)
 
     def credited(self, seq: int, key: Key, reward: float, previous: float | None) -> None:
         """A decision earned `reward`, in place of `previous`; key: as in the table of decisions."""
@@ -148,7 +151,7 @@ class Rollups:
             connection.execute(_MOVE, {"cursor": 0})
             for table in (schema.rollup_outcomes, schema.rollup_decisions, schema.rollup_feedback):
                 connection.execute(sa.delete(table))
-            self.cursor, self._seen, self._entries, self._rewards = 0, 0, [], []
+            self.cursor, self._seen, self._rows, self._rewards = 0, 0, [], []
 
     def outcomes(self, scope: Scope, since: float = 0.0, until: float | None = None) -> Sequence[OutcomeHour]:
         """The hours from the one that holds `since` to the one that holds `until` (UTC seconds), oldest first."""
@@ -209,15 +212,15 @@ class Rollups:
     def _forget(self, cursor: int) -> None:
         """Let go of what the tables hold up to `cursor`."""
         self.cursor = cursor
-        self._entries = [entry for entry in self._entries if entry[0] > cursor]
+        self._rows = [row for row in self._rows if row.seq > cursor]
         self._rewards = [earned for earned in self._rewards if earned[0] > cursor]
 
     def _summed(self, after: int) -> dict[sa.Table, dict[Key, dict[str, Any]]]:
         """What each row of each table gains from what lies beyond the place `after`."""
-        ended, decided, said = _grouped(self._entries, after)
-        outcomes = {key: _outcomes_sum(records) for key, records in ended.items()}
-        decisions = {key: _decisions_sum(records) for key, records in decided.items()}
-        feedback = {key: _feedback_sum(records) for key, records in said.items()}
+        ended, decided, said = _grouped(self._rows, after)
+        outcomes = {key: _outcomes_sum(rows) for key, rows in ended.items()}
+        decisions = {key: _decisions_sum(propensities) for key, propensities in decided.items()}
+        feedback = {key: _feedback_sum(values) for key, values in said.items()}
         for earned in self._rewards:
             if earned.seq > after:
                 row = decisions.get(earned.key) or decisions.setdefault(earned.key, dict(_NO_DECISIONS))
@@ -247,7 +250,11 @@ class Rollups:
     def _read(
         self, table: sa.Table, scope: Scope, since: float, until: float | None, *only: sa.ColumnElement[bool]
     ) -> Sequence[tuple[Any, ...]]:
-        """The columns but the owner's, past SQLAlchemy's rows: a page over all time reads thousands."""
+        """The columns but the owner's, past SQLAlchemy's rows: a page over all time reads thousands.
+
+        What waits here to be written is written first.
+        """
+        self.flush()
         columns = [column for column in table.c if column.name not in ("tenant", "workspace")]
         owner = table.c.tenant == scope.tenant, table.c.workspace == scope.workspace
         span = [table.c.hour >= hour_of(since)] + ([table.c.hour <= hour_of(until)] if until is not None else [])
@@ -263,48 +270,43 @@ def hour_of(at: float) -> int:
 
 
 _COUNTS = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
-_COUNTED = frozenset({Decision, Outcome, Feedback})
+_COUNTED: Final = frozenset({FoldedDecision, FoldedOutcome, FoldedFeedback})
 _NO_DECISIONS: Final = {"chosen": 0, "propensity_sum": 0.0, "rewarded": 0, "reward_sum": 0.0}
 
 
-def _decision_key(decision: Decision) -> Key:
-    """One action is no choice of its policy: it is counted apart."""
-    owner = decision.tenant, decision.workspace
-    policy = decision.policy if len(decision.actions) > 1 else NAMED
-    return *owner, decision.point, hour_of(decision.at), policy, decision.live, decision.action
-
-
 def _grouped(
-    entries: Sequence[Entry], after: int
-) -> tuple[dict[Key, list[Outcome]], dict[Key, list[Decision]], dict[Key, list[Feedback]]]:
-    """The records beyond the place `after`, by the rows that count them."""
-    ended: dict[Key, list[Outcome]] = defaultdict(list)
-    decided: dict[Key, list[Decision]] = defaultdict(list)
-    said: dict[Key, list[Feedback]] = defaultdict(list)
-    for seq, record in entries:
-        if seq > after:
-            match record:
-                case Decision():
-                    decided[_decision_key(record)].append(record)
-                case Outcome():
-                    ended[record.tenant, record.workspace, hour_of(record.at), record.model].append(record)
-                case Feedback():
-                    owner = record.tenant, record.workspace
-                    said[*owner, hour_of(record.at), record.kind, record.source, record.metric].append(record)
-                case Call() | RunEvent() | Erasure():
-                    pass
-                case _ as other:
-                    assert_never(other)
+    rows: Sequence[Folded], after: int
+) -> tuple[dict[Key, list[FoldedOutcome]], dict[Key, list[float]], dict[Key, list[float | None]]]:
+    """What lies beyond the place `after`, by the rows that count it: outcomes, the propensities of decisions, the
+    values of feedback. One action is no choice of its policy: it is counted apart."""
+    ended: dict[Key, list[FoldedOutcome]] = defaultdict(list)
+    decided: dict[Key, list[float]] = defaultdict(list)
+    said: dict[Key, list[float | None]] = defaultdict(list)
+    for row in rows:
+        if row.seq <= after:
+            continue
+        # Asked by identity, as in the learner: a `match` costs more than the rest of the loop.
+        if type(row) is FoldedDecision:
+            policy = row.policy if len(row.actions) > 1 else NAMED
+            hour = int(row.at // HOUR_S) * HOUR_S
+            decided[row.tenant, row.workspace, row.point, hour, policy, row.live != 0, row.action].append(
+                row.propensity
+            )
+        elif type(row) is FoldedOutcome:
+            if ids.is_imported(row.call):  # what another program did is none of our figures
+                continue
+            ended[row.tenant, row.workspace, int(row.at // HOUR_S) * HOUR_S, row.model].append(row)
+        elif type(row) is FoldedFeedback and not ids.is_imported(row.id):
+            said[row.tenant, row.workspace, hour_of(row.at), row.kind, row.source, row.metric].append(row.value)
     return ended, decided, said
 
 
 # One sum over all records of a row is several times faster than adding each to its row.
 
 
-def _outcomes_sum(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _outcomes_sum(outcomes: Sequence[FoldedOutcome]) -> dict[str, Any]:
     latency = Sketch()
-    for outcome in outcomes:
-        latency.add(outcome.latency_ms)
+    latency.add(*[outcome.latency_ms for outcome in outcomes])
     return {
         "calls": len(outcomes),
         "errors": sum([outcome.error != "" for outcome in outcomes]),
@@ -315,16 +317,12 @@ def _outcomes_sum(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _decisions_sum(decisions: Sequence[Decision]) -> dict[str, Any]:
-    return {
-        **_NO_DECISIONS,
-        "chosen": len(decisions),
-        "propensity_sum": sum([decision.propensity for decision in decisions], 0.0),
-    }
+def _decisions_sum(propensities: Sequence[float]) -> dict[str, Any]:
+    return {**_NO_DECISIONS, "chosen": len(propensities), "propensity_sum": sum(propensities, 0.0)}
 
 
-def _feedback_sum(said: Sequence[Feedback]) -> dict[str, Any]:
-    values = [one.value for one in said if one.value is not None]
+def _feedback_sum(said: Sequence[float | None]) -> dict[str, Any]:
+    values = [value for value in said if value is not None]
     return {"given": len(said), "valued": len(values), "value_sum": sum(values, 0.0)}
 
 

@@ -2,7 +2,8 @@
 `<feature>.<dialect>.to-<other>.<ending>` what goes out.
 
 requests: a client's request and what the upstream gets, with the names of dropped fields, or why it is refused.
-replies, errors, streams: an upstream's answer and what the client gets. A change of a file is a change for clients.
+replies, errors, streams: an upstream's answer and what the client gets. unstreamed: a whole reply of `replies` as the
+stream that the client asked for. A change of a file is a change for clients.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import pytest
 
 from windlass.errors import RequestError
 from windlass.gateway.dialects import translation
+from windlass.gateway.dialects.identity import Identity
+from windlass.gateway.dialects.unstreamed import unstreamed
 
 HERE = Path(__file__).parent
 
@@ -63,6 +66,16 @@ def test_stream(given: Path, expected: Path) -> None:
     upstream, client = dialects(given, expected)
     stream = translation(client, upstream, call="c1", at_s=1).stream("shown", include_usage=True)
     assert stream.feed(given.read_bytes()) + stream.end() == expected.read_bytes()
+
+
+@pytest.mark.parametrize("expected", sorted((HERE / "unstreamed").iterdir()), ids=lambda path: path.name)
+def test_unstreamed(expected: Path) -> None:
+    name, _, to = expected.name.partition(".to-")
+    upstream: Any = name.rpartition(".")[2]
+    client: Any = to.removesuffix(".txt")
+    given = (HERE / "replies" / f"{name}.json").read_bytes()
+    written = unstreamed(client, upstream, given, Identity("shown", "c1", 1), include_usage=True)
+    assert written == expected.read_bytes()
 
 
 def test_every_input_is_translated() -> None:

@@ -518,7 +518,9 @@ def test_every_json_is_read_or_refused(fields: dict[str, Any]) -> None:
         read = parse_embedding(body)
     except RequestError:
         return
-    assert read.with_model(fields["model"]) == body
+    # An escape may hide a second `model`, so such a body is written anew.
+    assert read.with_model(fields["model"]) == body or b"\\u" in body
+    assert json.loads(read.with_model(fields["model"])) == fields
     assert json.loads(read.with_model("other")) == {**fields, "model": "other"}
     assert read.count >= 1
     assert read.texts is None or read.count == len(read.texts)

@@ -202,3 +202,26 @@ async def test_windows_that_are_over_are_forgotten() -> None:
     world.monotonic.forward(100.0)
     await world.leases.tick()
     assert world.leases._counts == {}
+
+
+async def test_a_lowered_limit_is_divided_anew() -> None:
+    """What was lent under the higher one is no longer to be used, and is given back as soon as the table is told."""
+    table = Rows()
+    leases = Leases(table)
+    limits = Limits([LimitOptions(name="all", usd=MOST / 1e9, window="total")], lender=leases)
+    await leases.tick()
+    hold = await limits.reserve(CALL, 0.0)
+    (count,) = limits.counts()
+    assert count.lent is not None
+    assert count.lent >= 300
+    limits.replace([LimitOptions(name="all", usd=150 / 1e9, window="total")])
+    with pytest.raises(LimitReached):
+        await limits.reserve(CALL, 0.0)
+    await leases.recall()
+    assert (count.lent, count.held, table.granted[count.place]) == (100, 100, 100)
+    hold.settle(40, 1)
+    await leases.recall()
+    assert table.granted[count.place] == 40
+    table.away = True
+    with pytest.raises(LedgerError):
+        await leases.recall()

@@ -360,3 +360,24 @@ async def test_the_last_day_of_a_month_is_remembered_on_the_first_of_the_next(tm
         await runtime.gateway.limits.reserve(_claim(), first + 1, ())
         with pytest.raises(LimitReached):
             await runtime.gateway.limits.reserve(_claim(), first - 1, ())
+
+
+def test_other_limits_go_on_with_what_counts_the_same() -> None:
+    limits = Limits([LimitOptions(name="all", requests=5, window="minute")])
+    hold = _reserve(limits)
+    limits.replace([LimitOptions(name="all", requests=1, window="minute"), LimitOptions(name="new", tokens=1_000)])
+    _refused(limits)
+    hold.settle(0, 0)
+    _refused(limits)
+    limits.replace([LimitOptions(name="all", requests=2, window="hour", per="user")])
+    _reserve(limits, user="u")
+    _reserve(limits, user="u")
+    assert _refused(limits, user="u").limit == "all"
+    assert max(count.ends for count in limits.counts()) > NOW + 60
+
+
+def test_limits_that_are_none_leave_those_before() -> None:
+    limits = Limits([LimitOptions(name="all", requests=0)])
+    with pytest.raises(SettingsError, match="usd of 'all' is inf"):
+        limits.replace([LimitOptions(name="all", usd=math.inf)])
+    _refused(limits)

@@ -17,14 +17,23 @@ from windlass.errors import ErrorCategory, UpstreamError, classify
 from windlass.gateway.openai_compatible import OpenAICompatible
 from windlass.gateway.options import ModelOptions, ProviderOptions
 from windlass.gateway.provider import ProviderReply, ProviderRequest
+from windlass.gateway.transport import CLIENTS
 from windlass.gateway.wire import parse_chat
 
 BODY = b'{"model": "m",  "messages": [{"role": "user", "content": "h\\u00e9"}], "x_new": 1.50}'
+CHOSEN: dict[str, Any] = {}
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
+@pytest.fixture(autouse=True, params=CLIENTS)
+def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test is run over each HTTP client."""
+    monkeypatch.setitem(CHOSEN, "transport", request.param)
+    return str(request.param)
+
+
 def _options(url: str, **more: Any) -> ProviderOptions:
-    return ProviderOptions(name="up", base_url=url, models=(ModelOptions(name="m"),), **more)
+    return ProviderOptions(name="up", base_url=url, models=(ModelOptions(name="m"),), **CHOSEN, **more)
 
 
 def _request(body: bytes = BODY) -> ProviderRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,8 @@ from windlass.errors import LedgerError, RecordInvalid
 from windlass.ledger import schema
 from windlass.ledger.check import call, decision, outcome, rating
 from windlass.ledger.db import Database
-from windlass.ledger.folding import Foldable, following
+from windlass.ledger.folded import FoldedDecision
+from windlass.ledger.folding import Foldable, following, narrowed
 from windlass.ledger.ledger import ALL
 from windlass.ledger.memory import MemoryLedger
 from windlass.ledger.sql import SqlLedger
@@ -92,6 +94,37 @@ def test_the_hours_are_the_same_over_less(db: Database) -> None:
     ledger.close()
 
 
+def test_contexts_come_where_they_are_asked_for(db: Database) -> None:
+    ledger = SqlLedger(db)
+    ledger.append_now(*_history(), REPLACE(decision("decision_x", "call_x", A), point="prompt", context={"one": 1.0}))
+
+    def held(contexts: Collection[str] | None) -> set[str]:
+        found = ledger.folded(ALL, after=0, limit=1_000, contexts=contexts)
+        decided = [row for row in found if isinstance(row, FoldedDecision)]
+        assert len(decided) == 61
+        known = {number / 7 for number in range(30)}
+        assert {row.context["words"] for row in decided if row.context and row.point == "model"} <= known
+        return {row.point for row in decided if row.context}
+
+    assert held(None) == held(["prompt", "model"]) == {"model", "prompt"}
+    assert held(frozenset({"model", "'; --"})) == {"model"}
+    assert held(()) == held(["nowhere"]) == set()
+    ledger.close()
+
+
+def test_rows_are_what_entries_are_narrowed_to(db: Database) -> None:
+    ledger = SqlLedger(db)
+    ledger.append_now(*_history())
+    rows, entries = ledger.folded(ALL, after=0, limit=1_000), ledger.read(ALL)
+    assert narrowed(rows) is rows
+    for row, same in zip(rows, narrowed(entries), strict=True):
+        assert type(row) is type(same)
+        fields = [name for name in row.__struct_fields__ if not name.startswith("raw_")]
+        assert [getattr(row, name) for name in fields] == [getattr(same, name) for name in fields]
+    assert [row.shadow for row in rows if isinstance(row, FoldedDecision)][:2] == [None, "bold"]
+    ledger.close()
+
+
 def test_it_pages_like_reading_everything(db: Database) -> None:
     ledger = SqlLedger(db)
     ledger.append_now(*_history())
@@ -109,7 +142,9 @@ def test_it_pages_like_reading_everything(db: Database) -> None:
     [
         (schema.outcomes, {"latency_ms": b"\x00"}),
         (schema.decisions, {"actions": "[1, 2]"}),
+        (schema.decisions, {"extra": "[]"}),
         (schema.contexts, {"data": "{"}),
+        (schema.feedback, {"source": "nobody"}),
         (schema.calls, {"user": b"\xff"}),
     ],
     ids=lambda value: getattr(value, "name", ""),

@@ -14,7 +14,7 @@ from windlass.ledger.ledger import Entry
 from windlass.ledger.memory import MemoryLedger
 from windlass.policies.fixed import Fixed
 from windlass.policies.loop import Loop, PointOptions
-from windlass.policies.points import GuardOptions
+from windlass.policies.points import GuardOptions, ShadowOptions
 from windlass.policies.replay import Learner, erased, rebuild
 from windlass.records import (
     Call,
@@ -395,6 +395,45 @@ def test_a_rule_needs_no_lesson_and_counts_as_one_that_had_it():
     taught = new_loop(policy="fixed")
     taught.learn(decision(policy="fixed@1"), 1.0, None)
     assert loop.states() == taught.states()
+
+
+def ruled(**options):
+    """Nothing is learned at `model`; at `prompt` something is, if only in shadow."""
+    shadow = ShadowOptions("bold", "linear_thompson")
+    points = {"model": PointOptions(mode="live", policy="fixed", **options)}
+    return Loop(points | {"prompt": PointOptions(mode="live", policy="fixed", shadows=(shadow,))})
+
+
+def test_a_context_is_kept_where_a_policy_learns_from_it():
+    needless, needed = struct.pack("<d", 0.123456789), struct.pack("<d", 0.987654321)
+    story = Story(ruled())
+    story.tell(call(), decision(policy="fixed@1", context={"secret": 0.123456789}))
+    story.tell(decision(policy="fixed@1", point="prompt", context={"asked": 0.987654321}, id="decision_2"), outcome())
+    state = story.learner.state()
+    assert needless not in state
+    assert b"secret" not in state
+    assert needed in state
+    assert b"asked" in state
+
+
+def test_a_state_from_when_all_contexts_were_kept_goes_on_as_if_they_had_not_been():
+    """And so do the numbers of the forms: that of two contexts with other names was another."""
+    told = []
+    for number in range(6):
+        name = f"call_{number}"
+        told += [call(name), decision(name, policy="fixed@1", context={f"name {number % 3}": 0.1 * number})]
+        told += [decision(name, policy="fixed@1", point="prompt", id=f"decision_p{number}"), outcome(name)]
+    full, lean, later = (Story(ruled(), window=4) for _ in range(3))
+    full.learner._accounts.taught = {"model", "prompt"}
+    full.tell(*told)
+    lean.tell(*told)
+    assert b"name 1" in full.learner.state()
+    later.learner.restore(full.learner.state())
+    assert later.learner.state() == lean.learner.state()
+    later.seq = lean.seq
+    for story in (lean, later):
+        story.tell(said(1.0, "call_4"), decision("call_9", policy="fixed@1"), outcome("call_9"))
+    assert later.learner.digest() == lean.learner.digest()
 
 
 def test_a_guard_or_a_policy_that_learns_for_itself_is_taught_around_a_rule():

@@ -260,7 +260,7 @@ async def test_doctor_says_when_the_secret_was_lost(tmp_path: Path) -> None:
         assert not doctor.lost_keys(runtime.keys)
 
 
-@pytest.mark.parametrize("asked", [keys._Tenant, keys._Create, keys._Rotate, keys._Revoke])
+@pytest.mark.parametrize("asked", [keys.TenantAsked, keys.CreateAsked, keys.RotateAsked, keys.RevokeAsked])
 def test_every_argument_is_documented(asked: type[msgspec.Struct]) -> None:
     section = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text().split("### Keys")[1]
     assert [field for field in asked.__struct_fields__ if f"`{field}`" not in section] == []

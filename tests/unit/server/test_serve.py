@@ -19,7 +19,8 @@ from windlass.errors import SettingsError
 from windlass.gateway.keys import VirtualKey
 from windlass.server import peer
 from windlass.server import serve as module
-from windlass.server.serve import PORTS_TRIED, guard, listen, serve
+from windlass.server.exposure import guard
+from windlass.server.serve import PORTS_TRIED, listen, serve
 
 
 def test_a_taken_port_gives_the_next_free_one() -> None:

@@ -21,6 +21,7 @@ from windlass.policies.rollout import RollBack, SetMode
 from windlass.records import Decision, Erasure, Scope
 from windlass.runtime import Runtime
 from windlass.testing import Echo
+from windlass.watch import projections
 from windlass.watch.projections import LEARNER, Projections
 from windlass.watch.store import Rollups
 
@@ -233,3 +234,65 @@ async def test_rollups_that_fell_behind_are_filled_from_the_ledger(tmp_path: Pat
     async with opened(tmp_path, [Echo("a", "b")]) as runtime:
         assert runtime.rollups.decisions(Scope()) == before
         assert runtime.overview.totals(Scope()).calls == 3
+
+
+async def test_the_tables_are_written_seldom_but_whoever_reads_them_sees_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+    flush = Rollups.flush
+
+    def counted(self: Rollups) -> None:
+        nonlocal written
+        before = self.cursor
+        flush(self)
+        written += self.cursor > before
+
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        await runtime.caught_up()
+        for task in runtime._background:
+            task.cancel()
+        monkeypatch.setattr(Rollups, "flush", counted)
+        monkeypatch.setattr(projections, "ROLLUPS_EVERY_S", 3_600.0)
+        for _ in range(3):
+            await _call(runtime)
+            runtime.projections.follow()
+            assert runtime.learner.cursor == runtime.ledger.head(), "the policies wait for nothing"
+        assert written == 0
+        assert sum(hour.calls for hour in runtime.rollups.outcomes(Scope())) == 3
+        assert (written, runtime.rollups.cursor) == (1, runtime.ledger.head())
+        monkeypatch.setattr(projections, "ROLLUPS_EVERY_S", 0.0)
+        await _call(runtime)
+        runtime.projections.follow()
+        assert (written, runtime.rollups.cursor) == (2, runtime.ledger.head())
+
+
+async def test_a_snapshot_never_lies_beyond_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a process that was killed then would fill them from the first entry at its next start."""
+    monkeypatch.setattr(projections, "ROLLUPS_EVERY_S", 3_600.0)
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        for task in runtime._background:
+            task.cancel()
+        await _call(runtime)
+        runtime.projections.follow()
+        assert runtime.rollups.cursor < runtime.learner.cursor
+        runtime.projections.keep()
+        assert runtime.rollups.cursor == runtime.learner.cursor
+
+
+async def test_snapshots_are_rarer_the_more_calls_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projections, "SNAPSHOT_EVERY", 4)
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        for _ in range(12):
+            await _call(runtime)
+        await runtime.caught_up()
+        runtime.projections.keep()
+        (first, *_), kept = runtime.projections.snapshots()[-1:], runtime.learner.calls
+        assert kept == 12
+        await _call(runtime)  # three entries, fewer than half as many as calls
+        await runtime.caught_up()
+        assert runtime.projections.snapshots()[-1].cursor == first.cursor
+        for _ in range(2):
+            await _call(runtime)
+        await runtime.caught_up()
+        assert runtime.projections.snapshots()[-1].cursor > first.cursor

@@ -38,6 +38,14 @@ def test_what_is_out_of_range_counts_at_the_border(value: float, border: float) 
     assert _of(value).quantile(0.5) == pytest.approx(border, rel=0.01)
 
 
+def test_many_at_once_are_the_same_as_one_by_one() -> None:
+    values = [0.0, -1.0, 1e-3, 5.0, 5.0, 120.5, math.nan, 1e9, 1e300, math.inf, math.nextafter(1e9, 0.0)]
+    together = Sketch()
+    together.add(*values)
+    together.add()
+    assert (together.counts(), together.count) == (_of(*values).counts(), 9)
+
+
 def test_the_median_of_a_million_to_one() -> None:
     sketch = _of(*[1.0] * 99, 1e6)
     assert sketch.quantile(0.5) == pytest.approx(1.0, rel=0.01)

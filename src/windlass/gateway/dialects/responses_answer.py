@@ -71,6 +71,7 @@ def response(identity: Identity, reply_id: str, created_s: int, status: str) -> 
         "truncation": "disabled",
         "usage": None,
         "metadata": {},
+        **identity.echo,
     }
 
 

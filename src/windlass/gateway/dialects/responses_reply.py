@@ -61,6 +61,7 @@ class ResponsesWhy(msgspec.Struct):
 
 class ResponsesBody(msgspec.Struct):
     id: str = ""
+    object: str = ""
     model: str = ""
     created_at: Any = None
     status: str = ""
@@ -87,6 +88,7 @@ class ResponsesEvent(msgspec.Struct):
     error: Any = None
 
 
+_PENDING = ("", "queued", "in_progress")
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
 
@@ -111,11 +113,17 @@ class ResponsesReply:
         self._thought = (-1, "", -1)
 
     def whole(self, body: bytes) -> list[StreamPiece]:
-        """The pieces of a whole body; none of them Finished where it is no finished response."""
+        """The pieces of a whole body; none of them Finished where it is no response.
+
+        One in the background is still being made: its body is whole, and none of its choices has Ended. So is one that
+        leaves `status`, which is optional, out; `error` says why a response failed, not that it did.
+        """
         reply = msgspec.json.decode(body, type=ResponsesBody)
         pieces = self._begin(reply)
         for index, item in enumerate(reply.output or ()):
             pieces += [*self._added(item, index), *self._contents(item, index), *self._item_done(item, index)]
+        if reply.object == "response" and reply.status in _PENDING:
+            return [*pieces, *_counted(reply), Finished()]
         return [*pieces, *self._terminal(reply)]
 
     def read(self, event: ServerSent) -> list[StreamPiece]:
@@ -211,8 +219,7 @@ class ResponsesReply:
         return []
 
     def _terminal(self, reply: ResponsesBody) -> list[StreamPiece]:
-        used = counts(reply.usage, ResponsesUsage)
-        counted: list[StreamPiece] = [Counted(usage(used))] if used else []
+        counted = _counted(reply)
         if reply.error is not None:
             return [*counted, Failed(failures.openai(reply.error))]
         if reply.status == "completed":
@@ -226,6 +233,11 @@ class ResponsesReply:
             failure = Failure(f"the response ended as {reply.status[:40]!r}", code=f"response_{reply.status[:40]}")
             return [*counted, Failed(failure)]
         return [*counted, Ended(0, finish), Finished()]
+
+
+def _counted(reply: ResponsesBody) -> list[StreamPiece]:
+    used = counts(reply.usage, ResponsesUsage)
+    return [Counted(usage(used))] if used else []
 
 
 def _kept(logprobs: list[msgspec.Raw] | None) -> tuple[msgspec.Raw, ...]:

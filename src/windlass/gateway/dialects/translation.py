@@ -23,7 +23,7 @@ from windlass.gateway.dialects import (
 from windlass.gateway.dialects.events import EventLines, ServerSent
 from windlass.gateway.dialects.gathering import gather
 from windlass.gateway.dialects.hub import Dialect, Failed, Failure, Finished, ModelRequest, StreamPiece
-from windlass.gateway.dialects.identity import Identity
+from windlass.gateway.dialects.identity import Identity, echo
 from windlass.gateway.dialects.messages_thinking import is_adaptive
 from windlass.gateway.dialects.readers import UNREADABLE, ReplyReader, reader
 from windlass.gateway.dialects.responses_stream import ResponsesStream
@@ -116,7 +116,10 @@ class StreamTranslation:
 
 
 class Translation:
-    """Between one client and one upstream of another dialect, for one call. Pure: ids and the time are handed in."""
+    """Between one client and one upstream of another dialect, for one call. Pure: ids and the time are handed in.
+
+    A reply in Responses repeats what the `request` before it asked for.
+    """
 
     def __init__(
         self, client: Dialect, upstream: Dialect, *, call: str, at_s: int, max_tokens: int, adaptive: bool | None
@@ -127,12 +130,15 @@ class Translation:
         self._at_s = at_s
         self._max_tokens = max_tokens
         self._adaptive = adaptive
+        self._echo: dict[str, msgspec.Raw] = {}
 
     def request(self, body: bytes, model: str, *, stream: bool) -> Translated:
         """The request for the upstream's `model`. RequestError (400) names the field that cannot be carried over."""
         dropped: list[str] = []
         try:
             asked = _READ[self._client](body, dropped)
+            if self._client == "responses":
+                self._echo = echo(body)
             written = self._prompt(asked, model, stream, dropped)
         except RecursionError as exc:  # raw fields are looked at again, from further down the stack
             raise RequestError("the body is nested too deeply; flatten it", code="invalid_json") from exc
@@ -148,12 +154,12 @@ class Translation:
         try:
             pieces = reader(self._upstream).whole(body)
         except UNREADABLE as exc:
-            raise _malformed(self._upstream, str(exc)) from exc
+            raise malformed(self._upstream, str(exc)) from exc
         completion = gather(pieces)
         if isinstance(completion, Failure):
             return _ERROR[self._client](completion)
         if not pieces or not isinstance(pieces[-1], Finished) or not completion.choices:
-            raise _malformed(self._upstream, "it holds no finished answer")
+            raise malformed(self._upstream, "it holds no finished answer")
         return _WHOLE[self._client](completion, self._identity(model))
 
     def stream(self, model: str, *, include_usage: bool = False) -> StreamTranslation:
@@ -161,18 +167,11 @@ class Translation:
 
         include_usage: a chat client asked for it (`Translated.include_usage`); the other dialects always have it.
         """
-        identity = self._identity(model)
-        writer: StreamWriter
-        if self._client == "chat":
-            writer = chat_answer.ChatAnswer(identity, include_usage=include_usage)
-        elif self._client == "messages":
-            writer = messages_answer.MessagesAnswer(identity)
-        else:
-            writer = ResponsesStream(identity)
-        return StreamTranslation(reader(self._upstream), writer)
+        to = writer(self._client, self._identity(model), include_usage=include_usage)
+        return StreamTranslation(reader(self._upstream), to)
 
     def _identity(self, model: str) -> Identity:
-        return Identity(model, self._call, self._at_s)
+        return Identity(model, self._call, self._at_s, self._echo)
 
     def _prompt(self, asked: ModelRequest, model: str, stream: bool, dropped: list[str]) -> bytes:
         match self._upstream:
@@ -189,6 +188,15 @@ class Translation:
                 )
             case "gemini":
                 return gemini_prompt.write(asked, dropped=dropped)
+
+
+def writer(client: Dialect, identity: Identity, *, include_usage: bool) -> StreamWriter:
+    """A writer for one stream."""
+    if client == "chat":
+        return chat_answer.ChatAnswer(identity, include_usage=include_usage)
+    if client == "messages":
+        return messages_answer.MessagesAnswer(identity)
+    return ResponsesStream(identity)
 
 
 def translation(
@@ -220,6 +228,7 @@ def _shown(dropped: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name[:MOST_NAME] for name in fit))[:MOST_DROPPED]
 
 
-def _malformed(upstream: Dialect, why: str) -> UpstreamError:
+def malformed(upstream: Dialect, why: str) -> UpstreamError:
+    """What is raised for a reply with status 200 that is none."""
     message = f"the upstream's reply is none of {upstream}: {why}"
     return UpstreamError(message, status=200, category=ErrorCategory.RESPONSE_MALFORMED)

@@ -46,24 +46,24 @@ def slots(hours: Sequence[tuple[int, Totals]], *, first: float, last: float, sin
     return [Slot(at, known.get(at), at + HOUR_S > since) for at in range(start, end + HOUR_S, HOUR_S)]
 
 
-def calls_by_hour(axis: Sequence[Slot]) -> Markup:
-    """Bars of calls, the failed ones at their foot."""
+def calls_by_hour(axis: Sequence[Slot], what: str = "call") -> Markup:
+    """Bars of calls, or of what else is counted, the failed ones at their foot."""
     busy = _busy(axis)
     ceiling = nice(max((hour.totals.calls for hour in busy), default=1))
     bars = _one_by_one(_bars, busy, axis, ceiling) if len(axis) <= TIPS_MAX else _week_of_bars(busy, axis, ceiling)
     labels = [words.count(round(mark)) for mark in _marks(ceiling)]
-    told = _calls_told(busy, len(axis))
-    return frame("calls", "Calls per hour", told, ceiling, labels, bars, [slot.at for slot in axis])
+    told = _calls_told(busy, len(axis), what)
+    return frame("calls", f"{what.capitalize()}s per hour", told, ceiling, labels, bars, [slot.at for slot in axis])
 
 
-def latency_by_hour(axis: Sequence[Slot]) -> Markup:
+def latency_by_hour(axis: Sequence[Slot], ident: str = "latency", title: str = "Latency by hour") -> Markup:
     """For each hour a band from the median to the 95th percentile, and a dot at the 99th; ms."""
     busy = _busy(axis)
     ceiling = nice(max((hour.totals.p99_ms or 0.0 for hour in busy), default=0.0) or 1.0)
     bands = _one_by_one(_band, busy, axis, ceiling) if len(axis) <= TIPS_MAX else _week_of_bands(busy, axis, ceiling)
     labels = [_round_ms(mark) for mark in _marks(ceiling)]
     told = _latency_told(busy)
-    return frame("latency", "Latency by hour", told, ceiling, labels, bands, [slot.at for slot in axis])
+    return frame(ident, title, told, ceiling, labels, bands, [slot.at for slot in axis])
 
 
 def interval(ident: str, name: str, mean: float, sd: float, *, low: float, high: float) -> Markup:
@@ -132,9 +132,9 @@ def _busy(axis: Sequence[Slot]) -> list[_Hour]:
     return [_Hour(place, slot, slot.totals) for place, slot in enumerate(axis) if slot.totals is not None]
 
 
-def _calls_told(busy: Sequence[_Hour], shown: int) -> str:
+def _calls_told(busy: Sequence[_Hour], shown: int, what: str) -> str:
     total = sum(hour.totals.calls for hour in busy)
-    told = f"{words.plural(total, 'call')} in {words.plural(len(busy), 'hour')} of the {shown} shown."
+    told = f"{words.plural(total, what)} in {words.plural(len(busy), 'hour')} of the {shown} shown."
     if busy:
         top = max(busy, key=lambda hour: hour.totals.calls)
         told += f" The busiest began on {_hour_of_day(top.slot.at)} with {top.totals.calls:,}."

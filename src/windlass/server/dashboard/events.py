@@ -132,11 +132,11 @@ class Streams:
         return head
 
     async def _folded(self, head: int) -> None:
-        """Wait until the overview has seen `head`, so that a page fetched on the event shows it."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FOLD_WAIT_S):
-                while self._runtime.overview.cursor < head:  # noqa: ASYNC110  # a fold has no bell of its own
-                    await asyncio.sleep(0.005)
+        """Have the overview see `head`, so that a page fetched on the event shows it."""
+        if self._runtime.overview.cursor < head:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLD_WAIT_S):
+                    await self._runtime.caught_up()
 
     def _moved(self, owner: Scope, after: int) -> bool:
         return bool(self._runtime.ledger.read(owner, after=after, limit=1))

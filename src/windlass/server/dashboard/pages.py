@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from windlass.errors import AccessError, RequestError, WindlassError, classify
+from windlass.errors import AccessError, LimitReached, RequestError, WindlassError, classify
 from windlass.runtime import Runtime
 from windlass.server import asgi
-from windlass.server.dashboard import asking, calls, deciding, onecall, overview, said
+from windlass.server.dashboard import asking, calls, deciding, keyring, onecall, overview, priced, said, upheld
 from windlass.server.dashboard.events import Streams
 from windlass.server.dashboard.forms import form_of
 from windlass.server.dashboard.site import Safe, Site
@@ -41,6 +41,9 @@ def dashboard(runtime: Runtime, *, secret: str = "", stopping: Callable[[], bool
             Route("/decisions/{point}/change", partial(deciding.confirm, site)),
             Route("/decisions/{point}/change", partial(deciding.make, site), methods=["POST"]),
             Route("/feedback", partial(said.page, site)),
+            Route("/keys", partial(keyring.page, site)),
+            Route("/providers", partial(upheld.page, site)),
+            Route("/prices", partial(priced.page, site)),
             Route("/ask", partial(asking.page, site)),
             Route("/feedback", partial(asking.feedback, site), methods=["POST"]),
             Route("/events", _Events(site, Streams(runtime, stopping)), methods=["GET"]),
@@ -134,6 +137,9 @@ async def _locked(site: Site, request: Request, exc: Exception) -> Response:
 
 async def _wrong(site: Site, request: Request, exc: Exception) -> Response:
     status = exc.status if isinstance(exc, RequestError) else 400
+    if isinstance(exc, LimitReached):
+        caller = site.access.caller(request)
+        site.runtime.watch.spending.refuse(caller.scope, exc.limit, caller.key, site.runtime.clock())
     return site.problem(request, status, "That could not be used", f"{exc}")
 
 

@@ -48,7 +48,19 @@ class Site:
             lstrip_blocks=True,
         )
         self._templates.globals.update(asset=self.assets.url, version=version("windlass"))
-        for name in ("usd", "ms", "count", "plural", "percent", "clock", "day", "stamp", "plain", "sentence"):
+        for name in (
+            "usd",
+            "ms",
+            "count",
+            "plural",
+            "percent",
+            "clock",
+            "day",
+            "stamp",
+            "plain",
+            "sentence",
+            "lasting",
+        ):
             self._templates.filters[name] = getattr(words, name)
 
     def page(self, request: Request, template: str, view: Mapping[str, Any], status: int = 200) -> Response:

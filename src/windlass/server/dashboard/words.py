@@ -77,6 +77,18 @@ def day(at: float) -> str:
     return time.strftime("%-d %b", time.gmtime(at))
 
 
+def lasting(seconds: float) -> str:
+    """A stretch of time in the unit that reads best; none where it is over.
+
+    >>> [lasting(value).replace(NBSP, " ") for value in (0.4, 45.0, 600.0, 7_200.0, 200_000.0)]
+    ['1 s', '45 s', '10 min', '2 h', '2 d']
+    """
+    for unit, length_s in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length_s:
+            return f"{seconds / length_s:.0f}{NBSP}{unit}"
+    return f"{max(1.0, seconds):.0f}{NBSP}s"
+
+
 def stamp(at: float) -> str:
     """UTC seconds for machines, ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

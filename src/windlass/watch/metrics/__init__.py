@@ -1,0 +1,1 @@
+"""What Prometheus is told: sums over the ledger, and what only lives in the memory of each worker."""

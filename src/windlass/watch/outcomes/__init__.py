@@ -1,0 +1,1 @@
+"""What came of calls: by provider, by cause, by key."""

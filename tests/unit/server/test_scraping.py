@@ -1,0 +1,62 @@
+"""`windlass metrics`: the text of a scrape, from a running server or from the folder, and the alert rules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from windlass.cli import main
+from windlass.server import scraping
+from windlass.watch.metrics.exposition import Exposition
+from windlass.watch.metrics.sums import LedgerSums
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WINDLASS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WINDLASS_MEMORY__EMBEDDER", "off")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def test_without_a_server_it_opens_the_folder(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics"]) == 0
+    text = capsys.readouterr().out
+    assert "windlass_totals_complete 1.0" in text
+    assert home.exists()
+    assert main(["metrics", "--json"]) == 0
+    assert "windlass_build_info" in json.loads(capsys.readouterr().out)["metrics"]
+
+
+def test_the_rules_are_printed_without_touching_anything(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "--rules"]) == 0
+    assert capsys.readouterr().out == scraping.rules()
+    assert not home.exists()
+    assert main(["metrics", "--rules", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"rules": scraping.rules()}
+
+
+def test_the_rules_ask_only_for_families_that_there_are(tmp_path: Path) -> None:
+    """A rule on a family that is called otherwise by now would never fire, and nobody would know."""
+    from tests.unit.watch.metrics.test_exposition import scraped
+
+    told = {family.name for family in Exposition(scraped(), LedgerSums()).collect()}
+    told |= {f"{name}{end}" for name in told for end in ("_total", "_bucket")}
+    groups: list[dict[str, Any]] = yaml.safe_load(scraping.rules())["groups"]
+    every = [rule for group in groups for rule in group["rules"]]
+    recorded = {rule["record"] for rule in every if "record" in rule}
+    for rule in every:
+        asked = {word.strip("()") for word in _words(rule["expr"]) if word.strip("()").startswith("windlass")}
+        assert asked, rule
+        assert asked <= told | recorded, asked - told - recorded
+        assert "record" in rule or {"summary", "description"} == rule["annotations"].keys()
+
+
+def _words(expression: str) -> list[str]:
+    for sign in "()[]{}/*+-<>=,":
+        expression = expression.replace(sign, " ")
+    return expression.split()
