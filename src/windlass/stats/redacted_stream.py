@@ -20,6 +20,7 @@ _REST_OF_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+(?=")')
 # Numbers of events, and what OpenAI fills them up with so that their length tells nothing.
 _FILLINGS = (re.compile(rb',"obfuscation":"[A-Za-z0-9]*+"'), re.compile(rb'"sequence_number":\d++,?'))
 _PLACES = ("index", "output_index", "content_index", "summary_index", "item_id")
+_TEXTS = (b'"content":"', b'"delta":"', b'"text":"')
 _MOST_DEPTH = 24
 _SAMPLES = 12
 
@@ -49,7 +50,8 @@ class Redacts(Protocol):
 def redacted_events(redaction: Redacts, data: bytes) -> bytes:
     """The stream with labels in place of what is personal; the very bytes where nothing is found."""
     short = _shortened(data)
-    if short is not None and (redaction.passes(short) or _thorough(redaction, short) is short):
+    # Where not every event took part, a word may still be in pieces: `passes` would not see it, this does.
+    if short is not None and _thorough(redaction, short) is short:
         return data
     return _thorough(redaction, data)
 
@@ -63,11 +65,7 @@ def _shortened(data: bytes) -> bytes | None:
         data = filling.sub(b"", data)
     events = data.split(b"\n\n", _SAMPLES)[1:-1]
     for first, second in pairwise(events):
-        if first == second:
-            continue
-        pairs = zip(first + b"\0", second + b"\1", strict=False)
-        common = first[: next(at for at, (one, other) in enumerate(pairs) if one != other)]
-        start = max(common.rfind(b':"'), common.rfind(b': "') + 1) + 2
+        start = _start(first, second)
         text = _REST_OF_TEXT.match(first, start) if start > 2 else None
         if text is None:
             continue
@@ -75,6 +73,15 @@ def _shortened(data: bytes) -> bytes | None:
         if second.endswith(ending) and len(second) >= start + len(ending):
             return data.replace(ending + b"\n\n" + first[:start], b"")
     return None
+
+
+def _start(first: bytes, second: bytes) -> int:
+    """Where the text begins in which two events differ; at most 2 where they differ in nothing like it."""
+    if first == second:
+        return max((first.rfind(name) + len(name) for name in _TEXTS if name in first), default=0)
+    pairs = zip(first + b"\0", second + b"\1", strict=False)
+    common = first[: next(at for at, (one, other) in enumerate(pairs) if one != other)]
+    return max(common.rfind(b':"'), common.rfind(b': "') + 1) + 2
 
 
 def _thorough(redaction: Redacts, data: bytes) -> bytes:
@@ -105,7 +112,7 @@ def _event(line: bytes) -> Any:
 def _line(redaction: Redacts, line: bytes, event: bool) -> bytes:
     """One line by itself."""
     if event:
-        return line[:5] + redaction.json(line[5:])
+        return line if redaction.passes(line) else line[:5] + redaction.json(line[5:])
     return redaction.raw(line) if len(line) > 8 else line
 
 

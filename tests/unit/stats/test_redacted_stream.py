@@ -130,3 +130,18 @@ def test_a_stream_that_was_cut_or_is_none_is_redacted_too() -> None:
 def test_labels_stand_where_their_spans_begin() -> None:
     text = "".join(words := ["ab@", "x.org", " +49 30 90", "1820", "!"])
     assert shared(words, redaction.spans(text)) == ["[email]", "", " [phone]", "", "!"]
+
+
+def test_events_that_are_stamped_one_by_one_hide_nothing() -> None:
+    """The first are alike and can be joined at a glance; those that come a second later each are not."""
+    words = [*(f" word{letter}" for letter in "abcdefghijklmnop"), " 411", "1 1", "111", " 11", "11 ", "111", "1"]
+    parts = [
+        {**part, "created": 1694268190 + max(0, number - 14)} for number, part in enumerate(_chat(words, finish="none"))
+    ]
+    assert _read(redaction.body(_events(parts))).endswith("wordp [card]")
+
+
+def test_events_that_are_all_the_same_are_read_as_one_text() -> None:
+    stream = _events(_chat(["42"] * 8))
+    assert _read(redaction.body(stream)) == "[card]"
+    assert redaction.body(_events(_chat([" again"] * 30))) == _events(_chat([" again"] * 30))
