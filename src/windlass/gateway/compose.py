@@ -16,10 +16,17 @@ def estimate_tokens(text: str) -> int:
     return (len(text) + 3) // 4
 
 
-def completion(request: ProviderRequest, text: str, created: int) -> ProviderReply:
-    """`text` as a chat completion, streamed by lines where the request asks for it. Tokens are estimates."""
-    prompt = sum(estimate_tokens(message.text) for message in request.chat.messages)
-    counted = estimate_tokens(text)
+def completion(
+    request: ProviderRequest, text: str, created: int, *, tokens: tuple[int, int] | None = None
+) -> ProviderReply:
+    """`text` as a chat completion, streamed by lines where the request asks for it.
+
+    tokens: (of the prompt, of the completion) as whoever answered has counted them; without them estimates, which are
+    billed as such only where the provider is `local`.
+    """
+    if tokens is None:
+        tokens = sum(estimate_tokens(message.text) for message in request.chat.messages), estimate_tokens(text)
+    prompt, counted = tokens
     usage = {"prompt_tokens": prompt, "completion_tokens": counted, "total_tokens": prompt + counted}
     head = {"id": f"chatcmpl-{request.call}", "created": created, "model": request.model}
     if request.chat.stream:

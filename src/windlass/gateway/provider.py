@@ -24,7 +24,10 @@ EVENT_STREAM = "text/event-stream"
 
 @dataclass(frozen=True)
 class ProviderRequest:
-    """One request on its way up. `body` is what goes over the wire, `chat` the same read."""
+    """One request on its way up. `body` is what goes over the wire, with the upstream's name of the model in it.
+
+    model: its name in the settings. chat: what the client wrote, read; its `model` may be `auto`.
+    """
 
     call: str
     model: str

@@ -64,3 +64,12 @@ async def test_usage_comes_in_a_chunk_of_its_own_where_it_was_asked_for(options:
     assert end["usage"]["prompt_tokens"] == 2
     assert (end["choices"] == []) is apart
     assert ("usage" in json.loads(before.removeprefix(b"data: "))) is False
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_was_counted_stands_in_place_of_the_estimate(*, stream: bool) -> None:
+    tally = Tally(stream=stream)
+    async for chunk in completion(_request(stream=stream), "a long word", 7, tokens=(41, 7)).chunks:
+        tally.feed(chunk)
+    tally.end()
+    assert (tally.usage.prompt_tokens, tally.usage.completion_tokens) == (41, 7)
