@@ -21,7 +21,7 @@ from tools import tokens
 from tools.prices import LITELLM, fetched
 
 from benchmarks.common import Figures, NotRunnable, Options, run
-from windlass.gateway.estimate import estimate_tokens, reserve_tokens
+from windlass.gateway.money.estimate import estimate_tokens, reserve_tokens
 
 KEPT = Path(__file__).resolve().parents[1] / ".peers" / "estimate"
 FOLDER = "litellm/litellm_core_utils/tokenizers/"

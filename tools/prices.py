@@ -1,4 +1,4 @@
-"""Make src/windlass/gateway/prices.json.gz at a release: from litellm's price map, cross-checked with genai-prices.
+"""Make windlass/gateway/money/prices.json.gz at a release: from litellm's price map, cross-checked with genai-prices.
 
     python -m tools.prices [--wheels FOLDER]
 
@@ -23,7 +23,7 @@ from typing import Any
 
 from tools.price_sources import OTHER_API, Row, Table, genai_prices, litellm, matches, names_of, providers_of
 
-TABLE = Path(__file__).resolve().parent.parent / "src" / "windlass" / "gateway" / "prices.json.gz"
+TABLE = Path(__file__).resolve().parent.parent / "src" / "windlass" / "gateway" / "money" / "prices.json.gz"
 ON = date(2026, 11, 21)
 
 

@@ -4,7 +4,7 @@
 
 FOLDER holds the tokenizer files that litellm's wheel carries (litellm/litellm_core_utils/tokenizers, the pin is in
 tools/prices.py): o200k_base and cl100k_base (MIT, OpenAI), DeepSeek's (MIT) and Claude 2's (MIT, Anthropic). Needs
-tiktoken and tokenizers. Nothing of this is needed at run time: the costs stand in gateway/estimate.py.
+tiktoken and tokenizers. Nothing of this is needed at run time: the costs stand in gateway/money/estimate.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy import sparse  # type: ignore[import-untyped]
 from scipy.optimize import linprog, lsq_linear  # type: ignore[import-untyped]
 
-from windlass.gateway.estimate import CLASSES, MILLI, pairs
+from windlass.gateway.money.estimate import CLASSES, MILLI, pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "data" / "tokens" / "counts.json"

@@ -14,7 +14,7 @@ from windlass.errors import SettingsError
 POLICIES = "windlass.policies"
 """name -> a callable that takes the options, a mapping, and returns a Policy; see `windlass.policies.registry`."""
 PROVIDERS = "windlass.providers"
-"""name -> a callable that takes a ProviderOptions and the key and returns a Provider; see `gateway/upstreams.py`."""
+"""name -> a callable that takes a ProviderOptions and the key and returns a Provider; see `gateway.providers`."""
 
 RECOGNISERS = "windlass.recognisers"
 """name -> a callable that takes the options, a mapping, and returns a recogniser; see `windlass.gateway.redaction`."""

@@ -31,16 +31,16 @@ from windlass.errors import (
     classify,
 )
 from windlass.gateway import redaction
-from windlass.gateway.admission import Admission
+from windlass.gateway.access.admission import Admission
+from windlass.gateway.access.keys import Keys, secret_of
+from windlass.gateway.access.leases import Leases
+from windlass.gateway.access.limits import Limits, window
+from windlass.gateway.access.store import KeyTable, LeaseTable, spent
 from windlass.gateway.assembly import Assembly
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Gateway
-from windlass.gateway.keys import Keys, secret_of
-from windlass.gateway.leases import Leases
-from windlass.gateway.limits import Limits, window
-from windlass.gateway.local import Local
 from windlass.gateway.provider import Provider
-from windlass.gateway.store import KeyTable, LeaseTable, spent
+from windlass.gateway.providers.local import Local
 from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.db import STATEMENT_TIMEOUT_MS, Database, make_folder

@@ -22,10 +22,10 @@ from msgspec import Meta
 
 from windlass.content.options import AskOptions, ContentOptions
 from windlass.errors import SettingsError
-from windlass.gateway.keys import WELL_KNOWN
+from windlass.gateway.access.keys import WELL_KNOWN
 from windlass.gateway.options import GatewayOptions, KeyOptions, LimitOptions, ProviderOptions
 from windlass.gateway.redaction import RedactionOptions
-from windlass.gateway.resilience import ResilienceOptions
+from windlass.gateway.resilience.resilience import ResilienceOptions
 from windlass.ledger.db import CONNECTIONS, Durability
 from windlass.policies.points import PointOptions
 from windlass.policies.reward import RewardOptions

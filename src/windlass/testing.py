@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from windlass.gateway.check import check_provider
-from windlass.gateway.echo import Echo
+from windlass.gateway.providers.check import check_provider
+from windlass.gateway.providers.echo import Echo
 from windlass.ledger.check import check_ledger
 from windlass.ledger.memory import MemoryLedger
 from windlass.memory.check import check_index

@@ -19,9 +19,9 @@ import windlass
 from windlass.content.ask import Ask
 from windlass.content.ingest import COLLECTION, Ingest
 from windlass.content.store import Contents
+from windlass.gateway.access.keys import Keys
+from windlass.gateway.access.limits import Limits
 from windlass.gateway.gateway import Gateway
-from windlass.gateway.keys import Keys
-from windlass.gateway.limits import Limits
 from windlass.gateway.provider import Providers
 from windlass.ledger.audit import Audit
 from windlass.ledger.ledger import CallFilter, DecisionFilter, FeedbackFilter

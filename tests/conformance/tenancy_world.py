@@ -19,9 +19,9 @@ from tests.unit.server.dashboard.visitor import Visitor, called
 from windlass.content.analysis import Chapter, KeyQuote
 from windlass.content.ingest import COLLECTION, Ingest, item_id
 from windlass.content.transcript import Transcript, Turn
-from windlass.gateway.echo import Echo
+from windlass.gateway.access.keys import VirtualKey
 from windlass.gateway.feedback import FeedbackRequest
-from windlass.gateway.keys import VirtualKey
+from windlass.gateway.providers.echo import Echo
 from windlass.ledger.audit import Audit
 from windlass.ledger.ledger import Body
 from windlass.ledger.memory import MemoryLedger

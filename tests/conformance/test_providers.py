@@ -10,14 +10,14 @@ import msgspec
 import pytest
 
 from windlass.errors import UpstreamError
-from windlass.gateway import upstreams
-from windlass.gateway.compose import completion
-from windlass.gateway.echo import Echo
-from windlass.gateway.local import Local
-from windlass.gateway.openai_compatible import OpenAICompatible
 from windlass.gateway.options import ModelOptions, ProviderOptions
 from windlass.gateway.provider import ProviderReply
-from windlass.gateway.transport import CLIENTS
+from windlass.gateway.providers import upstreams
+from windlass.gateway.providers.compose import completion
+from windlass.gateway.providers.echo import Echo
+from windlass.gateway.providers.local import Local
+from windlass.gateway.providers.openai_compatible import OpenAICompatible
+from windlass.gateway.transport.transport import CLIENTS
 from windlass.testing import check_provider
 
 

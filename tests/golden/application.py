@@ -20,7 +20,7 @@ from windlass.content.options import ContentOptions
 from windlass.errors import classify
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.provider import EVENT_STREAM, JSON, Provider, ProviderReply, ProviderRequest
-from windlass.gateway.resilience import Resilience, ResilienceOptions
+from windlass.gateway.resilience.resilience import Resilience, ResilienceOptions
 from windlass.ledger.db import Database
 from windlass.memory.store import Memory
 from windlass.records import Scope, StepResult

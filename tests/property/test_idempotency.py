@@ -23,9 +23,9 @@ from tests.golden.application import NOW, Client, Response, chat, opened
 
 from windlass.errors import ErrorCategory, LedgerError, UpstreamError
 from windlass.gateway import idempotency
-from windlass.gateway.compose import completion
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.provider import ProviderReply, ProviderRequest
+from windlass.gateway.providers.compose import completion
 from windlass.ledger import schema
 from windlass.ledger.ledger import ALL, Item
 from windlass.records import Call, Outcome

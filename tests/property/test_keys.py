@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.golden.application import Client, chat, key, opened
 
-from windlass.gateway.echo import Echo
+from windlass.gateway.providers.echo import Echo
 from windlass.server.app import Windlass
 
 PIECE_CHARS = 12

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windlass.errors import LimitReached
-from windlass.gateway.limits import Claim, Hold, Limits, window
+from windlass.gateway.access.limits import Claim, Hold, Limits, window
 from windlass.gateway.options import LimitOptions
 from windlass.ledger.ledger import Spend
 

@@ -5,11 +5,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windlass.gateway.estimate import estimate_tokens, reserve_tokens
-from windlass.gateway.overhead import prompt_tokens, reserve_prompt_tokens
-from windlass.gateway.pricelist import find
-from windlass.gateway.prices import SETTINGS, Price, cost_nusd, price_of, resolved
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.estimate import estimate_tokens, reserve_tokens
+from windlass.gateway.money.overhead import prompt_tokens, reserve_prompt_tokens
+from windlass.gateway.money.pricelist import find
+from windlass.gateway.money.prices import SETTINGS, Price, cost_nusd, price_of, resolved
+from windlass.gateway.money.usage import Usage
 
 UNITS = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning", "audio_input", "audio_output")
 INSTEAD = {"cache_write_1h": "cache_write", "reasoning": "output", "audio_output": "output"}

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.gateway.resilience_bench import (
+from tests.unit.gateway.resilience.resilience_bench import (
     DOWN,
     EVENT,
     FOREVER,
@@ -29,9 +29,9 @@ from tests.unit.gateway.resilience_bench import (
 )
 
 from windlass.errors import ErrorCategory, UpstreamError
-from windlass.gateway.breaker import Pass
 from windlass.gateway.opening import Wants
 from windlass.gateway.provider import EVENT_STREAM, JSON
+from windlass.gateway.resilience.breaker import Pass
 
 DELAYS = st.sampled_from([0.0, 0.0, 0.5, 3.0, FOREVER])
 BODIES = st.lists(

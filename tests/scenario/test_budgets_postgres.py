@@ -22,10 +22,10 @@ from tests.scenario.postgres import Postgres
 from tests.scenario.program import children, post, server
 from tests.scenario.test_kill_server import _upstream
 from windlass.errors import LimitReached
-from windlass.gateway.leases import TICK_S, Leases
-from windlass.gateway.limits import Claim, Limits
+from windlass.gateway.access.leases import TICK_S, Leases
+from windlass.gateway.access.limits import Claim, Limits
+from windlass.gateway.access.store import LEASE_ALIVE_S, LeaseTable
 from windlass.gateway.options import LimitOptions
-from windlass.gateway.store import LEASE_ALIVE_S, LeaseTable
 from windlass.ledger.check import outcome
 from windlass.ledger.db import Database
 from windlass.ledger.sql import SqlLedger

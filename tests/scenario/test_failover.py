@@ -24,7 +24,7 @@ import pytest
 
 from tests.scenario.program import free_port, rows, server
 from tests.scenario.tls import self_signed
-from windlass.gateway.transport import CLIENTS
+from windlass.gateway.transport.transport import CLIENTS
 
 pytestmark = pytest.mark.scenario
 UPSTREAM = Path(__file__).with_name("faulty_upstream.py")

@@ -12,11 +12,11 @@ from typing import Any
 from tests.simulation.schedules import Schedule, Story
 from tests.simulation.stand_ins import clock
 from windlass.errors import LimitReached, UpstreamError
-from windlass.gateway.admission import Admission
+from windlass.gateway.access.admission import Admission
+from windlass.gateway.money.pricelist import PriceBook
 from windlass.gateway.options import GatewayOptions, LimitOptions, ModelOptions
-from windlass.gateway.pricelist import PriceBook
 from windlass.gateway.provider import JSON, ProviderReply, ProviderRequest, Providers
-from windlass.gateway.resilience import Resilience, ResilienceOptions
+from windlass.gateway.resilience.resilience import Resilience, ResilienceOptions
 from windlass.gateway.transit import Request
 from windlass.ledger.ledger import Item, Spend
 from windlass.policies.loop import Loop, PointOptions

@@ -10,9 +10,9 @@ from types import ModuleType
 from tests.simulation.schedules import Schedule, Story
 from tests.simulation.stand_ins import clock
 from windlass.errors import LimitReached
-from windlass.gateway.limits import Claim, Limits, Place
+from windlass.gateway.access.limits import Claim, Limits, Place
+from windlass.gateway.access.store import Loan
 from windlass.gateway.options import LimitOptions
-from windlass.gateway.store import Loan
 
 MOST, CALL = 240, 20
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from windlass.errors import ErrorCategory, LimitReached, UpstreamError, WindlassError
-from windlass.gateway.admission import Admission
+from windlass.gateway.access.admission import Admission
+from windlass.gateway.access.limits import Limits
 from windlass.gateway.gateway import Answer, Gateway
-from windlass.gateway.limits import Limits
+from windlass.gateway.money.pricelist import PriceBook
 from windlass.gateway.options import GatewayOptions, LimitOptions, ModelOptions
-from windlass.gateway.pricelist import PriceBook
 from windlass.gateway.provider import (
     EVENT_STREAM,
     JSON,
@@ -29,7 +29,7 @@ from windlass.gateway.provider import (
     Providers,
     RawRequest,
 )
-from windlass.gateway.resilience import Resilience, ResilienceOptions
+from windlass.gateway.resilience.resilience import Resilience, ResilienceOptions
 from windlass.gateway.transit import Request
 from windlass.ledger.ledger import Item, Spend
 from windlass.policies.loop import Loop, PointOptions

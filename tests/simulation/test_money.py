@@ -61,7 +61,7 @@ async def _first_wrong(**parts: Any) -> str:
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_planted_fault_shows(fault: str) -> None:
-    limits = stepping("windlass.gateway.limits", FAULTS[fault])
+    limits = stepping("windlass.gateway.access.limits", FAULTS[fault])
     assert await _first_wrong(limits=limits.Limits)
 
 

@@ -47,11 +47,11 @@ def _learning(
 
 
 def _budgets(limits: tuple[tuple[str, str], ...] = (), gateway: tuple[tuple[str, str], ...] = ()) -> Story:
-    return budgets(stepping("windlass.gateway.limits", *limits), stepping("windlass.gateway.gateway", *gateway))
+    return budgets(stepping("windlass.gateway.access.limits", *limits), stepping("windlass.gateway.gateway", *gateway))
 
 
 def _leases(*edits: tuple[str, str]) -> Story:
-    return leasing(stepping("windlass.gateway.leases", *edits))
+    return leasing(stepping("windlass.gateway.access.leases", *edits))
 
 
 SOUND: dict[str, tuple[float, Callable[[], Story]]] = {

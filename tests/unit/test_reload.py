@@ -13,11 +13,11 @@ import pytest
 from tests.golden.application import DONE, LAST, Scripted, chat, event, key, opened, settings
 
 from windlass.errors import AccessError, ErrorCategory, LimitReached, SettingsError
-from windlass.gateway import upstreams
-from windlass.gateway.breaker import Pass
+from windlass.gateway.access.keys import VirtualKey
 from windlass.gateway.gateway import Request
-from windlass.gateway.keys import VirtualKey
 from windlass.gateway.options import ProviderOptions
+from windlass.gateway.providers import upstreams
+from windlass.gateway.resilience.breaker import Pass
 from windlass.gateway.transit import Answer
 from windlass.records import Scope
 from windlass.runtime import Runtime

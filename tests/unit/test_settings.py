@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from windlass.errors import SettingsError
-from windlass.gateway.keys import WELL_KNOWN
+from windlass.gateway.access.keys import WELL_KNOWN
 from windlass.settings import Settings, flat, load, missing_secrets
 
 

@@ -19,7 +19,7 @@ from windlass.content.store import Contents, Item, Segment
 from windlass.content.support import support
 from windlass.errors import ErrorCategory, InputError, UpstreamError
 from windlass.gateway import prompt
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.gateway.gateway import AUTO, Gateway, Request
 from windlass.gateway.prompt import Excerpt, Material
 from windlass.ledger import ids

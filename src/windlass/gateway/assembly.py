@@ -21,13 +21,13 @@ import msgspec
 import structlog
 
 from windlass.errors import ModelUnknown, SettingsError
-from windlass.gateway.breaker import Key
+from windlass.gateway.access.limits import checked
 from windlass.gateway.gateway import Gateway
-from windlass.gateway.limits import checked
+from windlass.gateway.money.pricelist import PriceBook
 from windlass.gateway.options import GatewayOptions, KeyOptions, LimitOptions, ProviderOptions
-from windlass.gateway.pricelist import PriceBook
 from windlass.gateway.provider import ANY, Provider, Providers
-from windlass.gateway.resilience import Resilience, ResilienceOptions
+from windlass.gateway.resilience.breaker import Key
+from windlass.gateway.resilience.resilience import Resilience, ResilienceOptions
 
 log = structlog.get_logger(__name__)
 
@@ -177,7 +177,9 @@ def _provider(options: ProviderOptions, secret: str, before: Sequence[Provided])
     for known in before:
         if (known.options, known.secret) == (options, secret):
             return known
-    from windlass.gateway import upstreams  # brings the plugins; many processes have no provider of the settings
+    from windlass.gateway.providers import (
+        upstreams,  # brings the plugins; many processes have no provider of the settings
+    )
 
     return Provided(options, secret, upstreams.make(options, secret))
 

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Final, Literal
 import msgspec
 
 from windlass.errors import RequestError
+from windlass.gateway.money.usage import Usage
 from windlass.gateway.opening import Wants
 from windlass.gateway.provider import JSON, ProviderReply
-from windlass.gateway.usage import Usage
 from windlass.gateway.wire import ReplyTally, Tally, count, decoded, named_user, renamed, text_of
 
 RELAYED: Final[Mapping[str, str]] = MappingProxyType(

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from windlass.errors import RequestError
-from windlass.gateway.admission import Caller, require
+from windlass.gateway.access.admission import Caller, require
 from windlass.ledger import ids
 from windlass.records import Feedback, FeedbackKind, FeedbackSource, Scope
 

@@ -22,9 +22,9 @@ from windlass.gateway.dialects.hub import Failure
 from windlass.gateway.dialects.identity import Identity
 from windlass.gateway.dialects.unstreamed import unstreamed
 from windlass.gateway.endpoints import RESPONSES, Raw, read_raw, whole_json
+from windlass.gateway.money.overhead import prompt_tokens
 from windlass.gateway.opening import MOST_WHOLE_BYTES
 from windlass.gateway.options import ModelOptions
-from windlass.gateway.overhead import prompt_tokens
 from windlass.gateway.provider import (
     EVENT_STREAM,
     JSON,

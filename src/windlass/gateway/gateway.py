@@ -12,14 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from windlass.errors import AccessError, ErrorCategory, RequestError
-from windlass.gateway.admission import Admission, Caller
-from windlass.gateway.attempt import Target
+from windlass.gateway.access.admission import Admission, Caller
+from windlass.gateway.access.limits import Claim, Limits
 from windlass.gateway.endpoints import FOREIGN, RELAYED, Raw, checked_path, read_raw, whole_json
-from windlass.gateway.limits import Claim, Limits
+from windlass.gateway.money.pricelist import PriceBook
+from windlass.gateway.money.prices import cost_nusd
+from windlass.gateway.money.usage import Usage
 from windlass.gateway.opening import Opened, Wants
 from windlass.gateway.options import GatewayOptions, ModelOptions
-from windlass.gateway.pricelist import PriceBook
-from windlass.gateway.prices import cost_nusd
 from windlass.gateway.prompt import FEATURISER, features
 from windlass.gateway.provider import (
     EmbeddingRequest,
@@ -32,9 +32,9 @@ from windlass.gateway.provider import (
     Relays,
 )
 from windlass.gateway.relay import GONE, Incoming, Once, Record, Stream, ending, whole
-from windlass.gateway.resilience import Resilience
+from windlass.gateway.resilience.attempt import Target
+from windlass.gateway.resilience.resilience import Resilience
 from windlass.gateway.transit import Answer, Asked, Request, Transit
-from windlass.gateway.usage import Usage
 from windlass.gateway.wire import Chat, EmbeddingInput, parse_chat, parse_embedding
 from windlass.ledger import ids
 from windlass.ledger.ledger import Ledger

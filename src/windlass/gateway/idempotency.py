@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from windlass.errors import ErrorCategory, LedgerError, RequestError, SettingsError
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.gateway.endpoints import FORM
 from windlass.gateway.options import GatewayOptions
 from windlass.gateway.relay import Once

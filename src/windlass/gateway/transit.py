@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 
 from windlass.errors import RequestError
-from windlass.gateway.admission import Caller
-from windlass.gateway.attempt import Attempt, Target
+from windlass.gateway.access.admission import Caller
+from windlass.gateway.access.limits import Hold
 from windlass.gateway.endpoints import Raw
-from windlass.gateway.estimate import estimate_tokens
-from windlass.gateway.limits import Hold
+from windlass.gateway.money.estimate import estimate_tokens
+from windlass.gateway.money.pricelist import PriceBook
+from windlass.gateway.money.prices import cost_nusd
+from windlass.gateway.money.usage import Usage
 from windlass.gateway.options import ModelOptions
-from windlass.gateway.pricelist import PriceBook
-from windlass.gateway.prices import cost_nusd
 from windlass.gateway.provider import JSON
 from windlass.gateway.relay import Once, Stream, error_event
-from windlass.gateway.usage import Usage
+from windlass.gateway.resilience.attempt import Attempt, Target
 from windlass.gateway.wire import Chat, EmbeddingInput, ReplyTally
 from windlass.ledger import ids
 from windlass.ledger.ledger import Body, Spend
@@ -184,7 +184,7 @@ class Transit:
         texts = asked.tokens or sum(len(text.encode()) for text in asked.said)
         if isinstance(asked, EmbeddingInput | Raw):
             return texts
-        from windlass.gateway.overhead import reserve_prompt_tokens
+        from windlass.gateway.money.overhead import reserve_prompt_tokens
 
         try:
             body = msgspec.json.decode(asked.raw)

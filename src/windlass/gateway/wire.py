@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from windlass.errors import RequestError
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 
 DONE = b"[DONE]"
 MOST_TOKENS = 2**40

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from windlass.errors import AccessError, LimitReached, RequestError, WindlassError, classify
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.records import DEFAULT_TENANT, DEFAULT_WORKSPACE
 from windlass.records import Scope as Owner
 from windlass.runtime import Runtime

@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from windlass.gateway.admission import RANK, Caller
-from windlass.gateway.keys import VirtualKey
-from windlass.gateway.limits import USD, Place, Used, window
+from windlass.gateway.access.admission import RANK, Caller
+from windlass.gateway.access.keys import VirtualKey
+from windlass.gateway.access.limits import USD, Place, Used, window
 from windlass.gateway.options import LimitOptions
 from windlass.runtime import Runtime
 from windlass.server.reading import BudgetsAsked, moment, read

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from windlass.errors import InputError, PolicyError
-from windlass.gateway.admission import Caller, require
+from windlass.gateway.access.admission import Caller, require
 from windlass.ledger import postgres
 from windlass.policies.rollout import Change, RollBack, SetMode
 from windlass.runtime import Runtime

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from windlass.errors import FolderBusy, InputError, LedgerError, WorkflowError
-from windlass.gateway.keys import SECRET_FILE
+from windlass.gateway.access.keys import SECRET_FILE
 from windlass.ledger import backup, move, workers
 from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.backup import LEDGER, Manifest

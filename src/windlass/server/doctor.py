@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from windlass.content import ask
 from windlass.errors import LedgerError
 from windlass.gateway import gateway
-from windlass.gateway.keys import SECRET_FILE, Keys
-from windlass.gateway.local import FAST, SEMANTIC
+from windlass.gateway.access.keys import SECRET_FILE, Keys
 from windlass.gateway.options import AZURE, BASE_URLS
+from windlass.gateway.providers.local import FAST, SEMANTIC
 from windlass.ledger import postgres
 from windlass.ledger.checkpoint import PRIVATE
 from windlass.ledger.db import Database

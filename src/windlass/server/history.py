@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from windlass.errors import InputError
-from windlass.gateway.admission import Caller, require
+from windlass.gateway.access.admission import Caller, require
 from windlass.gateway.feedback import AHEAD_S, EARLIEST_S
 from windlass.gateway.history.past import Past, PastWord
 from windlass.gateway.history.taking import Taking

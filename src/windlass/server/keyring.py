@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from windlass.gateway.admission import RANK, Caller
-from windlass.gateway.keys import VirtualKey
+from windlass.gateway.access.admission import RANK, Caller
+from windlass.gateway.access.keys import VirtualKey
 from windlass.gateway.options import KeyOptions
 from windlass.records import Scope
 from windlass.runtime import Runtime

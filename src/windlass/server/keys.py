@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Meta
 
 from windlass.errors import AccessError, ErrorCategory, InputError
-from windlass.gateway.admission import Caller, require
+from windlass.gateway.access.admission import Caller, require
+from windlass.gateway.access.keys import VirtualKey
 from windlass.gateway.endpoints import FOREIGN, RELAYED
-from windlass.gateway.keys import VirtualKey
 from windlass.gateway.options import LimitOptions, Role
 from windlass.records import DEFAULT_WORKSPACE, Scope
 from windlass.runtime import Runtime

@@ -19,9 +19,9 @@ import msgspec
 import structlog
 
 from windlass.errors import AccessError, ErrorCategory, LedgerError
-from windlass.gateway.admission import Caller, require
-from windlass.gateway.breaker import BreakerState
-from windlass.gateway.limits import USD, window
+from windlass.gateway.access.admission import Caller, require
+from windlass.gateway.access.limits import USD, window
+from windlass.gateway.resilience.breaker import BreakerState
 from windlass.ledger.ledger import Snapshot
 from windlass.records import DEFAULT_TENANT
 from windlass.runtime import Runtime

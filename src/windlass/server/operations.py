@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from windlass.content.ingest import COLLECTION, files_of, vectors_run
-from windlass.gateway.admission import Caller, require
+from windlass.gateway.access.admission import Caller, require
 from windlass.gateway.gateway import AUTO
 from windlass.records import RunEvent
 from windlass.runtime import Runtime

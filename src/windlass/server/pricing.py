@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from rich.markup import escape
 from rich.table import Table
 
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
+from windlass.gateway.money.pricelist import SOURCES, find, published
+from windlass.gateway.money.prices import NUSD, SETTINGS, Price, price_of
 from windlass.gateway.options import ProviderOptions
-from windlass.gateway.pricelist import SOURCES, find, published
-from windlass.gateway.prices import NUSD, SETTINGS, Price, price_of
 from windlass.runtime import Runtime
 from windlass.server.reading import PricesAsked, read
 from windlass.server.terminal import clean, console

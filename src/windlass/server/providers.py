@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from windlass.errors import Audience
-from windlass.gateway.admission import Caller
-from windlass.gateway.breaker import BreakerState
+from windlass.gateway.access.admission import Caller
+from windlass.gateway.resilience.breaker import BreakerState
 from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server.reading import ProvidersAsked, moment, read

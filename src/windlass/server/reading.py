@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from windlass.errors import InputError
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.ledger.ledger import Body, CallFilter, DecisionFilter, FeedbackFilter
 from windlass.records import FeedbackKind, FeedbackSource
 from windlass.runtime import Runtime

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from windlass.errors import InputError, LedgerError, SettingsError
-from windlass.gateway.admission import Caller, require
+from windlass.gateway.access.admission import Caller, require
 from windlass.ledger.audit import SYSTEM
 from windlass.records import Scope
 from windlass.runtime import Runtime

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from windlass.content.analysis import WELCOME
 from windlass.content.ingest import VECTORS, files_of
 from windlass.errors import ErrorCategory, FolderBusy, InputError, LedgerError, WorkflowError
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server import doctor, peer, terminal

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from windlass.errors import ErrorCategory, LedgerError, SettingsError, classify
-from windlass.gateway.store import KeyTable
+from windlass.gateway.access.store import KeyTable
 from windlass.ledger.db import Database
 from windlass.runtime import Runtime, owned
 from windlass.server.exposure import guard

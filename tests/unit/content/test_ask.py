@@ -19,10 +19,10 @@ from windlass.content.options import AskOptions
 from windlass.content.store import Item, Segment
 from windlass.errors import InputError, ModelUnknown, UpstreamError
 from windlass.gateway import prompt
-from windlass.gateway.local import FAST
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.prompt import Excerpt, Quoted
 from windlass.gateway.provider import ProviderReply, ProviderRequest
+from windlass.gateway.providers.local import FAST
 from windlass.ledger.ledger import ALL
 from windlass.records import Call, Decision, Scope
 from windlass.runtime import Runtime

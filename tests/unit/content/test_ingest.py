@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from tests.golden.application import inline_ingest, opened
-from tests.unit.gateway.test_local import Words
+from tests.unit.gateway.providers.test_local import Words
 
 from windlass.content.ingest import COLLECTION, SUFFIXES, files_of, item_id, vectors_run
 from windlass.content.options import ContentOptions

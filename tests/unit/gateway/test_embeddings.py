@@ -29,15 +29,15 @@ from windlass.errors import (
     UpstreamError,
     classify,
 )
-from windlass.gateway.admission import Admission
+from windlass.gateway.access.admission import Admission
+from windlass.gateway.access.limits import Limits
 from windlass.gateway.embeddings import Embedded, embedded
 from windlass.gateway.gateway import Gateway, Request
-from windlass.gateway.limits import Limits
-from windlass.gateway.local import AT_ONCE, EMBEDDING, TOGETHER, Local
-from windlass.gateway.openai_compatible import OpenAICompatible
+from windlass.gateway.money.pricelist import PriceBook
 from windlass.gateway.options import GatewayOptions, KeyOptions, ModelOptions, ProviderOptions
-from windlass.gateway.pricelist import PriceBook
 from windlass.gateway.provider import EmbeddingRequest, Provider, ProviderReply, Providers
+from windlass.gateway.providers.local import AT_ONCE, EMBEDDING, TOGETHER, Local
+from windlass.gateway.providers.openai_compatible import OpenAICompatible
 from windlass.gateway.wire import MOST_INPUTS, parse_embedding
 from windlass.ledger.ledger import ALL, CallTrace, Ledger
 from windlass.ledger.memory import MemoryLedger

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windlass.errors import AccessError, RequestError
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.gateway.feedback import AHEAD_S, EARLIEST_S, FeedbackRequest
 from windlass.records import Scope
 

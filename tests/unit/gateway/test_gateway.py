@@ -20,16 +20,16 @@ from tests.golden.application import DONE, LAST, Scripted, chat, event, resilien
 from windlass.errors import AccessError, ErrorCategory, LedgerError, ModelUnknown, RequestError, UpstreamError, classify
 from windlass.gateway import opening
 from windlass.gateway import relay as module
-from windlass.gateway.admission import Admission
-from windlass.gateway.echo import Echo
-from windlass.gateway.estimate import estimate_tokens
+from windlass.gateway.access.admission import Admission
+from windlass.gateway.access.limits import Limits
 from windlass.gateway.gateway import Answer, Gateway, Request
-from windlass.gateway.limits import Limits
+from windlass.gateway.money.estimate import estimate_tokens
+from windlass.gateway.money.pricelist import PriceBook
+from windlass.gateway.money.prices import cost_nusd, price_of
+from windlass.gateway.money.usage import Usage
 from windlass.gateway.options import GatewayOptions, KeyOptions, ModelOptions
-from windlass.gateway.pricelist import PriceBook
-from windlass.gateway.prices import cost_nusd, price_of
 from windlass.gateway.provider import Provider, Providers
-from windlass.gateway.usage import Usage
+from windlass.gateway.providers.echo import Echo
 from windlass.ledger.ledger import ALL, Body, Ledger
 from windlass.ledger.memory import MemoryLedger
 from windlass.policies.loop import Loop, PointOptions

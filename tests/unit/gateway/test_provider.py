@@ -6,10 +6,10 @@ import pytest
 from tests.golden.application import Scripted
 
 from windlass.errors import ModelUnknown
-from windlass.gateway.echo import Echo
-from windlass.gateway.local import FAST, Local
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.provider import Providers
+from windlass.gateway.providers.echo import Echo
+from windlass.gateway.providers.local import FAST, Local
 
 
 def _local() -> Local:

@@ -12,7 +12,7 @@ import pytest_asyncio
 import structlog
 from tests.golden.application import HOST, Client, Response, chat, key, opened
 
-from windlass.gateway.echo import Echo
+from windlass.gateway.providers.echo import Echo
 from windlass.runtime import Runtime
 from windlass.server.app import Windlass
 

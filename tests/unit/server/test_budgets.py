@@ -12,8 +12,8 @@ from tests.golden.application import NOW, Client, chat, key
 from tests.unit.server.dashboard.visitor import Visitor, called, visiting
 
 from windlass.errors import LimitReached
-from windlass.gateway.echo import Echo
-from windlass.gateway.limits import window
+from windlass.gateway.access.limits import window
+from windlass.gateway.providers.echo import Echo
 from windlass.ledger import schema
 from windlass.runtime import Runtime
 from windlass.watch.spending.store import Window

@@ -14,8 +14,8 @@ from tests.unit.server.dashboard.visitor import Page, Visitor, called, folded, q
 
 from windlass.content.ask import Asked
 from windlass.errors import LedgerError, UpstreamError
-from windlass.gateway.echo import Echo
 from windlass.gateway.feedback import FeedbackRequest
+from windlass.gateway.providers.echo import Echo
 from windlass.ledger import check
 from windlass.ledger.ledger import Body
 from windlass.records import Feedback, Scope

@@ -13,10 +13,10 @@ from tests.golden.application import NOW, Client, chat, key, opened
 from tests.unit.server.dashboard.visitor import Visitor
 
 from windlass.errors import AccessError, LimitReached
-from windlass.gateway.echo import Echo
+from windlass.gateway.access.keys import VirtualKey
 from windlass.gateway.gateway import Request
-from windlass.gateway.keys import VirtualKey
 from windlass.gateway.options import LimitOptions
+from windlass.gateway.providers.echo import Echo
 from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server import doctor, keys

@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from tests.golden.application import DONE, LAST, NOW, Client, chat, event, key, opened, streaming
 
 from windlass.errors import AccessError, ErrorCategory, LedgerError
-from windlass.gateway.admission import Caller
-from windlass.gateway.echo import Echo
+from windlass.gateway.access.admission import Caller
+from windlass.gateway.providers.echo import Echo
 from windlass.ledger.ledger import ALL, Snapshot
 from windlass.ledger.workers import Worker
 from windlass.records import Outcome, Scope

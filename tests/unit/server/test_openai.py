@@ -16,8 +16,8 @@ import structlog
 from numpy.typing import NDArray
 from tests.golden.application import DONE, NOW, Client, Scripted, chat, event, key, opened, streaming, upstream
 
-from windlass.gateway.echo import Echo
 from windlass.gateway.options import ModelOptions
+from windlass.gateway.providers.echo import Echo
 from windlass.ledger.ledger import ALL
 from windlass.records import Call, Feedback, Outcome, Scope
 from windlass.runtime import Runtime

@@ -17,7 +17,7 @@ from tests.unit.server.dashboard.visitor import called, visiting
 
 from windlass.content.ingest import COLLECTION
 from windlass.errors import AccessError, InputError
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.records import Decision, RunEvent, Scope, StepResult
 from windlass.runtime import Runtime

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from windlass.errors import InputError
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.gateway.options import ModelOptions, ProviderOptions
 from windlass.records import Scope
 from windlass.server.pricing import in_force, prices, show_prices

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from tests.golden.application import Client, chat, key, opened
 
 from windlass.errors import ErrorCategory, LedgerError
-from windlass.gateway.echo import Echo
+from windlass.gateway.providers.echo import Echo
 from windlass.runtime import Runtime
 from windlass.server import readiness
 from windlass.server.app import Windlass

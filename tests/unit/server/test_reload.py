@@ -17,7 +17,7 @@ import uvicorn
 from tests.golden.application import Client, chat, key
 
 from windlass.errors import AccessError, InputError, SettingsError
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.ledger.audit import SYSTEM
 from windlass.ledger.ledger import ALL
 from windlass.records import Scope

@@ -16,7 +16,7 @@ import uvicorn
 from tests.golden.application import key, opened
 
 from windlass.errors import SettingsError
-from windlass.gateway.keys import VirtualKey
+from windlass.gateway.access.keys import VirtualKey
 from windlass.server import peer
 from windlass.server import serve as module
 from windlass.server.exposure import guard

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from tests.golden.application import tables
 
 from windlass.errors import LedgerError
-from windlass.gateway.limits import window
+from windlass.gateway.access.limits import window
 from windlass.gateway.options import LimitOptions
 from windlass.ledger import schema
 from windlass.ledger.db import Database

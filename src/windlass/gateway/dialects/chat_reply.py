@@ -29,7 +29,7 @@ from windlass.gateway.dialects.hub import (
     ThinkingDelta,
 )
 from windlass.gateway.dialects.seals import REDACTED, seal
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 from windlass.gateway.wire import DONE, text_of
 
 _FINISH: dict[str, Finish] = {

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 from windlass.gateway.wire import count
 
 __all__ = ["TokenShares", "count", "counts", "share", "total", "within_totals"]

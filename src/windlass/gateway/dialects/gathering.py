@@ -24,7 +24,7 @@ from windlass.gateway.dialects.hub import (
     ThinkingPart,
     ToolCall,
 )
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 
 
 class _Choice:

@@ -29,7 +29,7 @@ from windlass.gateway.dialects.hub import (
     ThinkingDelta,
 )
 from windlass.gateway.dialects.seals import seal
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 
 _FILTERED = (
     "SAFETY",

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 
 Dialect: TypeAlias = Literal["chat", "responses", "messages", "gemini"]
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]

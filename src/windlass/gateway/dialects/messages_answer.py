@@ -26,7 +26,7 @@ from windlass.gateway.dialects.hub import (
 from windlass.gateway.dialects.identity import Identity
 from windlass.gateway.dialects.seals import REDACTED, opened, outside
 from windlass.gateway.dialects.writing import INTERLEAVED, UNNAMED, PartWriter
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 
 _STOP: dict[Finish, str] = {
     "stop": "end_turn",

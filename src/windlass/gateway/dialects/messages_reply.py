@@ -24,7 +24,7 @@ from windlass.gateway.dialects.hub import (
     ThinkingDelta,
 )
 from windlass.gateway.dialects.seals import REDACTED, seal
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 
 # pause_turn: the provider stopped a long turn of its own tools; what is there is not all.
 _FINISH: dict[str, Finish] = {

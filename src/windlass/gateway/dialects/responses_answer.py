@@ -19,7 +19,7 @@ from windlass.gateway.dialects.hub import (
 )
 from windlass.gateway.dialects.identity import Identity
 from windlass.gateway.dialects.seals import opened, outside
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 
 _WHY: dict[Finish, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 

@@ -15,7 +15,7 @@ from windlass.gateway.dialects.hub import (
     ThinkingDelta,
 )
 from windlass.gateway.dialects.readers import UNREADABLE, reader
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 from windlass.gateway.wire import ReplyTally, Tally
 
 

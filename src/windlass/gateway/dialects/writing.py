@@ -18,7 +18,7 @@ from windlass.gateway.dialects.hub import (
     TextDelta,
     ThinkingDelta,
 )
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 
 UNNAMED = Began("", "", 0)
 INTERLEAVED = Failed(Failure("the provider mixed the arguments of two tool calls", code="calls_interleaved"))

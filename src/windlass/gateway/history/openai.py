@@ -13,9 +13,9 @@ from windlass.errors import InputError
 from windlass.gateway.history import values
 from windlass.gateway.history.past import Past, PastRequest
 from windlass.gateway.history.values import Row
-from windlass.gateway.pricelist import find
-from windlass.gateway.prices import cost_nusd
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.pricelist import find
+from windlass.gateway.money.prices import cost_nusd
+from windlass.gateway.money.usage import Usage
 
 PROGRAM: Final = "openai"
 MESSAGE = "message:"

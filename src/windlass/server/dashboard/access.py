@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from windlass.errors import AccessError
-from windlass.gateway.admission import Admission, Caller
+from windlass.gateway.access.admission import Admission, Caller
 from windlass.server.dashboard.store import Visit, Visits
 
 IDLE_S = 12 * 3600.0

@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from windlass.content.ask import MAX_QUESTION_CHARS
 from windlass.content.ingest import COLLECTION
 from windlass.errors import InputError, RequestError, UpstreamError, WindlassError
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.gateway.feedback import FeedbackRequest
 from windlass.records import Scope
 from windlass.server.dashboard.forms import form_of

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from windlass.errors import RequestError
-from windlass.gateway.admission import RANK, Caller, require
+from windlass.gateway.access.admission import RANK, Caller, require
 from windlass.ledger.ledger import DecisionFilter
 from windlass.policies.points import NAMED
 from windlass.policies.rollout import MODES, Change, RollBack, SetMode

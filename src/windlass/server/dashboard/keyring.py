@@ -11,7 +11,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
-from windlass.gateway.admission import RANK
+from windlass.gateway.access.admission import RANK
 from windlass.server.budgets import BudgetCount, standing
 from windlass.server.dashboard import burning, words
 from windlass.server.dashboard.ranges import RANGES, address, asked, chosen

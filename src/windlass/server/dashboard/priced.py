@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from windlass.gateway.pricelist import SOURCES
+from windlass.gateway.money.pricelist import SOURCES
 from windlass.server.dashboard.ranges import address, asked
 from windlass.server.dashboard.site import Site
 from windlass.server.pricing import configured, look

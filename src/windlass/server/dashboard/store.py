@@ -8,7 +8,7 @@ from typing import cast
 import msgspec
 import sqlalchemy as sa
 
-from windlass.gateway.admission import Caller
+from windlass.gateway.access.admission import Caller
 from windlass.gateway.options import Role
 from windlass.ledger.db import Database, metadata
 from windlass.records import Scope

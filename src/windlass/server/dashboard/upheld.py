@@ -11,8 +11,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
-from windlass.gateway.admission import Caller
-from windlass.gateway.breaker import BreakerState
+from windlass.gateway.access.admission import Caller
+from windlass.gateway.resilience.breaker import BreakerState
 from windlass.server.dashboard import charts, words
 from windlass.server.dashboard.charts import Slot
 from windlass.server.dashboard.ranges import RANGES, Range, address, asked, chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from windlass.gateway.limits import window
+from windlass.gateway.access.limits import window
 from windlass.gateway.options import LimitOptions
 from windlass.watch.spending.store import Window
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from windlass.gateway.attempt import Attempt
 from windlass.gateway.options import ProviderOptions
+from windlass.gateway.resilience.attempt import Attempt
 from windlass.records import Call, Decision, Feedback, Outcome, Record, user_digest
 from windlass.watch.traces import names
 from windlass.watch.traces.span import Event, TraceContext, TraceSpan, Value, ns, span_id

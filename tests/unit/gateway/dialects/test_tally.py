@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from windlass.gateway.dialects import Dialect, tally
-from windlass.gateway.usage import Usage
+from windlass.gateway.money.usage import Usage
 from windlass.gateway.wire import ReplyTally
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "dialects"

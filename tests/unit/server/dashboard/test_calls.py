@@ -10,7 +10,7 @@ from tests.golden.application import key
 from tests.unit.server.dashboard.visitor import Page, Visitor, called, folded, visiting
 
 from windlass.errors import UpstreamError
-from windlass.gateway.echo import Echo
+from windlass.gateway.providers.echo import Echo
 from windlass.policies.linear import LinearThompson
 from windlass.records import Call, Feedback, Outcome, Scope
 from windlass.runtime import Runtime

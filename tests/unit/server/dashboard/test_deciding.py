@@ -9,7 +9,7 @@ import pytest
 from tests.golden.application import key
 from tests.unit.server.dashboard.visitor import Visitor, called, visiting
 
-from windlass.gateway.echo import Echo
+from windlass.gateway.providers.echo import Echo
 from windlass.policies.score import Score
 from windlass.records import Decision, Scope
 from windlass.runtime import Runtime

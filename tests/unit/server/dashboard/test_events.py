@@ -14,7 +14,7 @@ from tests.golden.application import HOST, key, opened
 from tests.unit.server.dashboard.visitor import called, folded
 
 from windlass.errors import LedgerError
-from windlass.gateway.echo import Echo
+from windlass.gateway.providers.echo import Echo
 from windlass.ledger.ledger import ALL
 from windlass.runtime import Runtime
 from windlass.server.app import Windlass

@@ -14,9 +14,9 @@ from tests.unit.server.dashboard.visitor import Page, Visitor, called, folded, v
 from tests.unit.watch.test_outcomes import FAR, NEAR, ended, tried
 
 from windlass.errors import UpstreamError
-from windlass.gateway.admission import Caller
-from windlass.gateway.echo import Echo
-from windlass.gateway.limits import window
+from windlass.gateway.access.admission import Caller
+from windlass.gateway.access.limits import window
+from windlass.gateway.providers.echo import Echo
 from windlass.ledger import schema
 from windlass.records import Scope
 from windlass.runtime import Runtime

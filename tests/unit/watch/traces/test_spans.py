@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from windlass.gateway.attempt import Attempt
 from windlass.gateway.options import ModelOptions, ProviderOptions
+from windlass.gateway.resilience.attempt import Attempt
 from windlass.ledger.ledger import Body
 from windlass.records import Call, Decision, Feedback, Outcome
 from windlass.watch.traces import messages, names, otlp, spans

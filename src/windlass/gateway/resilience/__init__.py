@@ -1,0 +1,1 @@
+"""Around the providers: time-outs, retries, circuit breakers, hedging and fail-over."""

@@ -1,0 +1,1 @@
+"""What carries requests to an upstream: the contract of an HTTP client, aiohttp, and `turbo`."""
