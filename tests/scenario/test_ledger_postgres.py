@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from tests.scenario.postgres import Postgres
 from windlass.ledger import ids, partitions, schema
+from windlass.ledger import postgres as postgres_views
 from windlass.ledger.check import call, decision, outcome, rating
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import ALL
@@ -179,3 +180,25 @@ async def test_places_go_on_after_a_database_came_from_another_server(worker: Op
     await late.append(call("call_2"))
     assert [entry.record.id for entry in late.read(ALL)] == ["call_1", "call_2"]
     assert late.head() > 1 << 55
+
+
+async def test_so_many_days_that_the_servers_locks_get_tight_are_told_with_the_remedy(database_url: str) -> None:
+    db = Database(database_url)
+    db.migrate()
+
+    def told() -> list[str]:
+        return [finding for finding in postgres_views.findings(db) if "locks" in finding]
+
+    assert told() == []
+    for first in range(20_000, 20_200, 20):
+        with db.write() as connection:
+            partitions.ensure(connection, range(first, first + 20))
+    (finding,) = told()
+    with db.read() as connection:
+        connection.exec_driver_sql("SELECT * FROM calls ORDER BY seq LIMIT 1")
+        mine = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation::regclass::text ~ '_20...'"
+        held = connection.scalar(sa.text(mine))
+    db.close()
+    named = int(finding.split(" takes ")[1].split()[0])
+    assert held == pytest.approx(named, rel=0.1), finding
+    assert "set max_locks_per_transaction = " in finding

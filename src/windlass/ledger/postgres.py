@@ -9,12 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from windlass.errors import ErrorCategory, LedgerError
-from windlass.ledger import schema
+from windlass.ledger import partitions, schema
 from windlass.ledger.db import Database
 
 LOOK_MS = 10_000
 """How long `findings` reads in each table at most; what is larger is looked at in part by nobody but its users."""
 FEW_CONNECTIONS = 5
+STATEMENTS = 16
+"""So many statements over all days at once shall find room among the server's locks: four workers, four each."""
 HELD_S = 60
 _READ_ONLY = "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool"
 _ROOM = (
@@ -33,6 +35,16 @@ _LOCKED = (
 _HELD = (
     "SELECT pid, extract(epoch FROM now() - xact_start)::int FROM pg_stat_activity"
     " WHERE backend_xid IS NOT NULL AND xact_start < now() - make_interval(secs => :held) ORDER BY xact_start"
+)
+_LOCKS = (
+    "SELECT max(locks) FROM"
+    " (SELECT parts.inhparent, count(DISTINCT parts.inhrelid) + count(indexes.indexrelid) AS locks"
+    " FROM pg_inherits AS parts LEFT JOIN pg_index AS indexes ON indexes.indrelid = parts.inhrelid"
+    " WHERE parts.inhparent = ANY(CAST(:names AS regclass[])) GROUP BY parts.inhparent) AS tables"
+)
+_LOCK_ROOM = (
+    "SELECT current_setting('max_locks_per_transaction')::int,"
+    " current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int"
 )
 _CHECKSUMS = "SELECT coalesce(checksum_failures, 0) FROM pg_stat_database WHERE datname = current_database()"
 _PROBE = (
@@ -114,6 +126,13 @@ def _ailments(connection: sa.Connection) -> Iterator[str]:
     room = int(connection.scalar(sa.text(_ROOM)) or 0)
     if room < FEW_CONNECTIONS:
         yield f"the server has room for {room} more connections: close others, or raise max_connections"
+    locks = int(connection.scalar(sa.text(_LOCKS), {"names": list(partitions.PREFIX)}) or 0)
+    each, sessions = ask(_LOCK_ROOM)[0]
+    if STATEMENTS * locks > each * sessions:
+        yield (
+            f"a statement over all days takes {locks} locks, and the server has {each * sessions} for everybody: set "
+            f"max_locks_per_transaction = {-(-2 * STATEMENTS * locks // sessions)} (now {each}) and restart it"
+        )
     if connection.scalar(sa.text(_CHECKSUMS)):
         yield "the server counts pages whose checksum is wrong: see its log, check its disk, restore a backup"
 
