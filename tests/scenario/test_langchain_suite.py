@@ -1,8 +1,8 @@
 """langchain-tests' ChatModelIntegrationTests for ChatOpenAI through the real server, over every way that a chat goes.
 
-The upstream does as it is asked (`scripted_upstream.py`), so that all of the suite's tests run: nothing is skipped but
-the measurement that wants recorded cassettes. The pictures, papers and sounds that the suite loads from the web are
-small ones of our own.
+The upstream does as it is asked (`scripted_upstream.py`), so that all of the suite's tests run. `without` names those
+that a dialect has no place for, and the measurement that wants recorded cassettes. The pictures, papers and sounds that
+the suite loads from the web are small ones of our own.
 """
 
 from __future__ import annotations
@@ -60,8 +60,17 @@ def base_url(home: Path) -> Iterator[str]:
             yield f"{url}/v1"
 
 
+MEASURED = "test_stream_time"
+TOOLS_SHOW = ("test_image_tool_message", "test_pdf_tool_message")
+
+
 class Through(ChatModelIntegrationTests):
-    """What ChatOpenAI can. `model_name` is whose upstream answers; `more` are its settings."""
+    """What ChatOpenAI can. `model_name` is whose upstream answers; `more` are its settings.
+
+    without: tests that do not run, see `conftest.py`.
+    """
+
+    without: tuple[str, ...] = (MEASURED,)
 
     model_name = "chat"
     more: dict[str, Any] = {}
@@ -105,6 +114,7 @@ class TestChatByMessages(Through):
     """
 
     model_name = "claude"
+    without = (MEASURED, "test_json_mode", "test_audio_inputs", *TOOLS_SHOW)
     supports_json_mode = False
     supports_audio_inputs = False
     supports_image_tool_message = False
@@ -122,6 +132,7 @@ class TestResponsesByChat(Through):
     """Responses that go up as chats, where a tool answers in text."""
 
     more = {"use_responses_api": True}
+    without = (MEASURED, *TOOLS_SHOW)
     supports_image_tool_message = False
     supports_pdf_tool_message = False
 
@@ -130,5 +141,6 @@ class TestResponsesByMessages(TestResponsesByChat):
     """Responses that become chats, which go up as Anthropic Messages."""
 
     model_name = "claude"
+    without = (MEASURED, "test_json_mode", "test_audio_inputs", *TOOLS_SHOW)
     supports_json_mode = False
     supports_audio_inputs = False
