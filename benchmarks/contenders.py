@@ -88,9 +88,10 @@ class Home:
             + '\n[memory]\nembedder = "off"\n'
             + '\n[[limits]]\nname = "all"\nwindow = "month"\nusd = 1e6\ntokens = 1000000000000\n'
         )
-        cleared = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
+        # With its bytecode kept, as an installation has it: compiling what was changed took 0.15 s of a start.
+        unset = ("WINDLASS_", "PYTHONDONTWRITEBYTECODE")
         self.environment = {
-            **cleared,
+            **{name: value for name, value in os.environ.items() if not name.startswith(unset)},
             "WINDLASS_CONFIG": str(folder / "windlass.toml"),
             "WINDLASS_HOME": str(folder / "state"),
             **({"WINDLASS_STORAGE__DATABASE_URL": database_url} if database_url else {}),

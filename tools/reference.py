@@ -11,16 +11,25 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
 import windlass
 from windlass import cli, plugins, testing
 from windlass.errors import HANDLING
-from windlass.gateway.options import AnthropicOptions, AzureOptions, KeyOptions, ModelOptions, ProviderOptions
+from windlass.gateway.options import (
+    AnthropicOptions,
+    AzureOptions,
+    KeyOptions,
+    LimitOptions,
+    LitellmOptions,
+    ModelOptions,
+    ProviderOptions,
+)
 from windlass.policies import registry
 from windlass.policies.points import GuardOptions, PointOptions, ShadowOptions
-from windlass.settings import flat, load
+from windlass.settings import Settings, flat, load
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
@@ -28,8 +37,10 @@ LISTS = {
     "[[providers]]": ProviderOptions,
     "options of kind anthropic": AnthropicOptions,
     "options of kind azure": AzureOptions,
+    "options of kind litellm": LitellmOptions,
     "models of a provider": ModelOptions,
     "[[keys]]": KeyOptions,
+    "[[limits]]": LimitOptions,
 }
 POINTS = {"[points.<point>]": PointOptions, "shadows of a point": ShadowOptions, "guards": GuardOptions}
 GROUPS = {
@@ -40,10 +51,23 @@ GROUPS = {
 }
 
 
+EXIT_CODES = (
+    "| exit code | means |\n|---|---|\n"
+    "| 0 | done |\n"
+    "| 1 | failed; of `doctor` and `audit verify`: something is wrong, and they say what |\n"
+    "| 2 | wrong usage, or settings that cannot work (a broken file, a plugin that is not installed) |\n"
+    "| 130 | interrupted |\n",
+    "Settings that cannot work end every command with 2, those that only read too: they say which database is meant, "
+    "and a guess could answer from another one. The message names the mistake. `windlass doctor` alone goes on: it "
+    "names all mistakes, makes every check that needs no ledger, and ends with 1; `windlass reload` leaves the reading "
+    "to the server, which records what it refuses.\n",
+)
+
+
 def commands() -> str:
     """The help of every command, as the program prints it."""
-    parts = ["# Commands\n", "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"]
-    for words in _commands(cli._parser(), ()):
+    parts = ["# Commands\n", *EXIT_CODES]
+    for words in _commands(cli.parser(), ()):
         parts.append(f"## `{' '.join(('windlass', *words))}`\n\n```text\n{_help(words).rstrip()}\n```\n")
     return "\n".join(parts)
 
@@ -60,7 +84,12 @@ def settings() -> str:
     ]
     for path, (value, _) in flat(load(environ={"HOME": "/home/you"})).items():
         lines.append(f"| `{path}` | `{value}` |")
-    lines.append("\n## Entries of lists\n")
+    lines.append("\n## What the sections are for\n")
+    for name, kind in _sections():
+        lines += [f"### `{name}`\n", "\n\n".join(_about(kind)), ""]
+        if ranges := [*_ranges(name, kind)]:
+            lines += [*ranges, ""]
+    lines.append("## Entries of lists\n")
     for title, kind in {**LISTS, **POINTS}.items():
         lines += [*_struct(title, kind), ""]
     for title, names in (("Policies", registry.names()), ("Guards", registry.guards())):
@@ -75,6 +104,40 @@ def settings() -> str:
         *(f"| `{group}` | {about} |" for group, about in GROUPS.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _sections() -> Iterator[tuple[str, type]]:
+    """The sections of the settings that have names of their own."""
+    for name, hint in get_type_hints(Settings).items():
+        if isinstance(hint, type) and (is_dataclass(hint) or issubclass(hint, msgspec.Struct)):
+            yield name, hint
+
+
+def _ranges(section: str, kind: type) -> Iterator[str]:
+    """A line for each name whose values its type bounds."""
+    found = {name: _bounds(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
+    if any(found.values()):
+        yield "| setting | takes |\n|---|---|"
+        yield from (f"| `{section}.{name}` | {bounds} |" for name, bounds in found.items() if bounds)
+
+
+def _bounds(hint: Any) -> str:
+    """What a type allows, in words: a range, or one of several.
+
+    >>> _bounds(Literal["a", "b"]), _bounds(str)
+    ('`a`, `b`', '')
+    """
+    if get_origin(hint) is Literal:
+        return ", ".join(f"`{one}`" for one in get_args(hint))
+    for meta in getattr(hint, "__metadata__", ()):
+        least, most = (meta.ge, meta.le) if isinstance(meta, msgspec.Meta) else (None, None)
+        if least is not None and most is not None:
+            return f"{least} to {most}"
+        if least is not None:
+            return f"{least} or more"
+        if getattr(meta, "gt", None) is not None:
+            return f"more than {meta.gt}"
+    return ""
 
 
 def errors() -> str:

@@ -28,6 +28,7 @@ if [ -n "$unpack" ]; then
 fi
 "$bin/python" -m tests.scenario.javascript
 "$bin/python" -m tests.scenario.openai_suite
+"$bin/python" -m tests.scenario.litellm_environment
 # Three files at a time: most of a scenario is waiting. Forty-five minutes is three times what they take on a busy machine;
 # a scenario that hangs says where it stands, and does not hang the rest.
 exec timeout --signal=ABRT --kill-after=30 2700 "$bin/python" -X faulthandler -m pytest tests/scenario \

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +15,11 @@ import msgspec
 import structlog
 
 from windlass.content.ask import Ask
-from windlass.content.ingest import VECTORS, Ingest, owns
+from windlass.content.ingest import VECTORS, Ingest
+from windlass.content.runs import Runs
 from windlass.content.store import Contents
 from windlass.errors import (
     AccessError,
-    FolderBusy,
     InputError,
     LedgerError,
     PolicyError,
@@ -43,7 +40,8 @@ from windlass.gateway.provider import Provider
 from windlass.gateway.providers.local import Local
 from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
-from windlass.ledger.db import STATEMENT_TIMEOUT_MS, Database, make_folder
+from windlass.ledger.db import STATEMENT_TIMEOUT_MS, Database
+from windlass.ledger.folder import own
 from windlass.ledger.integrity import half_restored
 from windlass.ledger.ledger import ALL
 from windlass.ledger.refusals import Refusals
@@ -64,14 +62,12 @@ from windlass.watch.watch import Watch
 
 if TYPE_CHECKING:
     from windlass.gateway.idempotency import Repeats
-    from windlass.workflows.durable import Durable, RunStatus
+    from windlass.workflows.durable import RunStatus
 
 log = structlog.get_logger(__name__)
 MAIN = "main"
 BEAT_S = 1.0
 LAG_LOOK = 20
-# A worker that has not been heard of for so long is not waited for: another one goes on with its runs.
-GONE_S = 60.0
 DAY_S = 86_400.0
 # Commits gather before they are folded: the first after a pause for this long,
 LEARN_DELAY_S = 0.02
@@ -110,13 +106,12 @@ class Runtime:
         self.settings = settings
         self.clock = clock
         self.worker = worker if isinstance(settings.database, Path) else workers.unique(worker, settings.home)
-        self._serve = tuple(serve) if workflows else None
         self.loop = _loop(settings)
         self.embedder = _embedder(settings)
         self._redaction = redaction.make(settings.redaction)
         self._assembly = Assembly(settings, clock, given=providers, own=(Local(self.embedder, clock),))
         # Workers leave the folder to their supervisor.
-        self._lock = _own(settings.home) if workflows and worker == MAIN else None
+        self._lock = own(settings.home) if workflows and worker == MAIN else None
         try:
             if cut := half_restored(settings.home):
                 raise LedgerError(cut)
@@ -157,29 +152,45 @@ class Runtime:
         self._leases = (
             None if self.db.dialect == "sqlite" else Leases(LeaseTable(self.db, ids.new("worker", clock())), clock)
         )
-        self.gateway = self._assembly.begin(
-            partial(
-                Gateway,
-                admission=Admission(
-                    settings.keys, settings.gateway.max_body_bytes, settings.gateway.max_upload_bytes, self.keys
-                ),
-                loop=self.loop,
-                ledger=self.ledger,
-                limits=self._limits(),
-                clock=clock,
-                repeats=self._repeating,
-            )
-        )
+        self.gateway = self._assembly.begin(self._gateway())
         self._repeats: Repeats | None = None
         self.ask = self._ask()
         self.refused_settings = ""
         self.pass_on: Callable[[], None] | None = None
         self._reloading = asyncio.Lock()
-        self._unfinished = settings.home / ("runs.unfinished" if worker == MAIN else f"runs.{worker}.unfinished")
-        self._starting = threading.Lock()
-        self._durable: Durable | None = None
-        self._ingest: Ingest | None = None
+        left = "runs.unfinished" if worker == MAIN else f"runs.{worker}.unfinished"
+        self.runs = self._runs(settings.home / left, tuple(serve) if workflows else None)
         self._background: list[asyncio.Task[None]] = []
+
+    def _gateway(self) -> Callable[..., Gateway]:
+        """`Gateway` with all that no settings change."""
+        sizes = self.settings.gateway
+        return partial(
+            Gateway,
+            admission=Admission(self.settings.keys, sizes.max_body_bytes, sizes.max_upload_bytes, self.keys),
+            loop=self.loop,
+            ledger=self.ledger,
+            limits=self._limits(),
+            clock=self.clock,
+            repeats=self._repeating,
+        )
+
+    def _runs(self, left: Path, serve: tuple[str, ...] | None) -> Runs:
+        settings = self.settings
+        return Runs(
+            self.contents,
+            self.memory,
+            self.ledger,
+            self.db,
+            settings.content,
+            home=settings.home,
+            worker=self.worker,
+            left=left,
+            database_url=settings.storage.database_url,
+            durability=settings.storage.durability,
+            serve=serve,
+            clock=self.clock,
+        )
 
     def _limits(self) -> Limits:
         """Alone with its file this process reads what was spent before it; else the database divides each limit."""
@@ -234,12 +245,12 @@ class Runtime:
             self._background.append(asyncio.create_task(self._follow_keys()))
         if self._leases is not None:
             self._background.append(asyncio.create_task(self._leases.run()))
-        if self._serve is not None:
+        if self.runs.serve is not None:
             await asyncio.to_thread(self.audit.start, AUDITOR, {"worker": self.worker})
             self._background.append(asyncio.create_task(self._auditing()))
-        if self._serve is not None and self._unfinished.exists():
+        if self.runs.unfinished:
             try:
-                await asyncio.to_thread(self._start_workflows)
+                await asyncio.to_thread(self.runs.start)
             except WindlassError:
                 await self.__aexit__(None, None, None)
                 raise
@@ -261,14 +272,11 @@ class Runtime:
     @property
     def ingest(self) -> Ingest:
         """Taking content in, in a process that runs workflows. The first use starts the engine: call it in a thread."""
-        return self._ingest or self._start_workflows()
+        return self.runs.ingest
 
     def run_status(self, scope: Scope, run: str) -> tuple[RunStatus, RunStatus]:
         """How a run of this scope and the embedding that follows it stand. Starts the engine only where it can know."""
-        idle = self._ingest is None and not self._unfinished.exists() and self.db.dialect == "sqlite"
-        if idle or not owns(scope, run):
-            return "unknown", "unknown"
-        return self.ingest.status(scope, run)
+        return self.runs.status(scope, run)
 
     async def feedback(self, scope: Scope, said: FeedbackRequest) -> Feedback:
         """Check and keep one feedback; it is committed when this returns.
@@ -431,38 +439,9 @@ class Runtime:
                 log.error("pruning_waits", reason=str(exc))
             await asyncio.sleep(PRUNE_EVERY_S)
 
-    def _start_workflows(self) -> Ingest:
-        """Start the engine: with the first run, or at once where a process died with runs unfinished."""
-        if self._serve is None:
-            raise FolderBusy(f"this process does not run the workflows of {self.settings.home}; use its server")
-        with self._starting:
-            if self._ingest is None:
-                from windlass.workflows.durable import EXECUTOR, Durable  # 2 s from cold and 20 MB: only for a run
-
-                self._unfinished.touch(mode=0o600)
-                storage, alone = self.settings.storage, self.db.dialect == "sqlite"
-                durable = Durable(
-                    self.settings.home / "runs.db" if alone else storage.database_url,
-                    self.ledger,
-                    durability=storage.durability,
-                    executor=EXECUTOR if alone else self.worker,
-                )
-                ingest = Ingest(self.contents, self.memory, durable, self.settings.content, self.clock)
-                ingest.register()
-                durable.start(self._serve)
-                if not alone:
-                    # What a worker left that is gone for good, or that stood in a database restored elsewhere.
-                    durable.take_over(workers.awaited(self.db, self.clock() - GONE_S, self.worker))
-                self._durable, self._ingest = durable, ingest
-            return self._ingest
-
     def _stop(self) -> None:
         try:
-            if self._durable is not None:
-                self._durable.drain()
-                if not self._durable.unfinished():
-                    self._unfinished.unlink(missing_ok=True)
-                self._durable.close()
+            self.runs.close()
             self.ledger.close()
             self.projections.catch_up()
             self.projections.keep()
@@ -481,7 +460,7 @@ class Runtime:
     def _sign_off(self) -> None:
         """The trail's last row. What keeps it from being written keeps nobody from stopping."""
         try:
-            if self._serve is not None:
+            if self.runs.serve is not None:
                 self.audit.stop(AUDITOR)
         except LedgerError as exc:
             log.error("auditing_ends_unsigned", reason=str(exc))
@@ -499,31 +478,6 @@ def _loop(settings: Settings) -> Loop:
         return Loop(settings.points, settings.reward)
     except PolicyError as exc:
         raise SettingsError(f"points: {exc}") from exc
-
-
-@contextmanager
-def owned(home: Path) -> Iterator[None]:
-    """Own the state folder for a while. FolderBusy where another process does."""
-    lock = _own(home)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _own(home: Path) -> int:
-    """The lock of the state folder; FolderBusy where another process holds it. The kernel frees it on any death."""
-    make_folder(home)
-    try:
-        lock = os.open(home / "owner.lock", os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as exc:
-        raise LedgerError(f"{home} cannot be written: {exc}; set WINDLASS_HOME to a folder of yours") from exc
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise FolderBusy(f"another windlass process works on {home}; wait for it, or stop it") from None
-    return lock
 
 
 def _embedder(settings: Settings) -> Embedder | None:

@@ -6,6 +6,7 @@ The only reader of the environment. A variable names a setting by its path: `WIN
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -130,6 +131,29 @@ def load(overrides: Mapping[str, Any] | None = None, *, environ: Mapping[str, st
     return _checked(_convert(tree, sources), env)
 
 
+def salvaged(*, environ: Mapping[str, str] | None = None) -> tuple[Settings, str]:
+    """The settings as far as they can be read, and why not all of them can, '' where they can.
+
+    A section with a mistake is as if nothing were set in it. For those who look for mistakes: nothing may work by them.
+    """
+    env = os.environ if environ is None else environ
+    try:
+        return load(environ=env), ""
+    except SettingsError as exc:
+        reason = str(exc)
+    tree: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in (_file_layer(env), _given_layers(env, {})):
+        with contextlib.suppress(SettingsError):
+            for source, values in layer:
+                for path, value in values:
+                    _put(tree, path, value, source)
+                    sources[".".join(path)] = source
+    sections, _ = _converted(tree, sources)
+    sources = {path: source for path, source in sources.items() if path.partition(".")[0] in sections}
+    return _with_secrets(Settings(**sections, sources=sources), env), reason
+
+
 def reread(settings: Settings, *, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings as file and environment give them by now; what the command line set stays.
 
@@ -169,6 +193,12 @@ def _at(tree: Any, path: str) -> Any:
 
 def _layers(env: Mapping[str, str], overrides: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[list[str], Any]]]]:
     yield from _file_layer(env)
+    yield from _given_layers(env, overrides)
+
+
+def _given_layers(
+    env: Mapping[str, str], overrides: Mapping[str, Any]
+) -> Iterator[tuple[str, list[tuple[list[str], Any]]]]:
     yield (
         "environment",
         [
@@ -214,6 +244,14 @@ def _put(tree: dict[str, Any], path: list[str], value: Any, source: str) -> None
 
 def _convert(tree: dict[str, Any], sources: dict[str, str]) -> Settings:
     """The typed tree; all sections are tried, so that one run names every mistake."""
+    values, problems = _converted(tree, sources)
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return Settings(**values, sources=sources)
+
+
+def _converted(tree: dict[str, Any], sources: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The sections that can be read, and what is wrong with the others."""
     types = {name: hint for name, hint in get_type_hints(Settings, include_extras=True).items() if name not in _OURS}
     problems = [_unknown(name, types) for name in tree if name not in types]
     values: dict[str, Any] = {}
@@ -226,9 +264,7 @@ def _convert(tree: dict[str, Any], sources: dict[str, str]) -> Settings:
             values[name] = msgspec.convert(given, hint, strict=False, dec_hook=_path)
         except msgspec.ValidationError as exc:
             problems.append(_problem(name, str(exc), sources))
-    if problems:
-        raise SettingsError("; ".join(problems))
-    return Settings(**values, sources=sources)
+    return values, problems
 
 
 def _points(given: dict[str, Any]) -> dict[str, PointOptions]:
@@ -284,8 +320,12 @@ def _problem(section: str, message: str, sources: Mapping[str, str]) -> str:
 
 
 def _checked(settings: Settings, env: Mapping[str, str]) -> Settings:
-    """`settings` with the secrets that they name by variable, and with the user's own folder for what is cached."""
     _check_rules(settings)
+    return _with_secrets(settings, env)
+
+
+def _with_secrets(settings: Settings, env: Mapping[str, str]) -> Settings:
+    """`settings` with the secrets that they name by variable, and with the user's own folder for what is cached."""
     if "cache" not in settings.sources:
         base = env.get("XDG_CACHE_HOME") or str(Path(env.get("HOME") or "~").expanduser() / ".cache")
         settings = msgspec.structs.replace(settings, cache=Path(base) / "windlass")

@@ -204,7 +204,8 @@ OTHERS: dict[str, str] = {
     "Ingest.status": "by the id of a run; probed through /api/progress",
     **{f"Durable.{name}": "the engine, behind Ingest" for name in ("close", "drain", "enqueue", "register", "start")},
     **{f"Durable.{name}": "the engine" for name in ("status", "stopping", "submit", "take_over", "unfinished")},
-    "Runtime.run_status": "by the id of a run; probed through /api/progress",
+    **dict.fromkeys(("Runtime.run_status", "Runs.status"), "by the id of a run; probed through /api/progress"),
+    "Rollups.together": "lets the writing wait",
     "ingest.owns": "compares a run's id with its owner's tag",
     **{f"Runtime.{name}": "of the process" for name in ("caught_up", "ingest", "lags", "learner", "replay", "workers")},
 }

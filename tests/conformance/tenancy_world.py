@@ -208,7 +208,7 @@ async def make_world(folder: Path, chance: Chance, *, planted: bool) -> AsyncIte
     async with opened(folder / "home", providers, keys=keys, limits=LIMITS) as runtime:
         runtime.memory.embedder = BagOfWords()
         ingest, _ = inline_ingest(runtime)
-        runtime._ingest = ingest
+        runtime.runs._ingest = ingest
         app = Windlass(runtime, dashboard=dashboard(runtime))
         audit = Audit(runtime.db, folder / "audit", clock=runtime.clock)
         world = World(runtime, ingest, audit, MemoryLedger(), Answers(runtime.ledger, runtime.clock), app)
@@ -231,10 +231,10 @@ async def _sign_in(app: Windlass, secret: str) -> Visitor:
 
 
 class Chance:
-    """In place of `secrets` where ids are made: both worlds name their rows alike, so that they can be compared."""
+    """In place of what ids are made of: both worlds name their rows alike, so that they can be compared."""
 
     def __init__(self) -> None:
         self.random = random.Random(0)
 
-    def token_hex(self, size: int) -> str:
-        return self.random.randbytes(size).hex()
+    def digits(self) -> str:
+        return self.random.randbytes(10).hex()

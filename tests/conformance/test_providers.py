@@ -285,6 +285,39 @@ async def test_a_stream_without_its_end_is_found():
         await check_provider(lambda: _Broken(send=send))
 
 
+def _upstream(known, model_of):
+    """A provider whose upstream knows one model, and which is asked for what `model_of` makes of a request."""
+
+    async def send(request):
+        asked = model_of(request)
+        if asked != known:
+            return ProviderReply(404, "application/json", _saying(b'{"error": {"message": "no such model"}}'))
+        return await Echo().send(request)
+
+    return _Broken(models=(ModelOptions(name="m", upstream=known),), send=send)
+
+
+def _in_body(request):
+    return json.loads(request.body)["model"]
+
+
+@pytest.mark.parametrize("model_of", [lambda request: request.chat.model, lambda request: request.model])
+async def test_what_the_client_or_the_settings_call_a_model_does_not_go_up(model_of):
+    await check_provider(lambda: _upstream("up-m", _in_body))
+    with pytest.raises(AssertionError, match=r"status 404"):
+        await check_provider(lambda: _upstream("up-m", model_of))
+
+
+async def test_a_client_that_wrote_auto_is_told_apart():
+    """By an upstream that takes any name it is given, and says it back."""
+
+    async def send(request):
+        return await Echo().send(type(request)(request.call, request.chat.model, request.body, request.chat))
+
+    with pytest.raises(AssertionError, match=r"^renamed: .*model `auto`.*send up `request.body`"):
+        await check_provider(lambda: _Broken(send=send))
+
+
 class _Vectors(Echo):
     """`Echo` that also embeds, one text too few."""
 

@@ -38,7 +38,7 @@ HTTP_SHARE = 0.06
 @pytest.fixture
 def chance(monkeypatch: pytest.MonkeyPatch) -> Chance:
     made = Chance()
-    monkeypatch.setattr(ids, "secrets", made)
+    monkeypatch.setattr(ids, "_chance", made.digits)
     return made
 
 

@@ -19,9 +19,9 @@ from windlass.server.app import Windlass
 async def test_asking_for_progress_starts_no_engine(tmp_path: Path) -> None:
     """Whoever holds a key must not be able to make the process bigger by 20 MB and two threads."""
     async with opened(tmp_path, keys=[key("looker", "rival", role="viewer")]) as runtime:
-        runtime._serve = ()
+        runtime.runs.serve = ()
         started: list[bool] = []
-        runtime._start_workflows = lambda: started.append(True) or typing.cast("Ingest", Inline())
+        runtime.runs.start = lambda: started.append(True) or typing.cast("Ingest", Inline())
         await ApiClient(Windlass(runtime), bearer="secret-looker").post("/api/progress", {"run": "run_1"})
         assert not started
 

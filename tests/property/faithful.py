@@ -36,6 +36,7 @@ class Faithful:
     """host: what its clients must call it. asked, heads: first lines and headers, the last
     thousand of them; served: how many there were.
     wrong: what came that must not. models: those it has; none: any. aside: answers instead, where it gives bytes.
+    transport: the HTTP client that its providers reach it by.
     """
 
     host: str = ""
@@ -45,6 +46,7 @@ class Faithful:
     served: int = 0
     models: tuple[str, ...] = MODELS
     aside: Callable[[str], bytes] = lambda _first: b""
+    transport: str = "aiohttp"
 
     @property
     def url(self) -> str:
@@ -193,7 +195,8 @@ def providers(upstream: Faithful) -> list[dict[str, Any]]:
     def one(kind: str, model: str, url: str = upstream.url, **more: Any) -> dict[str, Any]:
         named = {"name": model, "upstream": f"up-{model}", "prompt_usd_per_million": 1.0}
         models = [{**named, "completion_usd_per_million": 2.0}]
-        return {"name": f"p-{model}", "kind": kind, "base_url": url, "api_key_env": "UP_KEY", "models": models, **more}
+        about = {"base_url": url, "api_key_env": "UP_KEY", "transport": upstream.transport}
+        return {"name": f"p-{model}", "kind": kind, "models": models, **about, **more}
 
     return [
         one("openai_compatible", "plain", endpoints=native),

@@ -12,15 +12,17 @@ import gc
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import structlog
 from tests.golden.application import Client, opened
-from tests.property.faithful import before, faithful
+from tests.property.faithful import Faithful, before, faithful
 from tests.property.hostile import BODIES, Case, cases, fault
 
+from windlass.runtime import Runtime
 from windlass.server.app import API, Windlass
 from windlass.server.operations import OPERATIONS
 
@@ -47,20 +49,31 @@ async def _send(app: Windlass, case: Case, found: list[str], statuses: Counter[i
         found.append(f"{case.path} {case.headers} {case.why}: {wrong}")
 
 
-async def test_no_hostile_body_breaks_anything(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    count = SOAK if request.config.getoption("--soak") else COUNT
+@asynccontextmanager
+async def _behind(transport: str, home: Path) -> AsyncIterator[tuple[Faithful, Runtime]]:
+    async with faithful() as upstream:
+        upstream.transport = transport
+        async with before(upstream, home) as runtime:
+            yield upstream, runtime
+
+
+@pytest.mark.parametrize(("transport", "share"), [("aiohttp", 1), ("turbo", 4)])
+async def test_no_hostile_body_breaks_anything(
+    tmp_path: Path, request: pytest.FixtureRequest, transport: str, share: int
+) -> None:
+    count = (SOAK if request.config.getoption("--soak") else COUNT) // share
     found: list[str] = []
     statuses: Counter[int] = Counter()
-    every = cases(count, seed=7)
+    every = cases(count, seed=6 + share)
 
     async def client(some: Iterator[Case]) -> None:
         for case in some:
             await _send(app, case, found, statuses)
 
     with structlog.testing.capture_logs() as logged:
-        async with faithful() as upstream, before(upstream, tmp_path / "home") as runtime:
+        async with _behind(transport, tmp_path / "home") as (upstream, runtime):
             app = Windlass(runtime, token="folder-token")
-            await client(itertools.islice(every, WARM))
+            await client(itertools.islice(every, WARM // share))
             logged.clear()
             resident = _resident_bytes()
             await asyncio.gather(*(client(every) for _ in range(AT_ONCE)))

@@ -485,6 +485,52 @@ def test_a_slow_first_byte_is_hedged_and_the_loser_is_left(tmp_path: Path, clien
         assert (won["model"], won["category"], won["bill"], won["hedge"]) == ("two", "", "outcome", True)
 
 
+@contextmanager
+def _continuing(folder: Path, client: str) -> Iterator[Bench]:
+    """Models that are cut, one for each dialect, behind an upstream of chats; a break is enough to leave one alone."""
+    with upstream(folder) as faulty:
+        models = _model("fine", "fine", usd=10.0)
+        for dialect in DIALECTS:
+            models += _model(f"mended.{dialect}", f"cut/{dialect}/mended", fallbacks=("fine",))
+            models += _model(f"twice.{dialect}", f"cut/{dialect}/twice", fallbacks=(f"again.{dialect}",))
+            models += _model(f"again.{dialect}", f"cut/{dialect}/again")
+        provider = _provider("up", f"http://127.0.0.1:{faulty.ports['http']}/v1", models, client)
+        settings = folder / "windlass.toml"
+        settings.write_text(
+            "[resilience]\ncontinue_streams = true\nbreaker = {failures = 1, open_s = 60.0}\n"
+            + provider.replace('endpoints = ["responses", "messages"]', "endpoints = []")
+        )
+        with server(folder / "home", WINDLASS_CONFIG=str(settings), **QUIET) as url:
+            yield Bench(url, folder / "home", faulty, client)
+
+
+def test_a_stream_that_is_cut_goes_on_if_that_is_switched_on(tmp_path: Path, client: str) -> None:
+    with _continuing(tmp_path, client) as bench:
+        for dialect in DIALECTS:
+            answer, outcome = ask(bench.url, dialect, f"mended.{dialect}", stream=True), bench.outcome()
+            assert text_of(dialect, answer) == TEXT, "the other model began anew: what it repeats is left out"
+            assert says_whole(dialect, answer.events)
+            assert answer.events.count("[DONE]") == (dialect == "chat")
+            assert (outcome["error"], outcome["model"], outcome["tokens_estimated"]) == ("", "fine", 1)
+            assert FINE_NUSD < outcome["cost_nusd"] < FINE_NUSD + ONCE_NUSD
+            place = {"at_chars": len(PARTIAL), "dropped_chars": len(PARTIAL)}
+            continued = json.loads(outcome["extra"])["continued"]
+            assert continued == {"provider": "up", "model": "fine", **place}
+            assert [one["category"] for one in outcome["attempts"] if one["sent"]] == ["stream_cut", ""]
+
+
+def test_a_stream_that_is_cut_twice_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
+    with _continuing(tmp_path, DEFAULT) as bench:
+        for dialect in DIALECTS:
+            answer, outcome = ask(bench.url, dialect, f"twice.{dialect}", stream=True), bench.outcome()
+            assert (text_of(dialect, answer), error_of(dialect, answer.events)) == (PARTIAL, "stream_cut")
+            assert not says_whole(dialect, answer.events)
+            assert (outcome["error"], outcome["model"]) == ("stream_cut", f"again.{dialect}")
+            assert outcome["tokens_estimated"] == 1
+            asked = [len(bench.upstream.seen(f"cut/{dialect}/{name}")) for name in ("twice", "again")]
+            assert asked == [1, 1], "once, and not again"
+
+
 def test_the_total_time_holds(tmp_path: Path, client: str) -> None:
     with _served(
         tmp_path, _model("one", "silent/one") + _model("two", "stalled/two"), client, total_timeout_s=0.4

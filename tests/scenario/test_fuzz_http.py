@@ -61,10 +61,11 @@ def _whole(answered: bytes) -> bool:
     return bool(lengths) and len(body) >= lengths[0]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["aiohttp", "turbo"])
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("fuzzed")
     with in_a_thread() as upstream:
+        upstream.transport = request.param
         home = folder / "home"
         process = start(home, "up", "--port", str(free_port()), **on_disk(folder, upstream))
         try:

@@ -112,9 +112,11 @@ def test_the_watchdog_sees_work_and_waiting() -> None:
     assert (cpu_ms < MOST_MS, away_ms > MOST_MS) == (True, True)
 
 
-def test_no_body_of_64_kb_holds_the_loop_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("transport", ["aiohttp", "turbo"])
+def test_no_body_of_64_kb_holds_the_loop_up(tmp_path: Path, transport: str) -> None:
     home, report = tmp_path / "home", tmp_path / "report.json"
     with in_a_thread() as upstream:
+        upstream.transport = transport
         more = on_disk(tmp_path, upstream)
         command = [sys.executable, str(Path(__file__).with_name("watched.py")), str(report)]
         process = subprocess.Popen(

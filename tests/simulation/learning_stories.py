@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -54,6 +56,12 @@ class Sums:
 
     def look(self) -> int:
         return self.seen[-1] if self.seen else 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        self._schedule.step()
+        yield
+        self._schedule.step()
 
     def fold(self, *entries: Entry) -> None:
         self._schedule.step()

@@ -29,6 +29,7 @@ class Copies(SimpleNamespace):
     memory: ModuleType
     projections: ModuleType
     commit: ModuleType
+    runs: ModuleType
 
 
 class Appending:
@@ -80,7 +81,8 @@ def bare_runtime(schedule: Schedule, copies: Copies) -> Any:
     made.refusals = SimpleNamespace(flush=lambda *, last: None)
     made.exporter = made._redaction = made._repeats = None
     made.watch = SimpleNamespace(run=closed, catch_up=lambda _most: None)
-    made._serve = made._durable = made._ingest = made._lock = made._leases = None
+    made._lock = made._leases = None
+    made.runs = SimpleNamespace(serve=None, unfinished=False, close=lambda: None)
     made._assembly = SimpleNamespace(close=closed)
     made._background = []
     return made
@@ -133,7 +135,7 @@ def start_once(copies: Copies) -> Story:
     """The engine of the workflows starts once, however many ask for it at the same time."""
 
     def story(schedule: Schedule) -> None:
-        runtime, started = bare_runtime(schedule, copies), list[str]()
+        started = list[str]()
 
         class Engine:
             def __init__(self, *_arguments: Any, **_options: Any):
@@ -146,17 +148,16 @@ def start_once(copies: Copies) -> Story:
             def register(self) -> None:
                 schedule.step()
 
-        runtime._starting = copies.runtime.threading.Lock()
-        runtime._serve, runtime._unfinished = ("vectors",), _Folder()
-        runtime.settings = SimpleNamespace(home=_Folder(), storage=SimpleNamespace(durability="normal"), content=None)
-        runtime.contents = runtime.memory = None
-        copies.runtime.__dict__["Ingest"] = Engine
+        copies.runs.__dict__["Ingest"] = Engine
+        folder: Any = _Folder()
+        named = {"home": folder, "worker": "main", "left": folder, "database_url": "", "durability": "normal"}
+        database = SimpleNamespace(dialect="sqlite")
+        runs = copies.runs.Runs(None, None, None, database, None, **named, serve=("vectors",), clock=clock.time)
         found: list[Any] = []
         module = SimpleNamespace(Durable=Engine, EXECUTOR="local")
         with patch.dict("sys.modules", {"windlass.workflows.durable": module}):
-            asking = [schedule.spawn(lambda: found.append(runtime.ingest), "asks") for _ in range(4)]
+            asking = [schedule.spawn(lambda: found.append(runs.ingest), "asks") for _ in range(4)]
             schedule.block(lambda: all(thread.done for thread in asking))
-        runtime.ledger.close()
         assert len(started) == 1, f"{len(started)} engines were started"
         assert len(found) == 4
         assert all(one is found[0] for one in found), "callers got different engines"
@@ -225,6 +226,7 @@ def copies(**edits: Sequence[tuple[str, str]]) -> Copies:
         "commit": "windlass.ledger.commit",
         "memory": "windlass.ledger.memory",
         "projections": "windlass.watch.projections",
+        "runs": "windlass.content.runs",
         "runtime": "windlass.runtime",
     }
     return Copies(**{short: stepping(name, *edits.get(short, ())) for short, name in of.items()})

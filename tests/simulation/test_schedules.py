@@ -157,8 +157,8 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
         lambda: _learning(
             replay=(
                 (
-                    "                with self.loop.lock:\n                    for row",
-                    "                if True:\n                    for row",
+                    "                with self.loop.lock:\n                    self._take",
+                    "                if True:\n                    self._take",
                 ),
             )
         ),
@@ -205,7 +205,7 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
     ),
     "single flight without its lock: two engines start": (
         "starting once",
-        lambda: start_once(copies(runtime=(("        with self._starting:", "        if True:"),))),
+        lambda: start_once(copies(runs=(("        with self._starting:", "        if True:"),))),
     ),
     "a budget is checked, then waited, then held": (
         "budgets",

@@ -21,10 +21,11 @@ import structlog
 from tests.golden.application import inline_ingest, key, opened
 
 from windlass.cli import main
-from windlass.errors import LedgerError, WindlassError
+from windlass.errors import InputError, LedgerError, WindlassError
+from windlass.ledger.folder import own
 from windlass.records import Scope
-from windlass.runtime import _own
 from windlass.server import session
+from windlass.server.peer import Peer
 
 DATA = Path(__file__).parents[1] / "data" / "transcripts"
 QUESTION = "What is filled with tallow, so that sand or shells stick to it?"
@@ -161,6 +162,97 @@ def test_a_mistake_in_the_settings_is_two(
     (tmp_path / "windlass.toml").write_text(text)
     assert _code("calls") == 2
     assert said in capsys.readouterr().err
+
+
+BROKEN = {
+    "[": "not valid TOML",
+    "[server]\nport = 'x'\n[limitz]\nx = 1\n[[providers]]\nname = 'up'\n"
+    "base_url = 'http://127.0.0.1:1/v1'\napi_key_env = 'UP_KEY'\nmodels = [{name = 'm'}]\n": "unknown setting 'limitz'",
+    "[[providers]]\nname = 'up'\nkind = 'nobodys'\nmodels = []\n": "unknown kind 'nobodys'",
+    "[points.model]\npolicy = 'nope'\n": "unknown policy",
+    "server = 5\n": "server",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BROKEN.items())
+@pytest.mark.parametrize("replay", [(), ("--replay",)])
+def test_the_doctor_goes_on_with_settings_that_cannot_work(
+    home: Path, text: str, said: str, replay: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.mkdir(mode=0o755)
+    home.chmod(0o755)
+    (home / "ledger.db").write_bytes(b"")
+    before = sorted(home.iterdir())
+    Path("windlass.toml").write_text(text)
+    assert _code("doctor", "--json", *replay) == 1
+    report = json.loads(capsys.readouterr().out)
+    refused = next(finding for finding in report["findings"] if finding.startswith("the settings are refused"))
+    assert said in refused
+    assert any("is open to others on this machine" in finding for finding in report["findings"])
+    assert any("nothing was replayed" in finding for finding in report["findings"]) == bool(replay)
+    assert any("UP_KEY is not set" in finding for finding in report["findings"]) == ("UP_KEY" in text)
+    assert report["settings"]["home"] == {"value": str(home), "source": "environment"}
+    assert (sorted(home.iterdir()), (home / "ledger.db").read_bytes()) == (before, b""), (
+        "no ledger is opened on a guess"
+    )
+    assert _code("doctor") == 1
+    assert "finding:" in capsys.readouterr().out
+
+
+READING = [
+    ("calls",),
+    ("decisions",),
+    ("points",),
+    ("feedback",),
+    ("providers",),
+    ("budgets",),
+    ("prices",),
+    ("keys", "list"),
+    ("policy", "snapshots"),
+    ("audit", "list"),
+    ("audit", "verify"),
+    ("metrics",),
+    ("reload",),
+]
+
+
+@pytest.mark.parametrize("arguments", READING)
+def test_other_commands_end_with_two_and_name_the_remedy(
+    home: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("windlass.toml").write_text("[server]\nport = 'x'\n")
+    assert _code(*arguments) == 2
+    said = capsys.readouterr()
+    assert (said.out, "server.port" in said.err, "`windlass doctor`" in said.err) == ("", True, True)
+    assert not home.exists()
+    assert _code(*arguments, "--json") == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["category"], "server.port" in error["message"]) == ("settings_invalid", True)
+
+
+def test_a_mistake_on_the_command_line_is_not_for_the_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _code("up", "--port", "0") == 2
+    assert "doctor" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[", "[server]\nport = 'x'\n", "nope = 1\n", ""])
+def test_a_reload_leaves_the_reading_to_the_server(
+    home: Path, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Path, str]] = []
+
+    class Running(Peer):
+        """The server of a folder, which reads the settings itself and refuses them."""
+
+        def operate(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+            asked.append((home, name))
+            raise InputError("as the server reads them; the settings in force stay as they were")
+
+    monkeypatch.setattr(session.peer, "find", lambda where: Running("http://x", "") if where == home else None)
+    Path("windlass.toml").write_text(text)
+    assert _code("reload") == 2
+    assert asked == [(home, "reload")]
+    assert "as the server reads them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -393,7 +485,7 @@ def test_the_file_of_a_killed_server_is_passed_over(
 
 
 def test_a_folder_that_another_process_works_on_is_said(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lock = _own(filled)
+    lock = own(filled)
     try:
         assert _code("ingest", str(DATA)) == 1
         assert "another windlass process works on" in capsys.readouterr().err
@@ -490,6 +582,8 @@ def test_a_key_is_rotated_and_revoked(home: Path, capsys: pytest.CaptureFixture[
         ("create", "a", "--budget-usd", "-1"),
         ("create", "a", "--rpm", "-1"),
         ("create", "a", "--window", "year"),
+        ("create", "a", "--window", "day"),
+        ("create", "a", "--budget-usd", "1e-10"),
         ("create", "a", "--expires", "soon"),
         ("create", "a", "--workspaces", ","),
         ("create", "a", "--endpoints", "chatt"),

@@ -21,6 +21,8 @@ import windlass
 from windlass.errors import ErrorCategory as C
 from windlass.errors import WindlassError, classify
 
+ELSEWHERE = {"litellm"}
+"""Not among what the tests have: an extra that gets on with none of it, tried in an environment of its own."""
 LIBRARIES = {
     # library: submodules left out, because they are for other people's tests or need what is not installed
     "aiohttp": {"worker", "pytest_plugin", "test_utils"},
@@ -157,6 +159,8 @@ def namespace_of(module: ModuleType, path: Path) -> dict[str, object]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:
+                if alias.name in ELSEWHERE:
+                    continue
                 imported = importlib.import_module(alias.name)
                 late[alias.asname or alias.name.partition(".")[0]] = (
                     imported if alias.asname else importlib.import_module(alias.name.partition(".")[0])

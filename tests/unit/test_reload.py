@@ -234,6 +234,20 @@ async def test_keys_follow_the_settings_and_virtual_ones_stay(tmp_path: Path, ma
             await here.answered("secret-ann")
 
 
+async def test_a_key_that_goes_while_its_request_comes_in_is_refused(tmp_path: Path, made: list[Closing]) -> None:
+    """Let in before its body was read; by the end of it the key is gone, or is not what it was."""
+    first = [key("ann", "acme"), key("ben", "acme"), key("cat", "acme")]
+    async with world(tmp_path, providers=[up()], keys=first) as here:
+        let_in = {name: here.runtime.gateway.admission.identify(f"secret-{name}", "") for name in ("ann", "ben", "cat")}
+        await here.reload(keys=[key("ann", "acme"), key("cat", "acme", role="viewer")])
+        body = json.dumps(chat(model="m")).encode()
+        answer = await here.runtime.gateway.complete(Request(body, caller=let_in["ann"]))
+        assert b"".join([chunk async for chunk in answer.chunks]) == REPLY
+        for name in ("ben", "cat"):
+            with pytest.raises(AccessError, match=f"key '{name}' is no longer in the settings"):
+                await here.runtime.gateway.complete(Request(body, caller=let_in[name]))
+
+
 async def test_breakers_of_models_that_stay_the_same_go_on(tmp_path: Path, made: list[Closing]) -> None:
     first = [up("a", "m"), up("b", "n"), up("c", "o")]
     async with world(tmp_path, providers=first, resilience__breaker__failures=1) as here:

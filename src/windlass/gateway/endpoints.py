@@ -89,6 +89,12 @@ class Raw(msgspec.Struct, frozen=True):
         """Whether asking twice does no more than asking once: a file or a batch would be there twice."""
         return bool(self.model) or self.method == "GET"
 
+    @property
+    def unnamed(self) -> bool:
+        """Whether the provider chooses the model of what it is asked to do. What it has stored was paid before."""
+        plain = self.path.partition("?")[0]
+        return not self.model and self.method == "POST" and (plain in RELAYED or "/" not in plain[1:])
+
     def with_model(self, name: str) -> bytes:
         """The request for the model `name`; the very bytes that came where it names it already, or none."""
         if name == self.model or not self.model:
@@ -230,9 +236,14 @@ class _RawPart(msgspec.Struct):
     object: Any = None
     usage: Any = None
     error: Any = None
+    model: Any = None
     duration: Any = None
     data: Any = None
     type: str | None = None
+
+
+def _name(said: Any, before: str) -> str:
+    return said if isinstance(said, str) else before
 
 
 class RawTally(Tally):
@@ -265,6 +276,7 @@ class RawTally(Tally):
         if part.error is not None and not self.stream and (part.id is not None or part.object is not None):
             # Of a thing that is kept (a job, a response) it says how that went, not how the question for it did.
             self.error, self.code = False, ""
+        self.model = _name(part.model, self.model)
         images = len(part.data) if isinstance(part.data, list) and self._pictures(part.data) else self.usage.images
         if isinstance(part.duration, float | int) and not isinstance(part.duration, bool) and part.duration >= 0:
             self.usage = msgspec.structs.replace(self.usage, audio_s=float(part.duration))

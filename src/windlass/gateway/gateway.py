@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 from windlass.errors import AccessError, ErrorCategory, RequestError
 from windlass.gateway.access.admission import Admission, Caller
-from windlass.gateway.access.limits import Claim, Limits
+from windlass.gateway.access.limits import Claim, Hold, Limits
 from windlass.gateway.endpoints import FOREIGN, RELAYED, Raw, checked_path, read_raw, whole_json
 from windlass.gateway.money.pricelist import PriceBook
-from windlass.gateway.money.prices import cost_nusd
-from windlass.gateway.money.usage import Usage
+from windlass.gateway.money.prices import most_nusd
 from windlass.gateway.opening import Opened, Wants
 from windlass.gateway.options import GatewayOptions, ModelOptions
 from windlass.gateway.prompt import FEATURISER, features
@@ -80,6 +79,7 @@ class Gateway:
         self._known = {name: Target(*providers.find(name)) for name in providers.names()}
         self._every = options.auto or providers.routable()
         self.resilience = resilience
+        self._continues = resilience.options.continue_streams
         self._prices = prices
         self._loop = loop
         self._ledger = ledger
@@ -105,7 +105,7 @@ class Gateway:
         transit.key = caller.key
         deadline = self.resilience.deadline()
         await self._reserve(transit, caller)
-        reply = await self._send(transit, deadline)
+        reply = await self._send(transit, deadline, caller)
         incoming = Incoming(reply, deadline, drop_usage=transit.adds_usage, copy=ticket is not None)
         transit.tally, transit.kept = incoming.tally, incoming.kept
         if ticket is not None:
@@ -228,27 +228,28 @@ class Gateway:
 
     async def _reserve(self, transit: Transit, caller: Caller) -> None:
         """Hold what the call may cost at most, whoever of its targets answers."""
+        if self._limited or caller.limits:
+            transit.hold = await self._held(transit, caller, transit.most_prompt_tokens())
+
+    async def _held(self, transit: Transit, caller: Caller, prompt: int) -> Hold:
+        """What a prompt of so many tokens and its answer may cost at most. LimitReached where that is too much."""
         asked, call = transit.asked, transit.call
-        if not (self._limited or caller.limits):
-            return
-        prompt = transit.most_prompt_tokens()
         most = self._options.reserved_tokens if asked.most_tokens is None else asked.most_tokens
         completion = most * asked.choices
-        bound = Usage(prompt_tokens=prompt, completion_tokens=completion)
         claim = Claim(
             tenant=call.tenant,
             team=caller.team,
             key=caller.key,
             user=call.user,
             model=transit.model.name,
-            nusd=max(
-                cost_nusd(self._prices.of(target.provider.name, target.model), bound) for target in transit.targets
+            nusd=most_nusd(
+                [self._prices.of(one.provider.name, one.model) for one in transit.targets], prompt, completion
             ),
             tokens=prompt + completion,
         )
-        transit.hold = await self.limits.reserve(claim, transit.started, caller.limits)
+        return await self.limits.reserve(claim, transit.started, caller.limits)
 
-    async def _send(self, transit: Transit, deadline: float) -> Opened:
+    async def _send(self, transit: Transit, deadline: float, caller: Caller) -> Opened:
         """The opening of an answer, from whoever gave one. What fails is recorded first."""
         wants: Wants = "events" if transit.asked.stream else "json"
         if isinstance(transit.asked, Raw):
@@ -256,7 +257,7 @@ class Gateway:
         try:
             reached = await self.resilience.reach(
                 transit.targets,
-                partial(_sent, transit),
+                self._watched(transit, deadline, caller) if self._continues else partial(_sent, transit),
                 wants=wants,
                 tally=lambda streamed: transit.asked.tally(stream=streamed),
                 deadline=deadline,
@@ -272,6 +273,15 @@ class Gateway:
         transit.target = reached.target
         transit.first_byte_at = self._clock()
         return reached.opening
+
+    def _watched(
+        self, transit: Transit, deadline: float, caller: Caller
+    ) -> Callable[[Target], Awaitable[ProviderReply]]:
+        """Sends the request to a target, and goes on with a stream that breaks off."""
+        from windlass.gateway.continuation import Continuation  # most processes have it switched off
+
+        held = partial(self._held, transit, caller) if transit.hold is not None else None
+        return Continuation(transit, partial(_sent, transit), self.resilience, deadline, held).sent
 
     async def _begin(self, transit: Transit, incoming: Incoming, record: Record) -> None:
         """Commit a stream's call and decisions before its first byte; a failure or a leaving client ends it here."""
@@ -294,7 +304,7 @@ class Gateway:
         bodies = transit.bodies(now, options.body_retention_days) if options.keep_bodies else ()
         ticket = transit.ticket
         stored = ticket.stored(transit.call, outcome) if ticket is not None else ()
-        if transit.tally.stream and transit.first_byte_at:
+        if transit.tally.stream and transit.first_byte_at and not transit.told:
             self.resilience.ended(transit.target, ErrorCategory(error) if error else None)
         committing = asyncio.ensure_future(
             self._ledger.append(transit.call, *transit.decisions, outcome, *bodies, *spent, *stored)
@@ -355,6 +365,9 @@ def _answer(transit: Transit, reply: ProviderReply, chunks: Stream | Once) -> An
 
 def _headers(transit: Transit, reply: ProviderReply) -> dict[str, str]:
     headers = {**reply.headers, "x-windlass-call": transit.call.id, "x-windlass-model": transit.model.name}
+    if transit.continued is not None:  # as its first client was told, who is gone before anybody could know more
+        headers["x-windlass-continued"] = transit.model.name
+        headers["x-windlass-model"] = transit.continued.first.model.name
     if transit.why:
         headers["x-windlass-why"] = transit.why
     if transit.outcome is not None:  # a stream has no end yet

@@ -15,6 +15,7 @@ OPENAI_COMPATIBLE = "openai_compatible"
 ANTHROPIC = "anthropic"
 GEMINI = "gemini"
 AZURE = "azure"
+LITELLM = "litellm"
 BASE_URLS = {
     ANTHROPIC: "https://api.anthropic.com/v1",
     GEMINI: "https://generativelanguage.googleapis.com/v1beta",
@@ -74,6 +75,20 @@ class AzureOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api_version: Annotated[str, Meta(pattern="^([0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest)?$")] = ""
 
 
+class LitellmOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a `litellm` provider's `options` may hold.
+
+    params: what litellm is told of the upstream besides: `aws_region_name`, `vertex_project`, `api_version`.
+    fields: of a chat's fields those that go up beside OpenAI's own, such as `top_k`; the others stay here.
+    links: pictures and files may be named by their address; litellm fetches them from here for an upstream that takes
+    none.
+    """
+
+    params: dict[str, str | int | float | bool] = {}
+    fields: tuple[Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9_]*$")], ...] = ()
+    links: bool = False
+
+
 class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For a kind that takes none."""
 
@@ -83,6 +98,7 @@ KIND_OPTIONS: dict[str, type[msgspec.Struct]] = {
     ANTHROPIC: AnthropicOptions,
     GEMINI: NoOptions,
     AZURE: AzureOptions,
+    LITELLM: LitellmOptions,
 }
 """Our kinds, and what `options` of each are read as."""
 
@@ -90,9 +106,10 @@ KIND_OPTIONS: dict[str, type[msgspec.Struct]] = {
 class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One upstream. The key comes from the environment variable `api_key_env`.
 
-    kind: `openai_compatible`, `anthropic`, `gemini`, `azure`, or the name of a plugin (entry point of the group
-    `windlass.providers`). base_url: without query; `anthropic` and `gemini` know their own, `azure` wants the
-    resource's. options: by kind, see below; for a plugin, whatever it reads from them.
+    kind: `openai_compatible`, `anthropic`, `gemini`, `azure`, `litellm` (an extra), or the name of a plugin (entry
+    point of the group `windlass.providers`). base_url: without query; `anthropic` and `gemini` know their own, and
+    `litellm` most of its upstreams', `azure` wants the resource's. options: by kind, see below; for a plugin, whatever
+    it reads from them.
     endpoints: which of `responses` and `messages` it speaks itself; the others are translated into chats. Empty: those
     of the kind.
     transport: the HTTP client of our kinds; `turbo` takes less than half the time of the processor.
@@ -114,9 +131,9 @@ class ProviderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.kind not in KIND_OPTIONS:
             return
         if not self.base_url:
-            if self.kind not in BASE_URLS:
+            if self.kind not in BASE_URLS and self.kind != LITELLM:
                 raise ValueError(f"provider {self.name!r} has no base_url; give one, or another `kind`")
-            msgspec.structs.force_setattr(self, "base_url", BASE_URLS[self.kind])
+            msgspec.structs.force_setattr(self, "base_url", BASE_URLS.get(self.kind, ""))
         if "?" in self.base_url or "#" in self.base_url:
             raise ValueError(f"provider {self.name!r}: base_url ends before any ? or #, a path comes behind it")
         self.of_kind(KIND_OPTIONS[self.kind])

@@ -18,7 +18,7 @@ from windlass.gateway.wire import Message
 from windlass.records import ContextValue
 
 FEATURISER = "lexical@1"
-_ASKING = ("why", "how", "what", "who", "when")
+_ASKING = tuple((f"asks_{word}", word) for word in ("why", "how", "what", "who", "when"))
 _READ_CHARS = 20_000
 _ID = re.compile(r"p\d{1,4}")
 
@@ -114,12 +114,21 @@ def features(chat: Prompted) -> dict[str, ContextValue]:
     question = material.question[:_READ_CHARS].lower()
     asked = question.split()
     context: dict[str, ContextValue] = {
-        "log_chars": math.log1p(sum(len(message.text) for message in chat.messages)) / 12,
+        "log_chars": math.log1p(sum([len(message.text) for message in chat.messages])) / 12,
         "log_question_words": math.log1p(len(asked)) / 6,
         "messages": min(len(chat.messages), 20) / 20,
         "passages": min(len(material.passages), 20) / 20,
         "mean_word_chars": min(sum(map(len, asked)) / max(1, len(asked)), 20) / 10,
-        "digits": sum(character.isdigit() for character in question) / max(1, len(question)),
+        "digits": _digits(question) / max(1, len(question)),
         "stream": float(chat.stream),
     }
-    return context | {f"asks_{word}": float(word in asked) for word in _ASKING}
+    for name, word in _ASKING:
+        context[name] = float(word in asked)
+    return context
+
+
+def _digits(text: str) -> int:
+    """How many characters of a text are digits, of any script."""
+    if text.isascii():
+        return len(text) - len(text.encode().translate(None, b"0123456789"))
+    return sum(map(str.isdigit, text))

@@ -22,8 +22,7 @@ JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 
 
-@dataclass(frozen=True)
-class ProviderRequest:
+class ProviderRequest(msgspec.Struct, frozen=True):
     """One request on its way up. `body` is what goes over the wire, with the upstream's name of the model in it.
 
     model: its name in the settings. chat: what the client wrote, read; its `model` may be `auto`.
@@ -35,8 +34,7 @@ class ProviderRequest:
     chat: Chat
 
 
-@dataclass(frozen=True)
-class EmbeddingRequest:
+class EmbeddingRequest(msgspec.Struct, frozen=True):
     """One embeddings request on its way up. `body` is what goes over the wire, `input` the same read."""
 
     call: str
@@ -45,8 +43,7 @@ class EmbeddingRequest:
     input: EmbeddingInput
 
 
-@dataclass(frozen=True)
-class RawRequest:
+class RawRequest(msgspec.Struct, frozen=True):
     """One request of an endpoint that client and provider speak alike. `path` is below the base URL, with the query."""
 
     call: str

@@ -17,11 +17,10 @@ from windlass.gateway.money.pricelist import PriceBook
 from windlass.gateway.money.prices import cost_nusd
 from windlass.gateway.money.usage import Usage
 from windlass.gateway.options import ModelOptions
-from windlass.gateway.provider import JSON
+from windlass.gateway.provider import JSON, MODEL_CHARS
 from windlass.gateway.relay import Once, Stream, error_event
-from windlass.gateway.resilience.attempt import Attempt, Target
+from windlass.gateway.resilience.attempt import Attempt, Continued, Target, says
 from windlass.gateway.wire import Chat, EmbeddingInput, ReplyTally
-from windlass.ledger import ids
 from windlass.ledger.ledger import Body, Spend
 from windlass.records import Call, Decision, Outcome, Scope
 
@@ -30,12 +29,19 @@ if TYPE_CHECKING:
     from windlass.gateway.ticket import Ticket
 
 DAY_S = 86_400.0
+STOPPED = ("stop",)
+"""Why an answer of which the ledger says nothing else has ended."""
+REASON_CHARS = 40
+_BILLED = frozenset(("reported", "estimated"))
+PLAIN_TOKENS, MESSAGE_TOKENS = 20, 4
+"""Around a chat, and around each of its messages: no less than overhead.py comes to."""
+_BESIDE = frozenset({"tools", "input", "system", "instructions", "response_format", "text"})
+"""Fields beside the messages that go in as well."""
 Asked: TypeAlias = "Chat | EmbeddingInput | Raw | Foreign"
 """A request, read as far as routing and accounting need."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request as it came in, for one `endpoint`. `parent` is the typed id it is made for.
 
     `method`, `path` (below the base URL) and `query` matter to endpoints whose requests go up as they came.
@@ -63,8 +69,9 @@ class Transit:
     """What the ledger will want to know of a call at the end, where `outcome` is set.
 
     targets: who may answer, the chosen one first; target: who did, or was asked last. started: UTC seconds.
-    trail: every attempt so far. hold: what the call holds of limits until it is settled. ticket: where its reply is
-    stored for whoever asks the same again. key: the name of the one that asked, '' without.
+    trail: every attempt so far. hold: what the call holds of limits until it is settled; more: beside that, for a
+    continuation. ticket: where its reply is stored for whoever asks the same again. key: the name of the one that
+    asked, '' without. continued: how its stream went on after it broke off. told: breakers have heard of that break.
     """
 
     call: Call
@@ -75,12 +82,15 @@ class Transit:
     started: float
     tally: ReplyTally
     hold: Hold | None = None
+    more: Hold | None = None
     trail: list[Attempt] = field(default_factory=list)
     kept: list[bytes] = field(default_factory=list)
     first_byte_at: float = 0.0
     outcome: Outcome | None = None
     ticket: Ticket | None = None
     key: str = ""
+    continued: Continued | None = None
+    told: bool = False
 
     @property
     def model(self) -> ModelOptions:
@@ -111,23 +121,16 @@ class Transit:
         decision = self.decisions[0]
         numbers = f"; {decision.extra['why']}" if "why" in decision.extra else ""
         instead = f"; instead of {decision.action}" if decision.action != self.model.name else ""
-        return f"{decision.policy} p={decision.propensity:.3f}{numbers}{instead}"
+        fell = f"; {_fell_back(decision.fallback)}" if decision.fallback else ""
+        return f"{decision.policy} p={decision.propensity:.3f}{numbers}{fell}{instead}"
 
     def end(self, now: float, status: int, error: str, prices: PriceBook) -> Outcome:
         """What came of the call, which is over. status: that the client gets; error: an ErrorCategory value or ''."""
-        usage, call, local = self.tally.usage, self.call, self.target.provider.local
-        prompt, completion = usage.prompt_tokens, usage.completion_tokens
-        # Usage that a provider reports counts, whatever else went wrong; guesses only bill what was answered.
-        answered = self.first_byte_at > 0 and (status < 300 or status == 499)
-        estimated = answered and (prompt is None or completion is None or local)
-        if prompt is None:
-            prompt = self.asked.tokens or sum(map(estimate_tokens, self.asked.said)) if answered else 0
-        if completion is None:
-            completion = estimate_tokens(self.tally.text) if answered else 0
-        used = msgspec.structs.replace(usage, prompt_tokens=prompt, completion_tokens=completion)
+        call = self.call
+        prompt, completion, estimated, cost = self._used_up(status, prices)
         self.outcome = Outcome(
-            # By the call's own time, so that both lie on one day even where the clock is set meanwhile.
-            id=ids.new("outcome", call.at),
+            # The call's own number: a call has one outcome, on its own day even where the clock is set meanwhile.
+            id=f"outcome_{call.id.partition('_')[2]}",
             at=now,
             tenant=call.tenant,
             workspace=call.workspace,
@@ -139,12 +142,36 @@ class Transit:
             first_byte_ms=max(0.0, (self.first_byte_at or now) - self.started) * 1000,
             prompt_tokens=prompt,
             completion_tokens=completion,
-            cost_nusd=self._cost_nusd(prices, self.target, used) + self._wasted_nusd(prices),
+            cost_nusd=cost,
             tokens_estimated=estimated,
             error=error,
             extra=self._extra(),
         )
         return self.outcome
+
+    def _used_up(self, status: int, prices: PriceBook) -> tuple[int, int, bool, int]:
+        """Tokens in and out, whether any are an estimate, and what the call cost with all its attempts."""
+        part, local = self.continued, self.target.provider.local
+        tally = self.tally if part is None else part.tally
+        usage = tally.usage
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
+        # Usage that a provider reports counts, whatever else went wrong; guesses only bill what was answered.
+        answered = self.first_byte_at > 0 and (status < 300 or status == 499)
+        estimated = answered and (prompt is None or completion is None or local)
+        if prompt is None:
+            prompt = self._estimated_prompt() if answered else 0
+        if completion is None:
+            completion = estimate_tokens(tally.text) if answered else 0
+        used = msgspec.structs.replace(usage, prompt_tokens=prompt, completion_tokens=completion)
+        cost = self._cost_nusd(prices, self._writer(), used) + self._wasted_nusd(prices)
+        if part is not None:
+            prompt, completion, estimated = part.joined(prompt, completion, estimated)
+        return prompt, completion, estimated, cost
+
+    def _estimated_prompt(self) -> int:
+        """About how many tokens went in to whoever answered."""
+        more = self.continued.prompt_tokens if self.continued is not None else 0
+        return (self.asked.tokens or sum(map(estimate_tokens, self.asked.said))) + more
 
     def bodies(self, now: float, retention_days: float) -> tuple[Body, ...]:
         """What is kept of the exchange, and until when."""
@@ -184,17 +211,25 @@ class Transit:
         texts = asked.tokens or sum(len(text.encode()) for text in asked.said)
         if isinstance(asked, EmbeddingInput | Raw):
             return texts
+        if isinstance(asked, Chat) and (said := _plain(asked)):
+            return texts + PLAIN_TOKENS + said * MESSAGE_TOKENS
         from windlass.gateway.money.overhead import reserve_prompt_tokens
 
         try:
             body = msgspec.json.decode(asked.raw)
         except msgspec.ValidationError as exc:  # a field that goes up unread may hold a number that no float does
             raise RequestError(f"the body holds a number that is out of range: {exc}", code="invalid_json") from exc
-        said = [body.get(name) for name in ("messages", "input", "system", "instructions", "response_format", "text")]
-        return max(texts, reserve_prompt_tokens(said, body.get("tools"), model=self.model.upstream or self.model.name))
+        parts = [body.get(name) for name in ("messages", "input", "system", "instructions", "response_format", "text")]
+        return max(texts, reserve_prompt_tokens(parts, body.get("tools"), model=self.model.upstream or self.model.name))
+
+    def _ended_unsaid(self, tally: ReplyTally) -> bool:
+        """Whether a whole answer does not say why it ended."""
+        return not isinstance(self.asked, EmbeddingInput | Raw) and tally.complete
 
     def settle(self, outcome: Outcome) -> tuple[Spend, ...]:
         """Give back what was held of limits; what must be committed of what was used."""
+        if self.more is not None:
+            self.more.settle(0, 0)  # the sum of both parts is counted once
         if self.hold is None:
             return ()
         return self.hold.settle(outcome.cost_nusd, outcome.prompt_tokens + outcome.completion_tokens, outcome.id)
@@ -204,6 +239,15 @@ class Transit:
         if self.hold is not None:
             self.hold.settle(0, 0)
 
+    def _writer(self) -> Target:
+        """Whose price holds: the target's, or that of the model which its provider chose and counted for."""
+        name = self.tally.model
+        if not (name and isinstance(self.asked, Raw) and self.asked.unnamed and says(self.tally.usage)):
+            return self.target
+        provider = self.target.provider
+        listed = (model for model in provider.models if name in (model.upstream, model.name))
+        return Target(provider, next(listed, None) or ModelOptions(name=name[:MODEL_CHARS]))
+
     @staticmethod
     def _cost_nusd(prices: PriceBook, target: Target, usage: Usage) -> int:
         if target.provider.local:
@@ -211,22 +255,66 @@ class Transit:
         return cost_nusd(prices.of(target.provider.name, target.model), usage)
 
     def _wasted_nusd(self, prices: PriceBook) -> int:
-        """What attempts have cost that did not become the answer, as far as their providers say."""
-        if all(attempt.bill != "reported" for attempt in self.trail):
+        """What attempts have cost that did not become the answer, as far as their providers say, or all of it."""
+        if all(attempt.bill not in _BILLED for attempt in self.trail):
             return 0
         offered = {target.key: target for target in self.targets}
         return sum(
             self._cost_nusd(prices, offered[(attempt.provider, attempt.model)], attempt.usage)
             for attempt in self.trail
-            if attempt.bill == "reported"
+            if attempt.bill in _BILLED
         )
 
     def _extra(self) -> dict[str, Any]:
-        """The key that asked, and the attempts, where there was more than the one that answered."""
+        """The key that asked; why the answer ended, where that is not `stop`, and the attempts, where there was more
+        than the one that answered."""
         found: dict[str, Any] = {"key": self.key} if self.key else {}
+        if (reasons := self._reasons()) is not None:
+            found["finish_reasons"] = reasons
         if len(self.trail) > 1 or (self.trail and self.trail[0].category):
             found["attempts"] = [msgspec.to_builtins(attempt) for attempt in self.trail]
+        if self.continued is not None:
+            found["continued"] = self.continued.told(self.target)
         return found
+
+    def _reasons(self) -> list[str] | None:
+        """Why the answer ended; None where that is `stop`, or not to be known."""
+        tally = self.tally if self.continued is None else self.continued.tally
+        if tally.finish == STOPPED or not (tally.finish or self._ended_unsaid(tally)):
+            return None
+        return [said[:REASON_CHARS] if said.isprintable() else "" for said in tally.finish]
+
+
+def _fell_back(fallback: str) -> str:
+    """Why a policy did not do what it was made for. Of what it raised the kind alone: its words are the operator's.
+
+    >>> _fell_back("KeyError: 'price'"), _fell_back("echo not eligible")
+    ('the policy failed (KeyError), the default acted', 'fell back: echo not eligible')
+    """
+    kind, colon, _ = fallback.partition(": ")
+    if colon and kind.isidentifier() and not kind.islower():
+        return f"the policy failed ({kind}), the default acted"
+    return f"fell back: {fallback}"
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    """A message that is text and nothing else."""
+
+    role: str
+    content: str
+
+
+def _plain(chat: Chat) -> int:
+    """How many messages a chat has where they are text alone, and nothing beside them goes in; else 0."""
+    if not _BESIDE.isdisjoint(chat.fields):
+        return 0
+    try:
+        return len(_SAID.decode(chat.fields["messages"]))
+    except msgspec.ValidationError:
+        return 0
+
+
+_SAID = msgspec.json.Decoder(list[_Said])
 
 
 @dataclass(frozen=True)

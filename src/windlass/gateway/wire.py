@@ -27,14 +27,12 @@ T = TypeVar("T")
 
 def text_of(content: Any) -> str:
     """The text of a message's content, parts joined by line breaks; anything else counts as no text."""
-    match content:
-        case str(text):
-            return text
-        case list(parts):
-            texts = (part.get("text") for part in parts if isinstance(part, dict))
-            return "\n".join(text for text in texts if isinstance(text, str))
-        case _:
-            return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    texts = (part.get("text") for part in content if isinstance(part, dict))
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -286,6 +284,8 @@ class _EmbeddingPart(msgspec.Struct, kw_only=True):
 
 P = TypeVar("P", bound=_Any)
 _COUNTS = ("prompt_tokens", "completion_tokens")
+MOST_REASONS = 16
+"""Of so many choices it is noted why they ended."""
 
 
 class ReplyTally(Protocol):
@@ -325,6 +325,16 @@ class ReplyTally(Protocol):
         ...
 
     @property
+    def model(self) -> str:
+        """Who wrote it, by the provider's name, where a request may leave that open; '' if it is not said."""
+        ...
+
+    @property
+    def finish(self) -> tuple[str, ...]:
+        """Why each choice ended (`stop`, `length`, ...), in the order in which they did, as far as it came."""
+        ...
+
+    @property
     def malformed(self) -> int:
         """Parts that could not be read."""
         ...
@@ -343,6 +353,8 @@ class Tally:
         self.malformed = 0
         self.error = False
         self.code = ""
+        self.model = ""
+        self.finish: tuple[str, ...] = ()
         self._chose = False
         self._done = False
         self._finished = False
@@ -433,7 +445,10 @@ class Tally:
         piece = choice.delta or choice.message
         if piece is not None and piece.content:
             self._texts.append(text_of(piece.content))
-        self._finished = self._finished or choice.finish_reason is not None
+        if choice.finish_reason is not None:
+            self._finished = True
+            if len(self.finish) < MOST_REASONS:
+                self.finish = (*self.finish, choice.finish_reason)
 
 
 class EmbeddingTally(Tally):

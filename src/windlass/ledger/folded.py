@@ -1,11 +1,12 @@
 """The rows of folds: of each kind of record what a fold looks at, with its place in the ledger.
 
+What is the same in most decisions, or outcomes, is a form: all rows of a page that have it in common share one.
 They hold nothing that could form a ring, so the garbage collector passes them by.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
@@ -25,46 +26,69 @@ class FoldedCall(msgspec.Struct, array_like=True, gc=False):
 
 
 @final
+class DecisionForm(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What many decisions have in common."""
+
+    tenant: str
+    workspace: str
+    point: str
+    policy: str
+    featuriser: str
+    actions: tuple[str, ...]
+    action: str
+    live: bool
+
+
+@final
+class OutcomeForm(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What many outcomes have in common."""
+
+    tenant: str
+    workspace: str
+    model: str
+    status: int
+    error: str
+
+
+_UNDECIDED: Final = DecisionForm("", "", "", "", "", (), "", live=False)
+_UNENDED: Final = OutcomeForm("", "", "", 0, "")
+
+
+@final
 class FoldedDecision(msgspec.Struct, array_like=True, gc=False):
-    """Of a Decision. actions, shadow and context are read from the three columns before them, which hold JSON or
-    nothing; shadow: the name in `extra` of one that did not act, None where there is none."""
+    """Of a Decision. form, shadow and context are read from the three columns before them, which hold JSON or nothing;
+    shadow: the name in `extra` of one that did not act, None where there is none; context: of one that acted."""
 
     seq: int
     id: str
-    tenant: str
-    workspace: str
     at: float
     call: str
-    point: str
-    policy: str
-    action: str
     propensity: float
-    live: int | bool
-    featuriser: str
-    raw_actions: str
-    raw_extra: str
+    raw_form: str
+    raw_extra: str | None
     raw_context: str | None
-    actions: tuple[str, ...] = ()
+    form: DecisionForm = _UNDECIDED
     shadow: str | None = None
     context: dict[str, ContextValue] | None = None
+
+    @property
+    def point(self) -> str:
+        return self.form.point
 
 
 @final
 class FoldedOutcome(msgspec.Struct, array_like=True, gc=False):
-    """Of an Outcome."""
+    """Of an Outcome. form is read from the column before it, which holds JSON."""
 
     seq: int
-    tenant: str
-    workspace: str
     at: float
     call: str
-    model: str
-    status: int
     latency_ms: float
     prompt_tokens: int
     completion_tokens: int
     cost_nusd: int
-    error: str
+    raw_form: str
+    form: OutcomeForm = _UNENDED
 
 
 @final

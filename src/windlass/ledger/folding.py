@@ -2,21 +2,25 @@
 
 Of a call its owner and whom it was made for, of a decision all but `fallback` (and `extra` of a live one), of an
 outcome what it cost and how it went, of feedback all but the words, of an erasure whose it was, of a run event that it
-was there. A context, which stands in a table of its own, is read where a policy learns from it.
+was there. A context, which stands in a table of its own, is read where a policy learns from it: of live decisions.
 
-msgspec makes the rows and checks every value in one pass, which costs a third of making records of them.
+msgspec makes the rows and checks every value in one pass, which costs a third of making records of them. What most
+rows have in common comes as one JSON text, read once for all that have the same: fetching a column costs more than
+reading the rest of its row, and a decision has eight of that sort.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
+from sys import intern
 from typing import Any, Final, Protocol, TypeAlias, assert_never, cast, runtime_checkable
 
 import msgspec
 
 from windlass.ledger import rows
 from windlass.ledger.folded import (
+    DecisionForm,
     Folded,
     FoldedCall,
     FoldedDecision,
@@ -24,6 +28,7 @@ from windlass.ledger.folded import (
     FoldedEvent,
     FoldedFeedback,
     FoldedOutcome,
+    OutcomeForm,
 )
 from windlass.ledger.ledger import AllScopes, Entry, Ledger
 from windlass.records import (
@@ -38,6 +43,8 @@ from windlass.records import (
 )
 
 Found: TypeAlias = Sequence[Sequence[Any]]
+Owned: TypeAlias = Sequence[Sequence[str]]
+"""Of decisions: id, tenant, workspace."""
 
 
 _ROWS: Final[dict[type[Record], type[Folded]]] = {
@@ -67,7 +74,7 @@ def following(
 ) -> Sequence[Folded]:
     """Up to `limit` rows with `seq > after`, in order, for a fold, which has the right to read all scopes.
 
-    contexts: the points whose decisions come with their contexts, None for all.
+    contexts: the points whose live decisions come with their contexts, None for all.
     """
     if isinstance(ledger, Foldable):
         return ledger.folded(scope, after=after, limit=limit, contexts=contexts)
@@ -87,17 +94,17 @@ def _narrowed(seq: int, record: LedgerRecord) -> Folded:
         case Call():
             return FoldedCall(seq, record.id, *owner, record.parent, record.user)
         case Decision():
-            made = FoldedDecision(
-                seq, record.id, *owner, record.at, record.call, record.point, record.policy, record.action,
-                record.propensity, record.live, record.featuriser, "", "", None, record.actions,
+            decided = DecisionForm(
+                intern(record.tenant), intern(record.workspace), record.point, record.policy, record.featuriser,
+                record.actions, intern(record.action), record.live,
             )  # fmt: skip
-            made.shadow, made.context = None if record.live else _shadow(record.extra), record.context
-            return made
+            beside = (None, record.context) if record.live else (_shadow(record.extra), None)
+            own = record.id, record.at, record.call, record.propensity
+            return FoldedDecision(seq, *own, "", None, None, decided, *beside)
         case Outcome():
-            return FoldedOutcome(
-                seq, *owner, record.at, record.call, record.model, record.status, record.latency_ms,
-                record.prompt_tokens, record.completion_tokens, record.cost_nusd, record.error,
-            )  # fmt: skip
+            ended = OutcomeForm(*owner, record.model, record.status, record.error)
+            amounts = record.latency_ms, record.prompt_tokens, record.completion_tokens, record.cost_nusd
+            return FoldedOutcome(seq, record.at, record.call, *amounts, "", ended)
         case Feedback():
             return FoldedFeedback(
                 seq, record.id, *owner, record.at, record.target, record.kind, record.source, record.metric,
@@ -120,24 +127,39 @@ def question(kind: type[Record], dialect: str, points: int | None) -> str:
     """
     mark = "?" if dialect == "sqlite" else "%s"
     place = mark if dialect == "sqlite" else f"{mark}::bigint"
-    columns = [f'"{name}"' for name in _ROWS[kind].__struct_fields__]
+    columns = [f'"{name}"' for name in _ROWS[kind].__struct_fields__ if name not in _READ]
+    if kind in _FORMS:
+        columns.append(_array(_FORMS[kind], dialect))
     if kind is Decision:
         context = "NULL"
         if dialect == "sqlite":
             known = ",".join("?" * (points or 0))
-            context = _CONTEXT if points is None else f"CASE WHEN point IN ({known}) THEN {_CONTEXT} END"
-        # The last columns of a row are made of those before, and in no table.
-        columns = [*columns[: -len(_READ)], "actions", "CASE WHEN live THEN '' ELSE extra END", context]
+            asked = "live" if points is None else f"live AND point IN ({known})"
+            context = f"CASE WHEN {asked} THEN {_CONTEXT} END"
+        columns += ["CASE WHEN live THEN NULL ELSE extra END", context]
     table = rows.TABLES[kind].name
     return f'SELECT {", ".join(columns)} FROM "{table}" WHERE seq > {place} AND seq <= {place} ORDER BY seq'
 
 
-_READ: Final = ("raw_actions", "raw_extra", "raw_context", "actions", "shadow", "context")
+def _array(columns: Sequence[str], dialect: str) -> str:
+    """The SQL of a JSON array of these columns, as text."""
+    listed = ", ".join(columns)
+    return f"json_array({listed})" if dialect == "sqlite" else f"json_build_array({listed})::text"
+
+
+_FORMS: Final[dict[type[Record], tuple[str, ...]]] = {
+    Decision: ("tenant", "workspace", "point", "policy", "featuriser", "actions", "action", "live"),
+    Outcome: OutcomeForm.__struct_fields__,
+}
+# Made of other columns, and in no table.
+_READ: Final = frozenset({"raw_form", "raw_extra", "raw_context", "form", "shadow", "context"})
 # Looked up beside the rows that need one; a join took the same time for all.
 _CONTEXT: Final = (
     "(SELECT data FROM contexts AS side WHERE side.tenant = decisions.tenant "
     "AND side.workspace = decisions.workspace AND side.decision = decisions.id)"
 )
+_decision_form: Final = msgspec.json.Decoder(tuple[str, str, str, str, str, str, str, int | bool]).decode
+_outcome_form: Final = msgspec.json.Decoder(OutcomeForm).decode
 
 
 def fetched(kind: type[Record], found: Found) -> list[Folded]:
@@ -145,15 +167,49 @@ def fetched(kind: type[Record], found: Found) -> list[Folded]:
     there."""
     made: list[Folded] = msgspec.convert(found, _SHAPES[kind])
     if kind is Decision:
-        decided: list[Any] = made
-        names = rows.shared_names(row.raw_actions for row in decided)
-        for row in decided:
-            row.actions = names[row.raw_actions]
-            if row.raw_extra:
-                row.shadow = _shadow(rows.read_object(row.raw_extra))
-            if row.raw_context:
-                row.context = rows.read_context(row.raw_context)
+        _decided(cast(list[FoldedDecision], made))
+    elif kind is Outcome:
+        ended = cast(list[FoldedOutcome], made)
+        forms = {text: _outcome_form(text) for text in {row.raw_form for row in ended}}
+        for row in ended:
+            row.form, row.raw_form = forms[row.raw_form], ""
     return made
+
+
+def _decided(made: list[FoldedDecision]) -> None:
+    """Read what came as JSON of rows just made."""
+    texts = {row.raw_form for row in made}
+    read = {text: _decision_form(text) for text in texts}
+    names = rows.shared_names(form[5] for form in read.values())
+    forms = {
+        text: DecisionForm(
+            intern(tenant), intern(workspace), point, policy, featuriser, names[actions], intern(action), live != 0
+        )
+        for text, (tenant, workspace, point, policy, featuriser, actions, action, live) in read.items()
+    }
+    for row in made:
+        row.form, row.raw_form = forms[row.raw_form], ""
+        if row.raw_extra is not None:
+            row.shadow, row.raw_extra = _shadow(rows.read_object(row.raw_extra)), None
+        if row.raw_context:
+            row.context, row.raw_context = rows.read_context(row.raw_context), None
+
+
+def give_contexts(
+    made: Sequence[Folded], points: Collection[str] | None, look_up: Callable[[Owned], Mapping[int, str]]
+) -> None:
+    """Give the live decisions at `points`, None for all, the contexts that `look_up` finds beside them."""
+    decided = (row for row in made if type(row) is FoldedDecision and row.form.live)
+    wanted = [row for row in decided if points is None or row.form.point in points]
+    if wanted:
+        owned = [(row.id, row.form.tenant, row.form.workspace) for row in wanted]
+        for place, text in look_up(owned).items():
+            wanted[place].context = rows.read_context(text)
+
+
+def is_damage(exc: Exception) -> bool:
+    """Whether a `question` failed, or its answer was refused, for what stands in a row and no table would take."""
+    return isinstance(exc, msgspec.DecodeError) or "JSON cannot hold BLOB values" in str(exc)
 
 
 def _shadow(extra: Mapping[str, Any]) -> str | None:

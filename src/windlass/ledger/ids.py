@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+
+_POOL = 256
+_chances: list[str] = []
+os.register_at_fork(after_in_child=_chances.clear)
 
 
 def new(kind: str, at: float) -> str:
     """An id of `kind` for something that happened at `at` (UTC seconds)."""
-    return f"{kind}_{int(at * 1000):012x}{secrets.token_hex(10)}"
+    return f"{kind}_{int(at * 1000):012x}{_chance()}"
+
+
+def _chance() -> str:
+    """20 hex digits. The system is asked for many at once: it is waited for without the interpreter, which under load
+    took 50 us a call to come back."""
+    try:
+        return _chances.pop()  # in one step: no two threads get the same
+    except IndexError:
+        fresh = secrets.token_hex(10 * _POOL)
+        _chances.extend(fresh[at : at + 20] for at in range(20, 20 * _POOL, 20))
+        return fresh[:20]
 
 
 PLAIN = 32

@@ -17,7 +17,7 @@ from windlass.errors import LedgerError
 from windlass.ledger import collection, folding, retention, rows, schema, search
 from windlass.ledger.commit import GroupCommit, Pace
 from windlass.ledger.db import Database
-from windlass.ledger.folded import Folded, FoldedDecision
+from windlass.ledger.folded import Folded
 from windlass.ledger.ledger import (
     ALL,
     EVERY_CALL,
@@ -107,12 +107,14 @@ class SqlLedger:
     def folded(
         self, scope: AllScopes, *, after: int, limit: int, contexts: Collection[str] | None = None
     ) -> Sequence[Folded]:
-        """`read`, of each record what a fold looks at, see folding.py. contexts: the points whose decisions come with
-        theirs, None for all."""
+        """`read`, of each record what a fold looks at, see folding.py. contexts: the points whose live decisions come
+        with theirs, None for all."""
         points = None if contexts is None else sorted(contexts)
         try:
             return self._paged(scope, after, limit, partial(self._folded_between, points))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, LedgerError) as exc:
+            if not folding.is_damage(exc):
+                raise
             # One of the rows is damaged; this says which, and how.
             return folding.narrowed(self.read(scope, after=after, limit=limit))
 
@@ -146,17 +148,17 @@ class SqlLedger:
     def _folded_between(
         self, points: list[str] | None, connection: sa.Connection, scope: AllScopes, after: int, until: int
     ) -> list[Folded]:
-        """The same, of each record what a fold looks at, and of decisions at `points` their contexts."""
+        """The same, of each record what a fold looks at, and of live decisions at `points` their contexts."""
         found: list[Folded] = []
         driver: Any = connection.connection.driver_connection
         with collection.resting():
             for kind in KINDS.values():
                 sided = points if points is not None and kind is Decision and self._dense else []
                 question = folding.question(kind, self._db.dialect, None if points is None else len(points))
-                given = driver.execute(question, (*sided, after, until)).fetchall()
+                made = folding.fetched(kind, driver.execute(question, (*sided, after, until)).fetchall())
                 if kind is Decision and not self._dense:
-                    given = _fetched_contexts(connection, given, points)
-                found += folding.fetched(kind, given)
+                    folding.give_contexts(made, points, partial(_contexts, connection))
+                found += made
         found.sort(key=operator.attrgetter("seq"))
         return found
 
@@ -430,22 +432,15 @@ def _given(connection: sa.Connection, kind: type[Record], found: Sequence[Any]) 
 def _with_contexts(connection: sa.Connection, found: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
     """The rows of decisions, each with its context. A join would be planned without statistics of a table that is cut
     into days, and then read all contexts that there are."""
-    names, tenants, workspaces = (list(column) for column in list(zip(*found, strict=True))[1:4])
-    owned = {"tenants": tenants, "workspaces": workspaces, "decisions": names}
-    contexts = {int(row.place): row.data for row in connection.execute(_CONTEXTS, owned)}
-    return [(*row, contexts.get(place)) for place, row in enumerate(found, start=1)]
+    contexts = _contexts(connection, [row[1:4] for row in found])
+    return [(*row, contexts.get(place)) for place, row in enumerate(found)]
 
 
-def _fetched_contexts(
-    connection: sa.Connection, found: Sequence[Sequence[Any]], points: Collection[str] | None
-) -> Sequence[Sequence[Any]]:
-    """The rows of `folding.question` with the contexts of decisions at `points`, None for all, in the last column."""
-    place = FoldedDecision.__struct_fields__.index("point")
-    asked = found if points is None else [row for row in found if row[place] in points]
-    if not asked:
-        return found
-    contexts = {row[0]: row[-1] for row in _with_contexts(connection, asked)}
-    return [(*row[:-1], contexts.get(row[0])) for row in found]
+def _contexts(connection: sa.Connection, owned: folding.Owned) -> dict[int, str]:
+    """The contexts of decisions, by their places in `owned`."""
+    names, tenants, workspaces = (list(column) for column in zip(*owned, strict=True))
+    asked = {"tenants": tenants, "workspaces": workspaces, "decisions": names}
+    return {int(row.place) - 1: row.data for row in connection.execute(_CONTEXTS, asked)}
 
 
 _CONTEXTS = sa.text(

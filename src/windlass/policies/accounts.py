@@ -18,7 +18,7 @@ import msgspec
 
 from windlass.ledger.folded import FoldedCall, FoldedDecision, FoldedErasure, FoldedFeedback, FoldedOutcome
 from windlass.policies.forms import Form, Forms, pack, unpack
-from windlass.policies.loop import decision_id
+from windlass.policies.loop import acting_id
 from windlass.policies.reward import read
 from windlass.records import Decision, Erasure, FeedbackSource, Scope, user_digest
 
@@ -45,7 +45,8 @@ class Acted(msgspec.Struct, array_like=True, gc=False):
     """A live decision. id: "" where the call and the point give it.
 
     scored: the reward counted last. learned: by place, the reward that the policy there learned last; None where it
-    learned one and was rolled back to before it: it learns nothing more from this decision.
+    learned one and was rolled back to before it: it learns nothing more from this decision. Replaced and never
+    changed, because all that have learned nothing share one.
     """
 
     form: int
@@ -55,7 +56,11 @@ class Acted(msgspec.Struct, array_like=True, gc=False):
     propensity: float
     values: bytes
     scored: float | None = None
-    learned: dict[str, float | None] = {}
+    learned: Mapping[str, float | None] = {}
+
+    def taught(self, place: str, reward: float | None) -> None:
+        """Note what the policy at `place` learned from this decision."""
+        self.learned = {**self.learned, place: reward} if self.learned else {place: reward}
 
 
 class Shadowed(msgspec.Struct, array_like=True, gc=False):
@@ -79,13 +84,17 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     latency_ms: float | None = None
     cost_nusd: int | None = None
     error: str = ""
-    acted: list[Acted] = []
-    shadowed: list[Shadowed] = []
+    acted: tuple[Acted, ...] = ()
+    shadowed: tuple[Shadowed, ...] = ()
     instead: str = ""
 
     def failed_over(self, form: Form, action: str) -> bool:
         """Whether another model had to answer than the one that was decided on, which so has earned nothing."""
         return form.point == MODEL and self.instead != action and self.instead in form.actions
+
+
+Touched: TypeAlias = Sequence[tuple[Key, Account]]
+"""Calls and what is known of them."""
 
 
 class StoredAccounts(msgspec.Struct, frozen=True, array_like=True):
@@ -110,7 +119,7 @@ class Accounts:
         # A plain dict finds its oldest key by passing over all that went before it: 16 us once the window is full.
         self.calls: OrderedDict[Key, Account] = OrderedDict(stored.calls if stored else ())
         notes = ((key, dict(notes)) for key, notes in stored.notes) if stored else ()
-        self._notes: OrderedDict[Key, dict[Metric, Note]] = OrderedDict(notes)
+        self.notes: OrderedDict[Key, dict[Metric, Note]] = OrderedDict(notes)
         self._seen: OrderedDict[bytes, None] = OrderedDict.fromkeys(stored.seen if stored else ())
         used = (acted.form for account in self.calls.values() for acted in account.acted)
         self.forms = Forms(stored.forms, used, stored.next_form) if stored else Forms((), (), 0)
@@ -133,16 +142,19 @@ class Accounts:
         """What a restart needs. Forms are numbered anew, by their first use: the same accounts give the same bytes,
         whatever went before them."""
         self._number([acted for account in self.calls.values() for acted in account.acted])
-        notes = [(key, list(notes.items())) for key, notes in self._notes.items()]
+        notes = [(key, list(notes.items())) for key, notes in self.notes.items()]
         return StoredAccounts(list(self.calls.items()), notes, list(self._seen), self.forms.stored(), self.forms.next)
 
-    def open(self, call: FoldedCall) -> Sequence[Key]:
+    def open(self, call: FoldedCall) -> Touched:
         """The call began; who stands above it is known from the first record that says so.
 
         Returns, like `act`, `shadow`, `end` and `note`, the calls whose rewards may have changed.
         """
         key = (call.tenant, call.workspace, call.id)
-        account = self.calls.get(key) or self._opened(key, call.seq)
+        account = self.calls.get(key)
+        if account is None:
+            # Each row brings strings of its own; so many calls share few owners.
+            account = self._opened((sys.intern(key[0]), sys.intern(key[1]), key[2]), call.seq)
         if call.user and not account.user:
             account.user = self._digest(call)
         if call.parent and not account.parent:
@@ -150,50 +162,48 @@ class Accounts:
             self._adopt(key, call.parent)
         return self._beneath(key) if account.acted or (self._children and key in self._children) else ()
 
-    def act(self, decision: FoldedDecision) -> Sequence[Key]:
+    def act(self, decision: FoldedDecision) -> Touched:
         """A live decision was taken. The same one again changes nothing."""
-        key = (decision.tenant, decision.workspace, decision.call)
+        shared, call = decision.form, decision.call
+        key = (shared.tenant, shared.workspace, call)
         account = self.calls.get(key) or self._opened(key, decision.seq)
-        point = decision.point
-        name = "" if decision.id == decision_id(decision.call, point, point, live=True) else decision.id
-        if not account.acted or (
-            len(account.acted) < _MAX_DECISIONS
-            and all(acted.id != name or self.forms[acted.form].point != point for acted in account.acted)
-        ):
-            names, lengths, values = (
-                pack(decision.context) if decision.context and point in self.taught else _NO_CONTEXT
-            )
-            form = self.forms.take((point, decision.policy, decision.featuriser, decision.actions, names, lengths))
-            account.acted.append(
-                Acted(form, name, decision.at, sys.intern(decision.action), decision.propensity, values)
-            )
-            if point == MODEL and account.instead == decision.action:
+        point, action = shared.point, shared.action
+        name = "" if decision.id == acting_id(call, point) else decision.id
+        if not account.acted or self._is_new(account, point, name):
+            needed = decision.context if point in self.taught else None
+            names, lengths, values = pack(needed) if needed else _NO_CONTEXT
+            form = self.forms.take((point, shared.policy, shared.featuriser, shared.actions, names, lengths))
+            acted = Acted(form, name, decision.at, action, decision.propensity, values, None, _UNTAUGHT)
+            account.acted = (*account.acted, acted)
+            if point == MODEL and account.instead == action:
                 account.instead = ""
         return self._observed(key, account)
 
-    def shadow(self, decision: FoldedDecision, place: str) -> Sequence[Key]:
+    def shadow(self, decision: FoldedDecision, place: str) -> Touched:
         """The policy at `place` said what it would do; what it said first counts."""
-        key = (decision.tenant, decision.workspace, decision.call)
+        shared = decision.form
+        key = (shared.tenant, shared.workspace, decision.call)
         account = self.calls.get(key) or self._opened(key, decision.seq)
         known = any(shadowed.place == place for shadowed in account.shadowed)
         if not known and len(account.shadowed) < _MAX_DECISIONS:
-            account.shadowed.append(Shadowed(place, decision.policy, decision.action))
+            account.shadowed = (*account.shadowed, Shadowed(place, shared.policy, shared.action))
         return self._observed(key, account)
 
-    def end(self, outcome: FoldedOutcome) -> Sequence[Key]:
+    def end(self, outcome: FoldedOutcome) -> Touched:
         """The call ended; a later outcome of it replaces an earlier one."""
-        key = (outcome.tenant, outcome.workspace, outcome.call)
+        shared = outcome.form
+        key = (shared.tenant, shared.workspace, outcome.call)
         account = self.calls.get(key) or self._opened(key, outcome.seq)
         account.latency_ms, account.cost_nusd = outcome.latency_ms, outcome.cost_nusd
-        account.error = outcome.error or (f"status {outcome.status}" if outcome.status >= 400 else "")
+        account.error = shared.error or (f"status {shared.status}" if shared.status >= 400 else "")
         # Kept only where it says something, and as long as the decision is not there yet.
-        account.instead = outcome.model
+        account.instead = model = shared.model
         for acted in account.acted:
-            if acted.action == outcome.model and self.forms.by_number[acted.form].point == MODEL:
+            if acted.action == model and self.forms.credited[acted.form][0] == MODEL:
                 account.instead = ""
-        return (key,)
+        return ((key, account),)
 
-    def note(self, feedback: FoldedFeedback) -> tuple[Sequence[Key], str]:
+    def note(self, feedback: FoldedFeedback) -> tuple[Touched, str]:
         """Somebody said something: (calls, "") or, where that has no usable value, none and the reason."""
         owned = (feedback.tenant, feedback.workspace, feedback.id)
         own = hashlib.blake2b(msgspec.msgpack.encode(owned), digest_size=16).digest()
@@ -204,13 +214,13 @@ class Accounts:
         value, ignored = read(feedback)
         target = (feedback.tenant, feedback.workspace, feedback.target)
         metric: Metric = (feedback.source, feedback.metric)
-        notes = self._notes.get(target, {})
+        notes = self.notes.get(target, {})
         if not ignored and metric not in notes and len(notes) >= _MAX_METRICS:
             ignored = "too many metrics"
         if value is None or ignored:
             return (), ignored
-        self._notes.setdefault(target, notes)[metric] = (feedback.seq, value)
-        _keep_newest(self._notes, self.window)
+        self.notes.setdefault(target, notes)[metric] = (feedback.seq, value)
+        _keep_newest(self.notes, self.window)
         return self._beneath(target), ""
 
     def erase(self, erasure: Erasure | FoldedErasure) -> int:
@@ -224,7 +234,7 @@ class Accounts:
         users = {key: account.user.hex() for key, account in self.calls.items() if key[:2] == owner}
         gone = self._made_above(self._made_beneath(users, erasure.user), users)
         for key in gone:
-            self._notes.pop(key, None)
+            self.notes.pop(key, None)
             if key in self.calls:
                 self._drop(key)
         return len(gone & users.keys())
@@ -241,27 +251,28 @@ class Accounts:
                     knew[key, acted.id] = acted.learned[place[2]]
         for key, acted in _acted(self.calls.items(), self.forms, place):
             if (key, acted.id) in knew:
-                acted.learned[place[2]] = knew[key, acted.id]
+                acted.taught(place[2], knew[key, acted.id])
             elif place[2] in acted.learned:
-                acted.learned[place[2]] = None
+                acted.taught(place[2], None)
 
-    def _beneath(self, target: Key) -> Sequence[Key]:
+    def _beneath(self, target: Key) -> Touched:
         """The target, if it is a call, and all calls beneath it, in the order in which they began."""
         if target not in self._children:
-            return (target,) if target in self.calls else ()
+            account = self.calls.get(target)
+            return ((target, account),) if account is not None else ()
         beneath = level = {target}
         for _ in range(_MAX_DEPTH):
             children = {(key[0], key[1], child) for key in level for child in self._children.get(key, ())}
             level = children - beneath
             beneath = beneath | level
         calls = sorted((key for key in beneath if key in self.calls), key=lambda key: self.calls[key].order)
-        return calls[:_MAX_CREDITED]
+        return [(key, self.calls[key]) for key in calls[:_MAX_CREDITED]]
 
     def feedback(self, key: Key, account: Account) -> Mapping[Metric, float]:
         """The newest feedback of each source and metric on a call or above it."""
-        heard = self._heard(key, account) if account.parent or key in self._notes else ()
+        heard = self._heard(key, account)
         if not heard:
-            return _NO_FEEDBACK
+            return NO_FEEDBACK
         if len(heard) == 1 and len(heard[0]) == 1:
             ((metric, (_, value)),) = heard[0].items()
             return {metric: value}
@@ -276,7 +287,7 @@ class Accounts:
         """The decision as a policy learns from it: without `fallback` and `extra`."""
         form = self.forms[acted.form]
         return Decision(
-            id=acted.id or decision_id(key[2], form.point, form.point, live=True),
+            id=acted.id or acting_id(key[2], form.point),
             at=acted.at,
             tenant=key[0],
             workspace=key[1],
@@ -291,15 +302,21 @@ class Accounts:
             featuriser=form.featuriser,
         )
 
-    def _observed(self, key: Key, account: Account) -> Sequence[Key]:
+    def _is_new(self, account: Account, point: str, name: str) -> bool:
+        """Whether a live decision of that id at the point is not known of the call, and there is room for it."""
+        return len(account.acted) < _MAX_DECISIONS and all(
+            acted.id != name or self.forms[acted.form].point != point for acted in account.acted
+        )
+
+    def _observed(self, key: Key, account: Account) -> Touched:
         """The call, if anything is known by which it could be rewarded."""
-        if account.latency_ms is not None or (self._notes and self._heard(key, account)):
-            return (key,)
+        if account.latency_ms is not None or ((account.parent or key in self.notes) and self._heard(key, account)):
+            return ((key, account),)
         return ()
 
     def _heard(self, key: Key, account: Account) -> list[dict[Metric, Note]]:
         """The notes on the call and on what is above it, at most `_MAX_DEPTH` levels, each once even in a ring."""
-        own = self._notes.get(key)
+        own = self.notes.get(key)
         heard = [own] if own else []
         above: Account | None = account
         passed = {key}
@@ -308,7 +325,7 @@ class Accounts:
             if key in passed:
                 break
             passed.add(key)
-            if notes := self._notes.get(key):
+            if notes := self.notes.get(key):
                 heard.append(notes)
             above = self.calls.get(key)
         return heard
@@ -333,9 +350,7 @@ class Accounts:
 
     def _opened(self, key: Key, seq: int) -> Account:
         """A new account of the call, which may push the oldest out."""
-        # Each row brings strings of its own; so many calls share few owners, and few actions.
-        tenant, workspace, call = key
-        account = self.calls[sys.intern(tenant), sys.intern(workspace), call] = Account(seq)
+        account = self.calls[key] = Account(seq)
         if len(self.calls) > self.window:
             self._drop(next(iter(self.calls)))
         return account
@@ -376,7 +391,8 @@ class Accounts:
 
 
 _NO_CONTEXT: Final = ((), (), b"")
-_NO_FEEDBACK: Final[Mapping[Metric, float]] = {}
+NO_FEEDBACK: Final[Mapping[Metric, float]] = {}
+_UNTAUGHT: Final[Mapping[str, float | None]] = {}
 
 
 def _acted(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from windlass.policies.accounts import Account, Accounts, Acted, Key
+from windlass.policies.accounts import NO_FEEDBACK, Account, Accounts, Acted, Key
 from windlass.policies.forms import Form
-from windlass.policies.loop import Loop
+from windlass.policies.loop import Loop, PolicyKey
 from windlass.policies.points import shadow_place
 from windlass.policies.reward import worth
 from windlass.policies.score import Row, Scores, weight
@@ -43,49 +43,61 @@ class Credits:
         self.scores = scores
         self.listeners: list[Callable[[Credit], object]] = []
         self._loop = loop
+        self._reward = loop.reward
 
-    def settle(self, seq: int, calls: Sequence[Key]) -> None:
+    def settle(self, seq: int, calls: Iterable[tuple[Key, Account]]) -> None:
         """Score, and let the policies learn, where the reward of the live decisions of a call has changed."""
-        accounts, options = self.accounts, self._loop.reward
-        for key in calls:
-            account = accounts.calls[key]
+        accounts = self.accounts
+        for key, account in calls:
             if not account.acted:
                 continue
-            feedback = accounts.feedback(key, account)
-            earned = worth(account.latency_ms, account.cost_nusd, account.error, feedback, options)
+            heard = account.parent or key in accounts.notes
+            feedback = accounts.feedback(key, account) if heard else NO_FEEDBACK
+            earned = worth(account.latency_ms, account.cost_nusd, account.error, feedback, self._reward)
             if earned is None:
                 continue
             for acted in account.acted:
-                form = accounts.forms.by_number[acted.form]
-                reward = earned if not account.instead else _own(account, form, acted, earned)
-                if acted.scored != reward:
-                    self._score(seq, key, acted, form.point, (form.policy, "", True), 1.0, reward, acted.scored)
-                    acted.scored = reward
-                for place in self._deciders(account, form):
-                    previous = acted.learned.get(place)
-                    # None beside the place: it was rolled back to before it knew, and learns nothing more of this.
-                    if previous != reward and (previous is not None or place not in acted.learned):
-                        self._teach(key, acted, place, reward, previous)
+                reward = earned if not account.instead else _own(account, accounts.forms[acted.form], acted, earned)
+                self._earn(seq, key, account, acted, reward)
             if account.shadowed:
                 self._judge(seq, key, account, earned)
 
-    def _deciders(self, account: Account, form: Form) -> Sequence[str]:
-        """The places whose policy decided in this call at the point of `form`, live or in shadow."""
-        own = self._loop.ids[form.point]
-        acting = form.policy == own
-        if acting and not account.shadowed:
-            return (form.point,)
+    def _earn(self, seq: int, key: Key, account: Account, acted: Acted, reward: float) -> None:
+        """A live decision has earned `reward` by now: count it, and teach it to whoever decided and does not know."""
+        point, row = self.accounts.forms.credited[acted.form]
+        policy = (key[0], key[1], point)
+        if acted.scored != reward:
+            self.scores.count(policy, row, 1.0, reward, acted.scored)
+            if self.listeners:
+                self._tell(seq, policy, acted, row, 1.0, reward, acted.scored)
+            acted.scored = reward
+        if not account.shadowed and row[0] == self._loop.ids[point]:
+            if acted.learned.get(point) != reward:
+                self._teach(key, acted, policy, reward)
+            return
+        for place in self._deciders(account, point, row[0]):
+            self._teach(key, acted, (key[0], key[1], place), reward)
+
+    def _deciders(self, account: Account, point: str, policy: str) -> Sequence[str]:
+        """The places whose policy decided in this call at `point`, where `policy` did: live or in shadow."""
+        own = self._loop.ids[point]
+        acting = policy == own
         if not acting and len(account.acted) > 1:
             forms = (self.accounts.forms[acted.form] for acted in account.acted)
-            acting = any(other.point == form.point and other.policy == own for other in forms)
-        found = (form.point,) if acting else ()
-        return found if not account.shadowed else (*found, *_beside(account, form.point, acting))
+            acting = any(other.point == point and other.policy == own for other in forms)
+        found = (point,) if acting else ()
+        return found if not account.shadowed else (*found, *_beside(account, point, acting))
 
-    def _teach(self, key: Key, acted: Acted, place: str, reward: float, previous: float | None) -> None:
-        """Let the policy at `place` learn what it does not know."""
-        untaught = self._loop.unteachable((key[0], key[1], place))
+    def _teach(self, key: Key, acted: Acted, policy: PolicyKey, reward: float) -> None:
+        """Let that policy learn what it does not know."""
+        place, learned = policy[2], acted.learned
+        previous = learned.get(place)
+        # None beside the place: it was rolled back to before it knew, and learns nothing more of this.
+        if previous == reward or (previous is None and place in learned):
+            return
+        untaught = self._loop.unteachable(policy)
         if untaught or self._loop.learn(self.accounts.decision(key, acted), reward, previous, place):
-            acted.learned[place] = reward
+            acted.taught(place, reward)
 
     def _judge(self, seq: int, key: Key, account: Account, of_call: float) -> None:
         """Score what was decided in shadow, each against the first live decision of its point in this call."""
@@ -99,28 +111,23 @@ class Credits:
             if shadowed.scored != reward:
                 earned = weight(acted.propensity) if acted.action == shadowed.action else 0.0
                 row = (shadowed.policy, name, False)
-                self._score(seq, key, acted, point, row, earned, reward, shadowed.scored)
+                place = (key[0], key[1], point)
+                self.scores.count(place, row, earned, reward, shadowed.scored)
+                if self.listeners and earned > 0.0:
+                    self._tell(seq, place, acted, row, earned, reward, shadowed.scored)
                 shadowed.scored = reward
 
-    def _score(
-        self,
-        seq: int,
-        key: Key,
-        acted: Acted,
-        point: str,
-        row: Row,
-        weight: float,
-        reward: float,
-        previous: float | None,
+    def _tell(
+        self, seq: int, place: PolicyKey, acted: Acted, row: Row, weight: float, reward: float, previous: float | None
     ) -> None:
-        self.scores.count((key[0], key[1], point), row, weight, reward, previous)
-        if self.listeners and weight > 0.0:
-            policy, shadow, live = row
-            scope, earned = Scope(key[0], key[1]), (weight, reward, previous)
-            choice = len(self.accounts.forms[acted.form].actions) > 1
-            credit = Credit(seq, scope, acted.at, point, policy, shadow, acted.action, live, *earned, choice)
-            for listener in self.listeners:
-                listener(credit)
+        """Tell all who listen what was just counted."""
+        tenant, workspace, point = place
+        policy, shadow, live = row
+        scope, earned = Scope(tenant, workspace), (weight, reward, previous)
+        choice = len(self.accounts.forms[acted.form].actions) > 1
+        credit = Credit(seq, scope, acted.at, point, policy, shadow, acted.action, live, *earned, choice)
+        for listener in self.listeners:
+            listener(credit)
 
 
 def _own(account: Account, form: Form, acted: Acted, earned: float) -> float:

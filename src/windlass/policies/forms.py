@@ -26,6 +26,10 @@ Parts: TypeAlias = tuple[str, str, str, tuple[str, ...], tuple[str, ...], tuple[
 """Those of a Form, which is found by them."""
 
 
+Credited: TypeAlias = tuple[str, tuple[str, str, bool]]
+"""The point of a live decision, and the row of its policy in the scores."""
+
+
 class Forms:
     """Forms by number, each kept as long as a decision of it is: a context's names go with its last decision."""
 
@@ -43,6 +47,8 @@ class Forms:
 
         self.by_number: Mapping[int, Form] = self._forms
         """A view for many look-ups."""
+        self.credited: dict[int, Credited] = {number: _credited(form) for number, form in self._forms.items()}
+        """By number, what a reward of such a decision is counted under."""
 
     def __getitem__(self, number: int) -> Form:
         return self._forms[number]
@@ -56,6 +62,7 @@ class Forms:
         if number is None:
             number = self._numbers[parts] = self.next
             self._forms[number], self._uses[number] = Form(*parts), 0
+            self.credited[number] = _credited(self._forms[number])
             self.next += 1
         self._uses[number] += 1
         return number
@@ -63,7 +70,11 @@ class Forms:
     def release(self, number: int) -> None:
         self._uses[number] -= 1
         if not self._uses[number]:
-            del self._uses[number], self._numbers[self._forms.pop(number)]
+            del self._uses[number], self.credited[number], self._numbers[self._forms.pop(number)]
+
+
+def _credited(form: Form) -> Credited:
+    return form.point, (form.policy, "", True)
 
 
 def pack(context: Context) -> tuple[tuple[str, ...], tuple[int, ...], bytes]:

@@ -260,8 +260,13 @@ def _is_rule(policy: Policy) -> bool:
 
 def decision_id(call_id: str, point: str, place: str, *, live: bool) -> str:
     """The id of the decision of one place in one call; the point's own policy in shadow stands beside the default."""
-    suffix = call_id.partition("_")[2] or call_id
-    return f"decision_{suffix}-{place}" if live or place != point else f"decision_{suffix}-{place}{SHADOW}"
+    made = acting_id(call_id, place)
+    return made if live or place != point else f"{made}{SHADOW}"
+
+
+def acting_id(call_id: str, point: str) -> str:
+    """The id of the decision that acts at a point of one call."""
+    return f"decision_{call_id.partition('_')[2] or call_id}-{point}"
 
 
 def _honest(policy: Policy, question: _Question, place: str) -> Choice:

@@ -21,7 +21,7 @@ from typing import Final, assert_never
 import msgspec
 
 from windlass.errors import PolicyError
-from windlass.ledger import collection, ids
+from windlass.ledger import collection
 from windlass.ledger.folded import (
     Folded,
     FoldedCall,
@@ -32,8 +32,9 @@ from windlass.ledger.folded import (
     FoldedOutcome,
 )
 from windlass.ledger.folding import following, narrowed
+from windlass.ledger.ids import is_imported
 from windlass.ledger.ledger import ALL, Entry, Ledger
-from windlass.policies.accounts import Accounts, Key, StoredAccounts
+from windlass.policies.accounts import Accounts, StoredAccounts, Touched
 from windlass.policies.credit import Credit, Credits
 from windlass.policies.loop import Loop, PolicyKey
 from windlass.policies.points import ROLLOUT, Mode, shadow_place
@@ -86,10 +87,7 @@ class Learner:
         with collection.resting():
             for start in range(0, len(found), _UNDER_ONE_LOCK):
                 with self.loop.lock:
-                    for row in found[start : start + _UNDER_ONE_LOCK]:
-                        if row.seq > self.cursor:
-                            self._take(row)
-                            self.cursor = row.seq
+                    self._take(found[start : start + _UNDER_ONE_LOCK])
 
     def catch_up(self, ledger: Ledger, limit: int = 1000, until: int | None = None) -> int:
         """Fold what follows the cursor, `limit` entries at a time, up to the sequence number `until`, or to the end.
@@ -162,58 +160,70 @@ class Learner:
             return found
         return [row for row in found if row.seq <= until]
 
-    def _take(self, row: Folded) -> None:
-        # Asked by identity: a `match` on msgspec's structs takes five times as long for each kind that it is not.
-        # Nothing was decided for what is imported, and it must not push out of the window what was.
-        calls: Sequence[Key] = ()
-        if type(row) is FoldedCall:
-            calls = () if ids.is_imported(row.id) else self._accounts.open(row)
-        elif type(row) is FoldedDecision:
-            calls = self._decision(row)
-        elif type(row) is FoldedOutcome:
-            calls = () if ids.is_imported(row.call) else self._accounts.end(row)
-        elif type(row) is FoldedFeedback:
-            calls = () if ids.is_imported(row.id) else self._said(row)
-        elif type(row) is FoldedErasure:
+    def _take(self, rows: Sequence[Folded]) -> None:
+        """Take in what lies after the cursor, and settle what it changes."""
+        accounts, settle, points = self._accounts, self._credits.settle, self.loop.points
+        for row in rows:
+            seq = row.seq
+            if seq <= self.cursor:
+                continue
+            # Asked by identity: a `match` on msgspec's structs takes five times as long for each kind that it is not.
+            # Nothing was decided for what is imported, and it must not push out of the window what was.
+            calls: Touched
+            if type(row) is FoldedCall:
+                calls = accounts.open(row) if _is_ours(row.id) else ()
+            elif type(row) is FoldedDecision:
+                ours = row.form.live and row.form.point in points
+                calls = accounts.act(row) if ours else self._decision(row)
+            elif type(row) is FoldedOutcome:
+                calls = accounts.end(row) if _is_ours(row.call) else ()
+            else:
+                calls = self._seldom(row)
+            if calls:
+                settle(seq, calls)
+            self.cursor = seq
+
+    def _seldom(self, row: FoldedFeedback | FoldedErasure | FoldedEvent) -> Touched:
+        """What comes less often than once a call."""
+        if type(row) is FoldedFeedback:
+            return self._said(row) if _is_ours(row.id) else ()
+        if type(row) is FoldedErasure:
             self._accounts.erase(row)
         elif type(row) is not FoldedEvent:
             assert_never(row)
-        if calls:
-            self._credits.settle(row.seq, calls)
+        return ()
 
-    def _said(self, feedback: FoldedFeedback) -> Sequence[Key]:
+    def _said(self, feedback: FoldedFeedback) -> Touched:
         """Somebody said something; what has no usable value is counted."""
         calls, ignored = self._accounts.note(feedback)
         if ignored:
             self._ignore(ignored)
         return calls
 
-    def _decision(self, decision: FoldedDecision) -> Sequence[Key]:
-        """Only what was decided at our points, and in shadow by our policies, can ever be credited."""
-        point = decision.point
+    def _decision(self, decision: FoldedDecision) -> Touched:
+        """One that did not act at our points: only our policies' can ever be credited."""
+        shared = decision.form
+        point = shared.point
         if point == ROLLOUT:
             self._rollout(decision)
-        elif point not in self.loop.points:
-            pass
-        elif decision.live:
-            return self._accounts.act(decision)
-        else:
+        elif point in self.loop.points:
             place = point if decision.shadow is None else shadow_place(point, decision.shadow)
-            if self.loop.ids.get(place) == decision.policy:
+            if self.loop.ids.get(place) == shared.policy:
                 return self._accounts.shadow(decision, place)
         return ()
 
     def _rollout(self, decision: FoldedDecision) -> None:
         """Follow what people decided; what makes no sense is counted and changes nothing."""
         try:
-            change = parse(decision.action)
+            change = parse(decision.form.action)
         except PolicyError:
             self._ignore("rollout that cannot be read")
             return
-        if not decision.live or change.point not in self.loop.points:
-            self._ignore("rollout in shadow" if not decision.live else "rollout of an unknown point")
+        shared = decision.form
+        if not shared.live or change.point not in self.loop.points:
+            self._ignore("rollout in shadow" if not shared.live else "rollout of an unknown point")
             return
-        key = (decision.tenant, decision.workspace, change.point)
+        key = (shared.tenant, shared.workspace, change.point)
         match change:
             case SetMode():
                 if change.mode == "settings":
@@ -255,6 +265,11 @@ class Learner:
 
     def _fingerprint(self) -> str:
         return f"{self.loop.fingerprint()} window {self.window}"
+
+
+def _is_ours(name: str) -> bool:
+    """Whether the id `name` is of what Windlass itself did."""
+    return "-" not in name or not is_imported(name)
 
 
 def rebuild(

@@ -21,10 +21,10 @@ from windlass.ledger import backup, move, workers
 from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.backup import LEDGER, Manifest
 from windlass.ledger.db import Database
+from windlass.ledger.folder import owned
 from windlass.ledger.integrity import half_restored
 from windlass.ledger.move import Sum
 from windlass.memory.store import reindex
-from windlass.runtime import owned
 from windlass.server import peer, terminal
 from windlass.server.auditing import person
 from windlass.settings import Settings

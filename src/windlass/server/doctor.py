@@ -118,6 +118,12 @@ def unopened(settings: Settings, reason: str) -> dict[str, Any]:
     return report
 
 
+def unreadable(reason: str) -> str:
+    """What is wrong with settings that cannot be used, and what that means for everybody else."""
+    until = "until that is mended every other command ends with code 2, and a server goes on as it was started"
+    return f"the settings are refused: {reason}; {until}"
+
+
 def storage(settings: Settings) -> list[str]:
     """What is wrong with the state folder and its files, found without opening the ledger and without writing."""
     found = []

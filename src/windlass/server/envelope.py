@@ -9,6 +9,7 @@ import msgspec
 
 from windlass.errors import (
     AccessError,
+    ErrorCategory,
     InputError,
     LimitReached,
     ModelUnknown,
@@ -27,6 +28,9 @@ def envelope(exc: BaseException) -> tuple[int, bytes]:
             return exc.status, _body(str(exc), kind, exc.code)
         case RequestError():
             return exc.status, _body(str(exc), "invalid_request_error", exc.code, exc.param)
+        case AccessError() if classify(exc) is ErrorCategory.SCOPE_DENIED:
+            # The key is good, so nobody is to look for another one; the status is that of every refusal at the door.
+            return 401, _body(str(exc), "permission_error", ErrorCategory.SCOPE_DENIED.value)
         case AccessError():
             return 401, _body(str(exc), "authentication_error", "invalid_api_key")
         case ModelUnknown():

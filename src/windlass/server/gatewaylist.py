@@ -12,7 +12,6 @@ from windlass.server import terminal
 from windlass.server.terminal import ago, clean, console, when
 
 Answer = dict[str, Any]
-NUSD = 10**9
 STANDS = {
     "answers": "answers",
     "fails": "FAILS",
@@ -80,7 +79,7 @@ def whom(one: Answer) -> str:
 def _amount(measure: str, value: int | None) -> str:
     if value is None:
         return "-"
-    return f"{value / NUSD:.6g} USD" if measure == "usd" else f"{value:,}"
+    return terminal.usd(value) if measure == "usd" else f"{value:,}"
 
 
 def _spent_by(one: Answer) -> str:
@@ -97,7 +96,9 @@ def _spent_by(one: Answer) -> str:
 
 def _providers(answer: Answer) -> None:
     """One line a model, then what fails and what did."""
-    table = _table("provider", "model", "stands", "answers", "failures", "p50 ms", "p95 ms", "first byte p95 ms")
+    table = _table(
+        "provider", "model", "stands", "calls answered", "attempts failed", "p50 ms", "p95 ms", "first byte p95 ms"
+    )
     for one in answer["providers"]:
         times = (one["latency"]["p50_ms"], one["latency"]["p95_ms"], one["first_byte"]["p95_ms"])
         counts = (f"{one['answered']:,}", f"{one['failed']:,}")
@@ -108,7 +109,14 @@ def _providers(answer: Answer) -> None:
     for title, episodes in (("Failing now", answer["failing"]), ("Over", answer["over"])):
         if episodes:
             table = _table(
-                "provider", "model", "cause", "since", "last", "failed", "what became of the calls", "recovered"
+                "provider",
+                "model",
+                "cause",
+                "since",
+                "last",
+                "attempts failed",
+                "what became of the calls",
+                "recovered",
             )
             for one in episodes:
                 _row(table, *_episode(one, now))
@@ -117,8 +125,9 @@ def _providers(answer: Answer) -> None:
 
 
 def _episode(one: Answer, now: float) -> list[str]:
-    saved = {"retried": "answered by a retry", "failed_over": "answered by another model", "lost": "lost"}
-    became = ", ".join(f"{one[name]} {words}" for name, words in saved.items() if one[name])
+    ends = {"retried": "answered by a retry", "failed_over": "answered by another model", "lost": "failed"}
+    became = ", ".join(f"{one[name]} {words}" for name, words in ends.items() if one[name])
+    became = f"of {one['calls']}: {became}" if became else ""
     by = RECOVERED.get(one["recovered_by"], "")
     recovered = f"{when(one['recovered_at'])}: {by}" if one["recovered_at"] is not None else "not yet"
     since = f"{when(one['since'])} ({ago(now - one['since'])})"

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from windlass.server import terminal
 from windlass.server.terminal import clean, console, note, when
+from windlass.stats.dollars import NUSD, dollars
 
 Answer = dict[str, Any]
 _MEASURES = ("usd", "requests", "tokens", "concurrent")
@@ -55,7 +56,10 @@ def _list(keys: list[Answer]) -> None:
 
 def _limit(limit: Answer) -> str:
     """`10 USD a month`."""
-    said = ", ".join(f"{limit[measure]:g} {_UNITS.get(measure, measure)}" for measure in _MEASURES if measure in limit)
+    amounts = {measure: limit[measure] for measure in _MEASURES if measure in limit}
+    if "usd" in amounts:
+        amounts["usd"] = dollars(round(amounts["usd"] * NUSD))
+    said = ", ".join(f"{amount} {_UNITS.get(measure, measure)}" for measure, amount in amounts.items())
     window = limit["window"]
     if set(_MEASURES) & limit.keys() == {"concurrent"}:
         return said
@@ -71,5 +75,7 @@ def _made(answer: Answer) -> None:
         note(f"The key before it is good until {when(key['previous_until'])} UTC.")
     if key["expires_at"]:
         note(f"It expires at {when(key['expires_at'])} UTC.")
+    for sentence in answer.get("warnings", ()):
+        note(f"warning: {sentence}")
     if answer["first"]:
         note("It is the first one: from now on every request needs a key, and the pages ask for one to sign in.")

@@ -11,13 +11,15 @@ import asyncio
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from windlass.errors import AccessError, ErrorCategory, InputError
+from windlass.errors import AccessError, ErrorCategory, InputError, ModelUnknown
 from windlass.gateway.access.admission import Caller, require
 from windlass.gateway.access.keys import VirtualKey
 from windlass.gateway.endpoints import FOREIGN, RELAYED
@@ -25,6 +27,7 @@ from windlass.gateway.options import LimitOptions, Role
 from windlass.records import DEFAULT_WORKSPACE, Scope
 from windlass.runtime import Runtime
 from windlass.server.reading import read
+from windlass.stats.dollars import NUSD, dollars
 
 Arguments = dict[str, Any]
 Window = Literal["minute", "hour", "day", "month", "total"]
@@ -56,7 +59,7 @@ class CreateAsked(msgspec.Struct, forbid_unknown_fields=True):
     endpoints: tuple[str, ...] = ()
     expires: str = ""
     budget_usd: float | None = None
-    window: Window = "month"
+    window: Window | None = None
     rpm: Count | None = None
     tpm: Count | None = None
     concurrent: Count | None = None
@@ -88,7 +91,7 @@ async def keys(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[s
 
 async def create(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
     """Make a key; `api_key` is the key itself, which nobody can ever read again. first: from now on nobody is let in
-    without one."""
+    without one. warnings: what of it will not work as things are."""
     _may_change(caller)
     wanted = read(arguments, CreateAsked)
     first = runtime.gateway.admission.open
@@ -100,7 +103,7 @@ async def create(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict
     made, plain = await asyncio.to_thread(runtime.keys.create, key)
     about = {name: value for name, value in _shown(runtime, made).items() if value not in (None, "", [])}
     await _record(runtime, caller, "key_created", made, about)
-    return {"api_key": plain, "key": _shown(runtime, made), "first": first}
+    return {"api_key": plain, "key": _shown(runtime, made), "first": first, "warnings": _unmatched(runtime, made)}
 
 
 async def rotate(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
@@ -233,10 +236,15 @@ def _limits(wanted: CreateAsked) -> tuple[LimitOptions, ...]:
     """The limits of the key, each counted by tenant and name of the key, which no two keys share."""
     found = []
     usd = wanted.budget_usd
+    if usd is None and wanted.window is not None:
+        raise InputError(f"window is {wanted.window!r}, of no budget; give budget_usd as well, or leave window out")
     if usd is not None:
         if not (math.isfinite(usd) and 0 <= usd <= MOST_USD):
             raise InputError(f"budget_usd is {usd}; give 0 to {MOST_USD:.0f} US dollars")
-        found.append(LimitOptions(name="budget of the key", per="key", window=wanted.window, usd=usd))
+        if usd > 0 and usd * NUSD < 1:
+            least = f"give {dollars(1)} at least, or 0 for a key that may call only what costs nothing"
+            raise InputError(f"budget_usd is {Decimal(str(usd)):f}, less than a nano-dollar; {least}")
+        found.append(LimitOptions(name="budget of the key", per="key", window=wanted.window or "month", usd=usd))
     if wanted.rpm is not None or wanted.tpm is not None:
         rate = LimitOptions(name="rate of the key", per="key", requests=wanted.rpm, tokens=wanted.tpm)
         found.append(rate)
@@ -246,6 +254,26 @@ def _limits(wanted: CreateAsked) -> tuple[LimitOptions, ...]:
 
 
 # --- what is answered
+
+
+def _unmatched(runtime: Runtime, key: VirtualKey) -> list[str]:
+    """A sentence for each of the key's models that no model of the settings fits: it may be meant for one to come."""
+    providers = runtime.gateway.providers
+    names = sorted({*providers.names(), *providers.embedders()})
+    missing = [one for one in key.models if not any(fnmatchcase(name, one) for name in names)]
+    try:
+        for one in missing:
+            providers.find(one)  # a provider may offer every name
+    except ModelUnknown:
+        return [
+            f"models has {one!r}, which fits no model of the settings by now; {_meant(one, names)}" for one in missing
+        ]
+    return []
+
+
+def _meant(pattern: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names[:20])}"
 
 
 def _shown(runtime: Runtime, key: VirtualKey) -> dict[str, Any]:

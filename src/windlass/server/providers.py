@@ -40,7 +40,10 @@ class Quantiles(msgspec.Struct, frozen=True):
 
 class Upheld(msgspec.Struct, frozen=True, kw_only=True):
     """How one model of one provider stands: what it did in the range asked for, and its breaker where that holds
-    something against it."""
+    something against it.
+
+    answered: calls; failed: attempts, of which one call may make several; skipped: those that its breaker kept away.
+    """
 
     provider: str
     model: str
@@ -54,9 +57,10 @@ class Upheld(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pattern(Episode, frozen=True, kw_only=True):
-    """An episode, and who can mend its cause."""
+    """An episode, who can mend its cause, and how many calls met it."""
 
     whose: str
+    calls: int
 
 
 async def providers(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
@@ -89,7 +93,8 @@ def _fits(one: Upheld | Episode, asked: ProvidersAsked) -> bool:
 
 def pattern(episode: Episode) -> Pattern:
     """The episode with who can mend it."""
-    return Pattern(**msgspec.structs.asdict(episode), whose=whose(episode.error))
+    calls = episode.retried + episode.failed_over + episode.lost
+    return Pattern(**msgspec.structs.asdict(episode), whose=whose(episode.error), calls=calls)
 
 
 def standings(

@@ -1,4 +1,4 @@
-"""`windlass metrics`: what Prometheus is told, and the alert rules for it, on the terminal."""
+"""`windlass metrics`: what Prometheus is told, the alert rules for it and the dashboard for Grafana, printed."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ def show_rules(*, as_json: bool) -> int:
 def rules() -> str:
     """The alert rules for Prometheus that come with this release, as YAML."""
     return (files("windlass.watch") / "alerts.yml").read_text()
+
+
+def show_dashboard() -> int:
+    """Print the dashboard; returns the exit code."""
+    sys.stdout.write(dashboard())
+    return 0
+
+
+def dashboard() -> str:
+    """The dashboard for Grafana that comes with this release, as JSON; it asks for what the rules record, too."""
+    return (files("windlass.watch") / "grafana.json").read_text()
 
 
 async def _here(settings: Settings) -> str:

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,10 @@ from windlass.errors import SettingsError
 from windlass.gateway import redaction
 from windlass.ledger import collection
 from windlass.runtime import Runtime
+from windlass.server import allocator
 from windlass.server.app import Windlass
+from windlass.server.asgi import App, Receive, Scope, Send
+from windlass.server.connection import Connection
 from windlass.server.exposure import guard
 from windlass.server.peer import FILE
 from windlass.server.reload import Hangup, Reloads
@@ -93,10 +97,8 @@ async def attend(
     server: uvicorn.Server | None = None
     pages = None
     if dashboard:
-        from windlass.server.dashboard.pages import dashboard as build
-
         # Open event streams end as soon as the server is told to stop, so that it does not wait for them.
-        pages = build(runtime, secret=token, stopping=lambda: server is not None and server.should_exit)
+        pages = _Pages(partial(_pages, runtime, token, lambda: server is not None and server.should_exit))
     config = uvicorn.Config(
         Windlass(
             runtime,
@@ -105,7 +107,7 @@ async def attend(
             stopping=lambda: server is not None and server.should_exit,
         ),
         loop="none",
-        http="httptools",
+        http=Connection,
         ws="none",
         log_config=None,
         access_log=False,
@@ -124,6 +126,27 @@ async def attend(
     with collection.rarely():
         await server.serve(sockets=[listening])
     await reloads.idle()
+
+
+class _Pages:
+    """The dashboard, made by `make` in a thread when somebody first looks at it: 0.1 s and 5 MB for a gateway that is
+    only called."""
+
+    def __init__(self, make: Callable[[], App]):
+        self._make = make
+        self._made: asyncio.Future[App] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._made is None:
+            self._made = asyncio.ensure_future(asyncio.to_thread(self._make))
+        pages = await asyncio.shield(self._made)
+        await pages(scope, receive, send)
+
+
+def _pages(runtime: Runtime, secret: str, stopping: Callable[[], bool]) -> App:
+    from windlass.server.dashboard.pages import dashboard
+
+    return dashboard(runtime, secret=secret, stopping=stopping)
 
 
 class _Server(uvicorn.Server):
@@ -175,5 +198,6 @@ def in_loop(work: Coroutine[Any, Any, T]) -> T:
     )
     if logging.lastResort is not None:  # where libraries' warnings and tracebacks go
         logging.lastResort.setFormatter(redaction.RedactedFormatter())
+    allocator.settle()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

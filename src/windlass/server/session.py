@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from windlass.content.analysis import WELCOME
 from windlass.content.ingest import VECTORS, files_of
-from windlass.errors import ErrorCategory, FolderBusy, InputError, LedgerError, WorkflowError
+from windlass.errors import ErrorCategory, FolderBusy, InputError, LedgerError, SettingsError, WorkflowError
 from windlass.gateway.access.admission import Caller
 from windlass.records import Scope
 from windlass.runtime import Runtime
@@ -45,24 +45,39 @@ def operate(settings: Settings, operation: str, arguments: dict[str, Any]) -> di
     return in_loop(here())
 
 
-def examine(settings: Settings, *, replay: bool) -> dict[str, Any]:
-    """What `doctor` tells. The files come first: a ledger that cannot be opened cannot be asked what ails it."""
-    storage = doctor.storage(settings)
-    if storage and peer.find(settings.home) is None:
+def examine(settings: Settings, refused: str = "", *, replay: bool) -> dict[str, Any]:
+    """What `doctor` tells. The files come first: a ledger that cannot be opened cannot be asked what ails it.
+
+    refused: why `settings` are not all that was set. The ledger is opened by no others than those that are meant, or
+    the policies would be folded as nobody has set them; a server goes by its own.
+    """
+    storage, running = doctor.storage(settings), peer.find(settings.home)
+    if (storage or refused) and running is None:
         report = doctor.unopened(settings, "")
     else:
         try:
             report = operate(settings, "doctor", {"replay": replay})
+        except SettingsError as exc:  # a plugin that is missing, a policy that cannot be
+            report = doctor.unopened(settings, "")
+            refused = str(exc)
         except (LedgerError, WorkflowError) as exc:
             report = doctor.unopened(settings, str(exc))
-    report["findings"] = storage + doctor.exposed(settings) + report["findings"]
+    mistakes = [doctor.unreadable(refused)] if refused else []
+    if mistakes and replay and "replay" not in report:
+        mistakes.append("nothing was replayed: the ledger was not opened; mend the settings first")
+    report["findings"] = mistakes + storage + doctor.exposed(settings) + report["findings"]
     return report
 
 
-def reload(settings: Settings, *, as_json: bool) -> int:
-    """Let the folder's server read its settings again. InputError where none runs, or it refuses them."""
+def reload(settings: Settings, refused: str = "", *, as_json: bool) -> int:
+    """Let the folder's server read its settings again. InputError where none runs, or it refuses them.
+
+    refused: why this process cannot read all of them. What the server makes of its own is for it to say, and to audit.
+    """
     running = peer.find(settings.home)
     if running is None:
+        if refused:
+            raise SettingsError(refused)
         raise InputError(f"no server runs on {settings.home}; `windlass up` reads the settings when it starts")
     return terminal.show("reload", running.operate("reload", {}), as_json=as_json)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
@@ -14,17 +16,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from windlass.errors import WindlassError, classify
+from windlass.stats.dollars import dollars
 
 Answer = dict[str, Any]
-NUSD = 1_000_000_000
 PIPE_WIDTH = 1_000
+"""Cells of a table that is wider are folded, elsewhere than on a terminal."""
+_FILLED = re.compile(r"[ ]+$", re.MULTILINE)
+_EXPONENT = re.compile(r"(?<=[\s\[])-?\d+(?:\.\d+)?e[+-]?\d+(?=[,\]}]|$)")
+
+
+class _Piped(Console):
+    """For pipes and files, whose lines are as long as what stands in them: nothing is wrapped, nothing filled up."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with self.capture() as written:
+            super().print(*objects, **options)
+        sys.stdout.write(_FILLED.sub("", written.get()))
 
 
 def console() -> Console:
-    """Where people read. Highlighting is off: numbers in quotes stay as they are."""
-    return (
-        Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH)
-    )
+    """Where people read. Highlighting and names of emoji are off: numbers and colons in quotes stay as they are."""
+    if sys.stdout.isatty():
+        return Console(highlight=False, emoji=False, soft_wrap=True)
+    return _Piped(highlight=False, emoji=False, soft_wrap=True, width=PIPE_WIDTH)
 
 
 def note(message: str) -> None:
@@ -189,9 +203,9 @@ def _show_page(answer: Answer, table: Table, none: str) -> None:
 
 def show_doctor(answer: Answer) -> None:
     """The settings in force, then the findings."""
-    table = _table("setting", "value", "from")
+    table = _table("setting", "from", "value")
     for path, setting in answer["settings"].items():
-        _row(table, path, json.dumps(setting["value"]), setting["source"])
+        _row(table, path, setting["source"], _written(setting["value"]))
     out = console()
     out.print(table)
     for worker in answer.get("workers", ()):
@@ -212,9 +226,19 @@ def show_doctor(answer: Answer) -> None:
         out.print("All is well.")
 
 
+def _written(value: Any) -> str:
+    """A setting as it may be written, a price of 0.00001 not as 1e-05.
+
+    >>> _written({"usd": 1e-05, "of": [1e-07, "at 1e-07 each"], "n": 1e22})
+    '{"usd": 0.00001, "of": [0.0000001, "at 1e-07 each"], "n": 10000000000000000000000}'
+    """
+    text = json.dumps(value)
+    return _EXPONENT.sub(lambda number: f"{Decimal(number[0]):f}", f" {text}")[1:]
+
+
 def usd(nusd: int) -> str:
-    """Nano-dollars as dollars."""
-    return f"{nusd / NUSD:.6f} USD" if nusd else "0 USD"
+    """Nano-dollars as dollars, exact."""
+    return f"{dollars(nusd)} USD"
 
 
 def when(at: float) -> str:

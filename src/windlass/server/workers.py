@@ -24,7 +24,8 @@ import structlog
 from windlass.errors import ErrorCategory, LedgerError, SettingsError, classify
 from windlass.gateway.access.store import KeyTable
 from windlass.ledger.db import Database
-from windlass.runtime import Runtime, owned
+from windlass.ledger.folder import owned
+from windlass.runtime import Runtime
 from windlass.server.exposure import guard
 from windlass.server.reload import Hangup, Reloads
 from windlass.server.serve import Address, announced, attend, in_loop, listen, url_of

@@ -35,7 +35,8 @@ class Features:
         self._positions: dict[tuple[str, int], int] = {key: place for place, key in enumerate(names, start=1)}
         # Of the last context that was learned from, if it held plain numbers alone: most contexts are made alike.
         self._usual: tuple[str, ...] = ()
-        self._places: list[int] = []
+        self._places: NDArray[np.intp] = np.empty(0, np.intp)
+        self._known: Context | None = None
 
     @property
     def names(self) -> tuple[tuple[str, int], ...]:
@@ -43,22 +44,30 @@ class Features:
 
     def learn(self, context: Context) -> None:
         """Give a position to each feature of `context` that has none."""
+        if context is self._known:
+            return
         names = tuple(context)
         if names == self._usual and tuple not in map(type, context.values()):
             return
         for key, _ in self._sorted(context)[1]:
             self._positions[key] = len(self._positions) + 1
         if tuple not in map(type, context.values()) and all((name, 0) in self._positions for name in names):
-            self._usual, self._places = names, [self._positions[name, 0] for name in names]
+            self._usual, self._places = names, np.array([self._positions[name, 0] for name in names], np.intp)
 
     def vector(self, context: Context) -> NDArray[np.float64]:
         """(1 + features,) float64: the constant, the known features (0 where absent), then the unknown ones in the
         order in which `learn` would place them. NaN and infinities pass: the posterior knows what to do with them."""
-        if tuple(context) == self._usual and tuple not in map(type, context.values()):
+        self._known = None
+        if tuple(context) == self._usual:
             x = np.zeros(1 + len(self._positions))
             x[0] = 1.0
-            x[self._places] = list(context.values())
-            return x
+            try:
+                x[self._places] = np.fromiter(context.values(), np.float64, len(self._places))
+            except (TypeError, ValueError):
+                pass  # a tuple is among them
+            else:
+                self._known = context
+                return x
         known, unknown = self._sorted(context)
         x = np.zeros(1 + len(self._positions) + len(unknown))
         x[0] = 1.0

@@ -27,7 +27,7 @@ REPLACED = "replaced"
 # A snapshot costs time for every call that is kept, so it is taken after so many entries, or half as many as there are
 # calls: at every 5,000, it took an eighth of a call once the window was full.
 SNAPSHOT_EVERY = 5_000
-READ = 2_000
+READ = 4_000
 # The background writes the rollups at most so often; whoever reads them, or asks to be level, has them written.
 ROLLUPS_EVERY_S = 1.0
 
@@ -160,8 +160,9 @@ class Projections:
     def _fold(self) -> None:
         self._skip_to_base()
         while entries := self.learner.following(self._ledger, READ):
-            self._rollups.fold(*entries)
-            self.learner.fold(*entries)
+            with self._rollups.together():
+                self._rollups.fold(*entries)
+                self.learner.fold(*entries)
             self._folded += len(entries)
         if self._folded >= max(SNAPSHOT_EVERY, self.learner.calls // 2):
             self.keep()
@@ -194,8 +195,9 @@ class Projections:
         teller.on_credit(self._credited)
         while entries := teller.following(self._ledger, READ):
             wanted = [entry for entry in entries if entry.seq <= until]
-            self._rollups.fold(*wanted)
-            teller.fold(*wanted)
+            with self._rollups.together():
+                self._rollups.fold(*wanted)
+                teller.fold(*wanted)
             self._rollups.flush()
             if len(wanted) < len(entries):
                 return

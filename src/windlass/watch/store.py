@@ -8,33 +8,31 @@ what they had kept for it. A worker that dies leaves nothing out, because all th
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
-from windlass.ledger import ids, schema
+from windlass.ledger import schema
 from windlass.ledger.db import Database
-from windlass.ledger.folded import Folded, FoldedDecision, FoldedFeedback, FoldedOutcome
+from windlass.ledger.folded import Folded, FoldedFeedback, FoldedOutcome
 from windlass.ledger.folding import narrowed
 from windlass.ledger.ledger import Entry
-from windlass.policies.points import NAMED
 from windlass.records import Scope
 from windlass.watch.sketch import Sketch
+from windlass.watch.waiting import HOUR_S, Chosen, Key, Waiting, hour_of
 
-HOUR_S = 3600
-HELD = 10_000
+__all__ = ["HELD", "HOUR_S", "DecisionHour", "FeedbackHour", "OutcomeHour", "Rollups", "hour_of"]
+
+HELD = 30_000
 """Entries that wait to be written at most, so that folding years of them takes no more memory than an hour."""
 _AT = schema.heads.c.name == "rollups"
 _CURSOR = sa.select(schema.heads.c.value).where(_AT)
 # An update that changes nothing takes the row's lock, so that one worker at a time adds.
 _LOCK = sa.update(schema.heads).where(_AT).values(value=schema.heads.c.value).returning(schema.heads.c.value)
 _MOVE = sa.update(schema.heads).where(_AT).values(value=sa.bindparam("cursor"))
-
-Key: TypeAlias = tuple[Any, ...]
-"""The values of a rollup table's primary key, in its order."""
 
 
 class OutcomeHour(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,23 +98,33 @@ class Rollups:
     def __init__(self, db: Database):
         self._db = db
         self._lock = threading.Lock()
-        self._rows: list[Folded] = []
+        self._waiting = Waiting()
         self._rewards: list[_Reward] = []
         self._seen = 0
+        self._partial = False
         self.cursor = self._stored()
 
     def fold(self, *entries: Entry | Folded) -> None:
         """Take in entries, in the order of the ledger, once all rewards are told that earlier ones made."""
-        if len(self._rows) >= HELD:
-            self.flush()
         found = narrowed(entries)
         with self._lock:
-            if not found or found[-1].seq <= self.cursor:
-                return
+            if self._waiting.folded >= HELD:
+                self._write()
             # A batch comes again where the learner could not fold it to its end.
-            seen = self._seen
-            self._rows += [row for row in found if type(row) in _COUNTED and row.seq > seen]
-            self._seen = max(seen, found[-1].seq)
+            if not found or found[-1].seq <= max(self.cursor, self._seen):
+                return
+            self._waiting.add(found if found[0].seq > self._seen else [row for row in found if row.seq > self._seen])
+            self._seen = found[-1].seq
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """From entries to the last of the rewards that they make: others who read write nothing meanwhile, or the place
+        of the tables would pass rewards that are still to come. After a failure that holds until it is made good."""
+        with self._lock:
+            self._partial = True
+        yield
+        with self._lock:
+            self._partial = False
 
     def credited(self, seq: int, key: Key, reward: float, previous: float | None) -> None:
         """A decision earned `reward`, in place of `previous`; key: as in the table of decisions."""
@@ -127,16 +135,8 @@ class Rollups:
     def flush(self) -> None:
         """Write what lies beyond the tables' place, and move it to the last entry that was folded."""
         with self._lock:
-            seen = self._seen
-            if seen <= self.cursor:
-                return
-            with self._db.write() as connection:
-                stored = int(connection.scalar(_LOCK) or 0)
-                if seen > stored:
-                    for table, rows in self._summed(stored).items():
-                        self._add(connection, table, rows)
-                    connection.execute(_MOVE, {"cursor": seen})
-            self._forget(max(seen, stored))
+            if not self._partial:
+                self._write()
 
     def look(self) -> int:
         """How far the tables are, whoever wrote them; forgets what they hold already."""
@@ -151,7 +151,7 @@ class Rollups:
             connection.execute(_MOVE, {"cursor": 0})
             for table in (schema.rollup_outcomes, schema.rollup_decisions, schema.rollup_feedback):
                 connection.execute(sa.delete(table))
-            self.cursor, self._seen, self._rows, self._rewards = 0, 0, [], []
+            self.cursor, self._seen, self._waiting, self._rewards = 0, 0, Waiting(), []
 
     def outcomes(self, scope: Scope, since: float = 0.0, until: float | None = None) -> Sequence[OutcomeHour]:
         """The hours from the one that holds `since` to the one that holds `until` (UTC seconds), oldest first."""
@@ -209,18 +209,31 @@ class Rollups:
         with self._db.read() as connection:
             return int(connection.scalar(_CURSOR) or 0)
 
+    def _write(self) -> None:
+        """`flush`, by whoever holds the lock."""
+        seen = self._seen
+        if seen <= self.cursor:
+            return
+        with self._db.write() as connection:
+            stored = int(connection.scalar(_LOCK) or 0)
+            if seen > stored:
+                for table, rows in self._summed(stored).items():
+                    self._add(connection, table, rows)
+                connection.execute(_MOVE, {"cursor": seen})
+        self._forget(max(seen, stored))
+
     def _forget(self, cursor: int) -> None:
         """Let go of what the tables hold up to `cursor`."""
         self.cursor = cursor
-        self._rows = [row for row in self._rows if row.seq > cursor]
+        self._waiting = self._waiting.beyond(cursor) if cursor < self._seen else Waiting()
         self._rewards = [earned for earned in self._rewards if earned[0] > cursor]
 
     def _summed(self, after: int) -> dict[sa.Table, dict[Key, dict[str, Any]]]:
         """What each row of each table gains from what lies beyond the place `after`."""
-        ended, decided, said = _grouped(self._rows, after)
-        outcomes = {key: _outcomes_sum(rows) for key, rows in ended.items()}
-        decisions = {key: _decisions_sum(propensities) for key, propensities in decided.items()}
-        feedback = {key: _feedback_sum(values) for key, values in said.items()}
+        waiting = self._waiting.beyond(after)
+        outcomes = {key: _outcomes_sum(ended) for key, ended in waiting.ended.items()}
+        decisions = {key: _decisions_sum(chosen) for key, chosen in waiting.decided.items()}
+        feedback = {key: _feedback_sum(said) for key, said in waiting.said.items()}
         for earned in self._rewards:
             if earned.seq > after:
                 row = decisions.get(earned.key) or decisions.setdefault(earned.key, dict(_NO_DECISIONS))
@@ -264,41 +277,8 @@ class Rollups:
             return cursor.fetchall() if cursor is not None else ()
 
 
-def hour_of(at: float) -> int:
-    """The start of the hour that holds `at`, in UTC seconds."""
-    return int(at // HOUR_S) * HOUR_S
-
-
 _COUNTS = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
-_COUNTED: Final = frozenset({FoldedDecision, FoldedOutcome, FoldedFeedback})
 _NO_DECISIONS: Final = {"chosen": 0, "propensity_sum": 0.0, "rewarded": 0, "reward_sum": 0.0}
-
-
-def _grouped(
-    rows: Sequence[Folded], after: int
-) -> tuple[dict[Key, list[FoldedOutcome]], dict[Key, list[float]], dict[Key, list[float | None]]]:
-    """What lies beyond the place `after`, by the rows that count it: outcomes, the propensities of decisions, the
-    values of feedback. One action is no choice of its policy: it is counted apart."""
-    ended: dict[Key, list[FoldedOutcome]] = defaultdict(list)
-    decided: dict[Key, list[float]] = defaultdict(list)
-    said: dict[Key, list[float | None]] = defaultdict(list)
-    for row in rows:
-        if row.seq <= after:
-            continue
-        # Asked by identity, as in the learner: a `match` costs more than the rest of the loop.
-        if type(row) is FoldedDecision:
-            policy = row.policy if len(row.actions) > 1 else NAMED
-            hour = int(row.at // HOUR_S) * HOUR_S
-            decided[row.tenant, row.workspace, row.point, hour, policy, row.live != 0, row.action].append(
-                row.propensity
-            )
-        elif type(row) is FoldedOutcome:
-            if ids.is_imported(row.call):  # what another program did is none of our figures
-                continue
-            ended[row.tenant, row.workspace, int(row.at // HOUR_S) * HOUR_S, row.model].append(row)
-        elif type(row) is FoldedFeedback and not ids.is_imported(row.id):
-            said[row.tenant, row.workspace, hour_of(row.at), row.kind, row.source, row.metric].append(row.value)
-    return ended, decided, said
 
 
 # One sum over all records of a row is several times faster than adding each to its row.
@@ -309,7 +289,7 @@ def _outcomes_sum(outcomes: Sequence[FoldedOutcome]) -> dict[str, Any]:
     latency.add(*[outcome.latency_ms for outcome in outcomes])
     return {
         "calls": len(outcomes),
-        "errors": sum([outcome.error != "" for outcome in outcomes]),
+        "errors": sum([outcome.form.error != "" for outcome in outcomes]),
         "cost_nusd": sum([outcome.cost_nusd for outcome in outcomes]),
         "prompt_tokens": sum([outcome.prompt_tokens for outcome in outcomes]),
         "completion_tokens": sum([outcome.completion_tokens for outcome in outcomes]),
@@ -317,12 +297,12 @@ def _outcomes_sum(outcomes: Sequence[FoldedOutcome]) -> dict[str, Any]:
     }
 
 
-def _decisions_sum(propensities: Sequence[float]) -> dict[str, Any]:
-    return {**_NO_DECISIONS, "chosen": len(propensities), "propensity_sum": sum(propensities, 0.0)}
+def _decisions_sum(chosen: Sequence[Chosen]) -> dict[str, Any]:
+    return {**_NO_DECISIONS, "chosen": len(chosen), "propensity_sum": sum([one.propensity for one in chosen], 0.0)}
 
 
-def _feedback_sum(said: Sequence[float | None]) -> dict[str, Any]:
-    values = [value for value in said if value is not None]
+def _feedback_sum(said: Sequence[FoldedFeedback]) -> dict[str, Any]:
+    values = [feedback.value for feedback in said if feedback.value is not None]
     return {"given": len(said), "valued": len(values), "value_sum": sum(values, 0.0)}
 
 

@@ -32,7 +32,9 @@ from windlass.gateway.provider import Provider, Providers
 from windlass.gateway.providers.echo import Echo
 from windlass.ledger.ledger import ALL, Body, Ledger
 from windlass.ledger.memory import MemoryLedger
+from windlass.policies.fixed import Fixed
 from windlass.policies.loop import Loop, PointOptions
+from windlass.policies.policy import Choice
 from windlass.records import Call, Decision, LedgerRecord, Outcome, Scope
 
 NOW = 1_800_000_000.0
@@ -197,6 +199,51 @@ async def test_a_call_is_traced_with_its_parent_its_user_and_its_numbers() -> No
     assert answer.headers["x-windlass-call"] == call.id
     assert answer.headers["x-windlass-model"] == "m"
     assert "fixed@1 p=1.000" in answer.headers["x-windlass-why"]
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        (PointOptions(mode="live", policy="fixed", default="b"), "; the policy failed (KeyError), the default acted"),
+        (PointOptions(mode="live", policy="fixed", options={"action": "gone"}), "; fell back: gone not eligible"),
+    ],
+)
+async def test_the_header_says_that_a_fallback_chose(
+    monkeypatch: pytest.MonkeyPatch, point: PointOptions, said: str
+) -> None:
+    if point.default:
+
+        def breaks(*_: object) -> Choice:
+            raise KeyError("/etc/secret")
+
+        monkeypatch.setattr(Fixed, "choose", breaks)
+    models = GatewayOptions(auto=("a", "b"))
+    gateway = _gateway(MemoryLedger(), Echo("a", "b"), options=models, point=point)
+    answer = await gateway.complete(_request(model="auto"))
+    assert answer.headers["x-windlass-why"].endswith(said)
+    assert "secret" not in answer.headers["x-windlass-why"]
+    assert answer.headers["x-windlass-model"] == (point.default or "a")
+
+
+def _ending(*reasons: str | None) -> bytes:
+    return json.dumps({"choices": [{"message": {"content": "x"}, "finish_reason": one} for one in reasons]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("reply", "kept"),
+    [
+        (_ending("stop"), None),
+        (_ending("length"), ["length"]),
+        (_ending("stop", "tool_calls"), ["stop", "tool_calls"]),
+        (_ending(None), []),
+        (_ending("\x00" + "x" * 9, "y" * 5_000), ["", "y" * 40]),
+        (_ending(*["stop"] * 5_000), ["stop"] * 16),
+    ],
+)
+async def test_why_an_answer_ended_is_kept_unless_it_is_the_usual(reply: bytes, kept: list[str] | None) -> None:
+    ledger = MemoryLedger()
+    await _read(await _gateway(ledger, Scripted(reply)).complete(_request(model="m")))
+    assert _outcome(ledger).extra.get("finish_reasons") == kept
 
 
 async def test_without_usage_the_tokens_are_a_marked_estimate() -> None:

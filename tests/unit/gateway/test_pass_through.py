@@ -169,6 +169,28 @@ async def test_the_provider_chooses_the_model_where_none_is_named(tmp_path: Path
         assert through.requests == []
 
 
+@pytest.mark.parametrize(
+    ("path", "said", "nusd"),
+    [
+        ("/v1/responses", RESPONSE, 9 * 1_000 + 2 * 10_000),
+        ("/v1/moderations", RESPONSE, 9 * 1_000 + 2 * 10_000),
+        ("/v1/rerank", {**RESPONSE, "model": "m"}, 9 * 1_000 + 2 * 10_000),
+        ("/v1/rerank", {**RESPONSE, "model": "a stranger"}, 0),
+        ("/v1/rerank", {**RESPONSE, "model": 7}, 0),
+        ("/v1/rerank", {"model": "up", "usage": {}}, 0),
+        ("/v1/responses/resp_1/cancel", RESPONSE, 0),
+        ("/v1/chat/completions/chatcmpl_1", {"model": "up", "usage": RESPONSE["usage"]}, 0),
+    ],
+)
+async def test_a_model_that_the_provider_chose_is_billed_as_it_counts(
+    tmp_path: Path, path: str, said: dict[str, Any], nusd: int
+) -> None:
+    """What is stored was billed when it was made, and a guess bills nobody."""
+    async with gate(tmp_path, said, endpoints=("responses",)) as through:
+        assert (await through.client.post(path, b'{"input":"x"}')).status == 200
+        assert through.outcome()[1:] == ("", nusd)
+
+
 async def test_messages_and_chats_always_name_a_model(tmp_path: Path) -> None:
     async with gate(tmp_path, CHAT, endpoints=("messages",)) as through:
         for dialect in ("chat", "messages"):

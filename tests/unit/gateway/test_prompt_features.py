@@ -64,3 +64,10 @@ def test_the_question_word_and_the_stream_show() -> None:
 
 def test_no_text_of_the_request_is_kept() -> None:
     assert "harbour" not in str(features(_chat("the harbour at night")))
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("a1b2", 0.5), ("\u0661\u0662ab", 0.5), ("\u00b2\u00bd", 0.5), ("x", 0.0), ("", 0.0)]
+)
+def test_digits_are_those_of_any_script(text: str, share: float) -> None:
+    assert features(_chat(text))["digits"] == share

@@ -13,9 +13,9 @@ from windlass.errors import LedgerError, RecordInvalid
 from windlass.ledger import schema
 from windlass.ledger.check import call, decision, outcome, rating
 from windlass.ledger.db import Database
-from windlass.ledger.folded import FoldedDecision
+from windlass.ledger.folded import FoldedDecision, FoldedOutcome
 from windlass.ledger.folding import Foldable, following, narrowed
-from windlass.ledger.ledger import ALL
+from windlass.ledger.ledger import ALL, Entry
 from windlass.ledger.memory import MemoryLedger
 from windlass.ledger.sql import SqlLedger
 from windlass.policies.loop import Loop
@@ -106,6 +106,12 @@ def test_contexts_come_where_they_are_asked_for(db: Database) -> None:
         assert {row.context["words"] for row in decided if row.context and row.point == "model"} <= known
         return {row.point for row in decided if row.context}
 
+    live = [
+        row.form.live
+        for row in ledger.folded(ALL, after=0, limit=1_000)
+        if isinstance(row, FoldedDecision) and row.context
+    ]
+    assert live == [True] * 31, "nothing is learned from what was decided in shadow"
     assert held(None) == held(["prompt", "model"]) == {"model", "prompt"}
     assert held(frozenset({"model", "'; --"})) == {"model"}
     assert held(()) == held(["nowhere"]) == set()
@@ -137,10 +143,35 @@ def test_it_pages_like_reading_everything(db: Database) -> None:
     ledger.close()
 
 
+def test_rows_that_are_alike_share_what_they_have_in_common(db: Database) -> None:
+    """And only they: a quote, a comma, another script or a control character in one field is no border between two."""
+    ledger = SqlLedger(db)
+    odd = ['m","x', "m", 'm"', "\\", "ü\U0001f600", "a\x01\x1f\x7f", "[]", "null", ""]
+    told: list[LedgerRecord] = []
+    for number in range(4 * len(odd)):
+        what, scope = odd[number // 4], Scope(odd[number // 4] or "t", odd[-1 - number // 4] or "w")
+        made = decision(f"decision_{number}", f"call_{number}", scope)
+        told.append(
+            REPLACE(made, policy=what, action=what, actions=(what, "other"), featuriser=what, point=what or "p")
+        )
+        told.append(REPLACE(outcome(f"call_{number}", scope), model=what, error=what, status=200 + number // 4))
+    ledger.append_now(*told)
+    rows = ledger.folded(ALL, after=0, limit=1_000)
+    decided = [row for row in rows if isinstance(row, FoldedDecision)]
+    ended = [row for row in rows if isinstance(row, FoldedOutcome)]
+    for record, row in zip(told, rows, strict=True):
+        assert row == narrowed([Entry(row.seq, record)])[0]
+    assert len({id(row.form) for row in decided}) == len({id(row.form) for row in ended}) == len(odd)
+    ledger.close()
+
+
 @pytest.mark.parametrize(
     ("table", "values"),
     [
         (schema.outcomes, {"latency_ms": b"\x00"}),
+        (schema.outcomes, {"model": b"\x00"}),
+        (schema.outcomes, {"status": "good"}),
+        (schema.decisions, {"policy": b"\xff"}),
         (schema.decisions, {"actions": "[1, 2]"}),
         (schema.decisions, {"extra": "[]"}),
         (schema.contexts, {"data": "{"}),

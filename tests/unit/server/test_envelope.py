@@ -36,6 +36,8 @@ CASES: list[tuple[BaseException, int, str, str]] = [
     (LimitReached("m", limit="l", retry_after_s=9, spent=False), 429, "rate_limit_error", "rate_limit_exceeded"),
     (LimitReached("m", limit="l", retry_after_s=None, spent=True), 429, "insufficient_quota", "budget_exceeded"),
     (AccessError("m"), 401, "authentication_error", "invalid_api_key"),
+    (AccessError("m", category=C.KEY_MISSING), 401, "authentication_error", "invalid_api_key"),
+    (AccessError("m", category=C.SCOPE_DENIED), 401, "permission_error", "scope_denied"),
     (ModelUnknown("m"), 404, "invalid_request_error", "model_not_found"),
     (InputError("m"), 400, "invalid_request_error", "invalid_request"),
     (TranscriptError("m"), 400, "invalid_request_error", "invalid_request"),

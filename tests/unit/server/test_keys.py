@@ -228,6 +228,88 @@ async def test_scopes_hold_at_the_door(tmp_path: Path) -> None:
         assert "may not use model 'echo' at the endpoint 'responses'" in other.json["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"window": "day"}, "window is 'day', of no budget; give budget_usd as well, or leave window out"),
+        ({"budget_usd": 4e-10}, "budget_usd is 0.0000000004, less than a nano-dollar; give 0.000000001 at least, or 0"),
+    ],
+)
+async def test_a_budget_that_cannot_be_meant_is_refused(tmp_path: Path, asked: dict[str, Any], said: str) -> None:
+    async with opened(tmp_path, [Echo("echo")], keys=KEYS) as runtime:
+        answer = await _client(runtime, "secret-boss").post("/api/key_create", {"name": "ann", **asked})
+        assert (answer.status, said in answer.json["error"]["message"]) == (400, True), answer.body
+        assert runtime.keys.all() == []
+
+
+@pytest.mark.parametrize("usd", [0, 1e-9, 18e-6])
+async def test_the_smallest_budgets_are_kept_as_they_are(tmp_path: Path, usd: float) -> None:
+    async with opened(tmp_path, [Echo("echo")], keys=KEYS) as runtime:
+        await _made(_client(runtime, "secret-boss"), budget_usd=usd)
+        (key,) = runtime.keys.all()
+        assert [(limit.usd, limit.window) for limit in key.limits] == [(usd, "month")]
+
+
+async def test_a_model_that_nobody_offers_is_a_warning(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("echo", "parrot")], keys=KEYS) as runtime:
+        boss = _client(runtime, "secret-boss")
+        asked = {"name": "a", "models": ["ech0", "gpt-5*", "par*"]}
+        first, second = (await boss.post("/api/key_create", asked)).json["warnings"]
+        assert "'ech0', which fits no model of the settings by now; did you mean 'echo'?" in first
+        assert "'gpt-5*'" in second
+        assert "there are echo, local/quotes-fast" in second
+        for models in ([], ["*"], ["echo", "par*"]):
+            made = await boss.post(
+                "/api/key_create", {"name": f"b{len(models)}{models[:1] == ['*']}", "models": models}
+            )
+            assert made.json["warnings"] == []
+    async with opened(tmp_path, [Echo("*")], keys=KEYS) as runtime:
+        made = await _client(runtime, "secret-boss").post("/api/key_create", {"name": "c", "models": ["gpt-5*"]})
+        assert made.json["warnings"] == [], "a provider of every name may have it"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "listed"),
+    [
+        ({}, ["auto", "echo", "parrot", "m", "vectors", "local/quotes-fast"]),
+        ({"models": ["ech*"]}, ["auto", "echo"]),
+        ({"models": ["ech*"], "endpoints": ["chat"]}, ["auto", "echo"]),
+        ({"models": ["vec*", "m"], "endpoints": ["embeddings"]}, ["m", "vectors"]),
+        ({"models": ["vec*"], "endpoints": ["chat"]}, []),
+        ({"models": ["nothing*"]}, []),
+        ({"endpoints": ["metrics"]}, []),
+        ({"endpoints": ["chat"]}, ["auto", "echo", "parrot", "m", "local/quotes-fast"]),
+    ],
+)
+async def test_no_model_beyond_a_key_is_listed(tmp_path: Path, scopes: dict[str, Any], listed: list[str]) -> None:
+    named = [{"name": "m"}, {"name": "vectors", "serves": "embeddings"}]
+    upstream = {"name": "up", "base_url": "http://127.0.0.1:1/v1", "models": named}
+    async with opened(tmp_path, [Echo("echo", "parrot")], upstreams=[upstream], keys=KEYS) as runtime:
+        client = _client(runtime, await _made(_client(runtime, "secret-boss"), **scopes))
+        answer = await client.get("/v1/models")
+        assert [one["id"] for one in answer.json["data"]] == listed
+        for name in ("auto", "echo", "parrot", "m", "vectors", "local/quotes-fast"):
+            found = await client.get(f"/v1/models/{name}")
+            assert (found.status == 200) == (name in listed), name
+            if found.status != 200:
+                assert (found.status, found.code) == (404, "model_not_found")
+
+
+async def test_a_model_that_is_not_there_tells_a_key_with_scopes_no_names(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("echo", "parrot")], keys=KEYS) as runtime:
+        client = _client(runtime, await _made(_client(runtime, "secret-boss"), models=["ech*"]))
+        answers = [
+            await client.post("/v1/chat/completions", chat(model="echo-9")),
+            await client.get("/v1/models/echo-9"),
+            await client.get("/v1/models/parrot"),
+        ]
+        for answer in answers:
+            assert (answer.status, answer.code) == (404, "model_not_found")
+            assert b"parrot" not in answer.body
+        refused = await client.post("/v1/chat/completions", chat(model="parrot"))
+        assert (refused.status, refused.code) == (401, "scope_denied"), "the key is good"
+
+
 async def test_revoking_a_key_ends_its_sessions(tmp_path: Path) -> None:
     async with opened(tmp_path, [Echo("echo")]) as runtime:
         app = Windlass(runtime, token="folder-token", dashboard=dashboard(runtime))

@@ -483,3 +483,11 @@ async def test_nothing_that_failed_left_half_a_call(open_runtime: Runtime) -> No
     records = [entry.record for entry in open_runtime.ledger.read(ALL, limit=100_000)]
     called = {record.id for record in records if isinstance(record, Call)}
     assert called == {record.call for record in records if isinstance(record, Outcome)}
+
+
+async def test_a_whole_answer_says_how_long_it_is_and_a_stream_does_not(client: Client) -> None:
+    whole = await client.post(CHAT, chat())
+    assert (whole.headers["content-length"], whole.ended) == (str(len(whole.body)), True)
+    assert len(whole.parts) == 1
+    streamed = await client.post(CHAT, chat(stream=True))
+    assert "content-length" not in streamed.headers

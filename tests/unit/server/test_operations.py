@@ -246,7 +246,7 @@ async def test_progress_counts_items_by_stage_and_tells_failures(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ingest, _ = inline_ingest(runtime)
-    monkeypatch.setattr(runtime, "_ingest", ingest)
+    monkeypatch.setattr(runtime.runs, "_ingest", ingest)
     batch = await asyncio.to_thread(ingest.submit, Scope(), [DATA / "sample.md"])
 
     def event(step: str, item: str, result: StepResult) -> RunEvent:

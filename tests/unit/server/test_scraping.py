@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,37 @@ def test_the_rules_ask_only_for_families_that_there_are(tmp_path: Path) -> None:
         assert asked, rule
         assert asked <= told | recorded, asked - told - recorded
         assert "record" in rule or {"summary", "description"} == rule["annotations"].keys()
+
+
+def test_the_dashboard_asks_only_for_what_there_is(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every family and every label of a panel is told by /metrics, or recorded by the rules."""
+    from tests.unit.watch.metrics.test_exposition import scraped, sums
+
+    assert main(["metrics", "--grafana"]) == 0
+    assert not home.exists()
+    board: dict[str, Any] = json.loads(capsys.readouterr().out)
+    families = list(Exposition(scraped(), sums()).collect())
+    told = {family.name for family in families}
+    told |= {f"{name}{end}" for name in told for end in ("_total", "_bucket")}
+    rules = [rule for group in yaml.safe_load(scraping.rules())["groups"] for rule in group["rules"]]
+    told |= {rule["record"] for rule in rules if "record" in rule}
+    labels = {name for family in families for sample in family.samples for name in sample.labels}
+    ids, places = [panel["id"] for panel in board["panels"]], set[tuple[int, int]]()
+    assert len(ids) == len(set(ids))
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert not cells & places, f"{panel['title']} lies on another panel"
+        places |= cells
+        for target in panel["targets"]:
+            asked = {word for word in _words(target["expr"]) if word.startswith("windlass")}
+            assert asked, target
+            assert asked <= told, asked - told
+            shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            assert shown <= labels
+            grouped = re.search(r"by \(([\w, ]+)\)", target["expr"])
+            assert grouped is None or shown == set(grouped[1].split(", ")), target
 
 
 def _words(expression: str) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,21 @@ async def test_it_announces_itself_serves_and_takes_the_announcement_back(
     assert seen["calls"] == {"calls": []}
     assert (b"<html" in seen["page"].lower()) is dashboard
     assert not (tmp_path / peer.FILE).exists()
+
+
+async def test_pages_are_made_once_when_somebody_looks_at_them() -> None:
+    made, seen = list[int](), list[str]()
+
+    async def pages(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append(scope["path"])
+
+    def make() -> Any:
+        made.append(threading.get_ident())
+        return pages
+
+    lazy = module._Pages(make)
+    assert made == []
+    await asyncio.gather(*(lazy({"path": f"/{number}"}, None, None) for number in range(5)))  # type: ignore[arg-type]
+    assert sorted(seen) == [f"/{number}" for number in range(5)]
+    assert len(made) == 1
+    assert made[0] != threading.get_ident(), "what it imports does not hold up calls"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from windlass.errors import InputError
-from windlass.server import terminal
+from windlass.server import gatewaylist, keylist, terminal
 
 QUOTE = {"text": "A pawl holds.", "speaker": "Guest", "cited": "[T 00:00:05]", "link": "https://x.example/a?t=5"}
 ASKED: dict[str, Any] = {
@@ -35,7 +35,7 @@ class Tty(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("nusd", "text"), [(0, "0 USD"), (1_000_000_000, "1.000000 USD"), (1_234_567, "0.001235 USD"), (7, "0.000000 USD")]
+    ("nusd", "text"), [(0, "0 USD"), (1_000_000_000, "1 USD"), (1_234_567, "0.001234567 USD"), (18_000, "0.000018 USD")]
 )
 def test_money_is_shown_in_dollars(nusd: int, text: str) -> None:
     assert terminal.usd(nusd) == text
@@ -96,10 +96,65 @@ def test_calls_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.show("calls", {"calls": [whole, _trace()]}, as_json=False)
     head, first, second = capsys.readouterr().out.splitlines()
     assert "answered by" in head
-    for cell in ("2023-11-14 22:13:20", "call_1", "auto", "12.3", "3+4", "0.005000 USD", "quality 0.5, praise"):
+    for cell in ("2023-11-14 22:13:20", "call_1", "auto", "12.3", "3+4", "0.005 USD", "quality 0.5, praise"):
         assert cell in first
     assert "\x1b" not in first
     assert "no outcome" in second
+
+
+WIDE = {
+    "settings": {"providers": {"value": [{"usd": 1.8e-05}] * 90, "source": "windlass.toml"}},
+    "models": ["m" * 3_000],
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer"),
+    [
+        ("calls", {"calls": [_trace(), _trace(model="m" * 700, latency_ms=1.0, prompt_tokens=1, completion_tokens=1,
+                                              cost_nusd=1, error="x")]}),
+        ("doctor", {**WIDE, "findings": ["f" * 3_000]}),
+        ("snapshots", {"snapshots": [{"snapshot": 1, "at": 0.0, "note": ""}, {"snapshot": 2, "at": 0.0, "note": "n"}]}),
+    ],
+)  # fmt: skip
+def test_nothing_fills_up_the_lines_of_a_pipe(
+    operation: str, answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.show(operation, answer, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    if operation == "doctor":
+        assert "setting    from           value" in lines, "the widest stands last"
+        assert any("f" * 3_000 in line for line in lines), "what is no table is not wrapped"
+        assert "e-05" not in "".join(lines)
+        assert '"usd": 0.000018' in "".join(lines)
+
+
+def test_no_amount_is_written_with_an_exponent(capsys: pytest.CaptureFixture[str]) -> None:
+    amounts = {"measure": "usd", "most": 18_000, "used": 1, "held": 0, "left": 17_999}
+    budget = {"name": "tiny", "window": "day", "of_key": "", "group": "", "per": "all", "about": {}, "forecast": None}
+    gatewaylist.show("budgets", {"budgets": [{**budget, **amounts}], "refused": []}, as_json=False)
+    limits = [{"usd": 1.8e-05, "window": "day"}, {"requests": 2_000_000, "window": "minute"}]
+    key = {
+        "name": "k",
+        "shown": "wl-1",
+        "state": "good",
+        "role": "viewer",
+        "workspaces": ["w"],
+        "team": "",
+        "limits": limits,
+    }
+    listed = {**key, "models": [], "endpoints": [], "created_at": 0.0, "expires_at": None}
+    keylist.show("keys", {"keys": [listed]}, as_json=False)
+    said = capsys.readouterr().out
+    for words in (
+        "0.000018 USD",
+        "0.000000001 USD",
+        "0.000017999 USD",
+        "0.000018 USD a day; 2000000 requests a minute",
+    ):
+        assert words in said
+    assert "e-0" not in said
 
 
 def test_decisions_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,3 +158,30 @@ def test_restored_sums_predict_to_the_last_bit():
     again.restore(posterior.precision, posterior.moment, posterior.observations)
     at = np.array([0.1, 0.2, 0.3, 0.4])
     assert (np.array(predict([posterior], at)) == np.array(predict([again], at))).all()
+
+
+@pytest.mark.parametrize("dimension", [1, 5, 40, 200])
+def test_however_many_observations_wait_the_sums_have_the_same_bits(dimension):
+    """Each is added as if it had come alone, however seldom anybody looks, and while the posterior grows."""
+    rng = np.random.default_rng(dimension)
+    lazy = LinearPosterior(2.0, 0.25)
+    precision, moment = np.zeros((0, 0)), np.zeros(0)
+    for turn in range(300):
+        size = min(dimension, 1 + turn // 2)
+        x, y, before = rng.normal(size=size) * 3, float(rng.normal()), float(rng.normal())
+        grown = np.eye(size) * 2.0
+        grown[: len(moment), : len(moment)] = precision
+        precision, moment = grown, np.concatenate([moment, np.zeros(size - len(moment))])
+        if rng.random() < 0.3:
+            lazy.revise(x, y, before)
+            moment += x * ((y - before) / 0.25)
+        else:
+            lazy.observe(x, y)
+            precision += x[:, None] * x / 0.25
+            moment += x * (y / 0.25)
+        if rng.random() < 0.02:
+            assert lazy.moment.tobytes() == moment.tobytes()
+        if rng.random() < 0.02:
+            assert lazy.precision.tobytes() == precision.tobytes()
+    assert lazy.moment.tobytes() == moment.tobytes()
+    assert lazy.precision.tobytes() == precision.tobytes()

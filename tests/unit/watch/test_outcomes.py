@@ -129,6 +129,27 @@ def test_what_became_of_the_calls_is_told_apart(
     assert one.recovered_by == ("retry" if became == "retried" else "")
 
 
+@pytest.mark.parametrize(
+    ("answers", "error", "calls"),
+    [
+        (FAR, "", {"retried": 1}),
+        (NEAR, "", {"failed_over": 1}),
+        (FAR, "rate_limited", {"lost": 1}),
+        (FAR, "stream_cut", {"lost": 1}),
+        (NEAR, "client_gone", {}),
+    ],
+)
+def test_a_call_of_several_attempts_is_one_call(
+    bench: Bench, answers: tuple[str, str], error: str, calls: dict[str, int]
+) -> None:
+    attempts = [tried(FAR, "rate_limited", at_ms=10.0 * number) for number in range(3)]
+    answered = [] if error == "rate_limited" else [tried(answers, at_ms=50)]
+    worker = folded(bench, ended(1, answers, error=error, attempts=[*attempts, *answered]))
+    (one,) = (one for one in (*worker.going_on(A), *worker.over(A)) if one.error == "rate_limited")
+    assert one.failed == 3
+    assert {name: getattr(one, name) for name in ("retried", "failed_over", "lost") if getattr(one, name)} == calls
+
+
 def test_what_was_left_alone_is_recovered_by_a_probe(bench: Bench) -> None:
     skipped = [tried(FAR, "upstream_server_error", sent=False), tried(NEAR, at_ms=1)]
     worker = folded(

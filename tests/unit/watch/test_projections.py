@@ -296,3 +296,27 @@ async def test_snapshots_are_rarer_the_more_calls_are_kept(tmp_path: Path, monke
             await _call(runtime)
         await runtime.caught_up()
         assert runtime.projections.snapshots()[-1].cursor > first.cursor
+
+
+async def test_who_reads_between_entries_and_their_rewards_takes_none_of_them_away(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("a", "b")]) as runtime:
+        for _ in range(5):
+            await _rate(runtime, await _call(runtime), 1.0)
+        await runtime.caught_up()
+        rollups = Rollups(runtime.db)
+        rollups.clear()
+        kept = runtime.settings
+        fresh = Projections(
+            runtime.ledger,
+            Loop(kept.points, kept.reward),
+            rollups,
+            make_loop=lambda: Loop(kept.points, kept.reward),
+            clock=lambda: NOW,
+        )
+        seen: list[int] = []
+        fresh.learner.on_credit(lambda _: seen.append(sum(hour.rewarded for hour in rollups.decisions(Scope()))))
+        fresh.catch_up()
+        hours = [hour for hour in rollups.decisions(Scope(), point="model") if hour.live]
+    assert seen
+    assert set(seen) == {0}, "nothing of the batch was written before it was whole"
+    assert sum(hour.rewarded for hour in hours) == sum(hour.chosen for hour in hours) == 5

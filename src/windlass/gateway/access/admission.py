@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+
+import msgspec
 
 from windlass.errors import AccessError, ErrorCategory, RequestError
 from windlass.gateway.access.keys import Keys, VirtualKey
@@ -16,8 +17,7 @@ from windlass.records import DEFAULT_TENANT, DEFAULT_WORKSPACE, Scope
 RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "approver": 2, "admin": 3}
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Whom a request is admitted as. models: patterns (`gpt-5*`); empty: all. limits: of the key itself.
 
     virtual: the id of the key where it is not one of the settings.
@@ -58,6 +58,7 @@ class Admission:
     def renew(self, keys: Sequence[KeyOptions], max_body_bytes: int, max_upload_bytes: int | None = None) -> None:
         """Other keys of the settings, and other sizes, from now on."""
         self._keys = tuple(keys)
+        self._named = frozenset((key.name, key.tenant, key.role, one) for key in keys for one in key.workspaces)
         self.max_body_bytes = max_body_bytes
         self.max_upload_bytes = max_upload_bytes or max_body_bytes
 
@@ -74,15 +75,21 @@ class Admission:
         if caller.virtual is not None:
             key = self._virtual.get(caller.virtual) if self._virtual is not None else None
             return key is not None and self._virtual is not None and key.good(self._virtual.now())
-        return self.open or any(
-            (key.name, key.tenant, key.role) == (caller.key, caller.scope.tenant, caller.role)
-            and caller.scope.workspace in key.workspaces
-            for key in self._keys
-        )
+        return self.open or self._is_named(caller)
+
+    def _is_named(self, caller: Caller) -> bool:
+        """Whether the settings have a key of that name, with that role and workspace."""
+        return (caller.key, caller.scope.tenant, caller.role, caller.scope.workspace) in self._named
 
     def current(self, caller: Caller) -> Caller:
-        """A caller that was let in before, with what its key allows by now. AccessError where it allows nothing."""
+        """A caller that was let in before, with what its key allows by now. AccessError where it allows nothing.
+
+        Its key may have gone while its body came in: revoked, or out of the settings by a reload. Who was let in
+        without a key, because nobody needed one yet, may finish.
+        """
         if caller.virtual is None or self._virtual is None:
+            if caller.key and not self._is_named(caller):
+                raise AccessError(f"key {caller.key!r} is no longer in the settings, or not as it was; use another")
             return caller
         key = self._virtual.get(caller.virtual)
         if key is None or not key.good(self._virtual.now()):
@@ -94,7 +101,7 @@ class Admission:
             caller.limits,
         ):
             return caller
-        return replace(
+        return msgspec.structs.replace(
             caller, team=key.team, models=key.models, endpoints=key.endpoints, limits=key.limits, role=key.role
         )
 

@@ -15,12 +15,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+
+import msgspec
 
 from windlass.errors import LimitReached, SettingsError
 from windlass.gateway.options import LimitOptions
 from windlass.ledger.ledger import Spend
+from windlass.stats.dollars import dollars
 
 Measure: TypeAlias = Literal["nusd", "requests", "tokens", "concurrent"]
 SECONDS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
@@ -64,8 +66,7 @@ class Used:
         return (self.most if self.lent is None else min(self.lent, self.most)) - self.used - self.held
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """Who wants to use up how much, at most. `key`, `team` and `user` are '' where there is none."""
 
     tenant: str
@@ -83,6 +84,15 @@ class Short(NamedTuple):
     limit: LimitOptions
     used: Used
     amount: int
+
+
+class _Asked(NamedTuple):
+    """One thing that a call is held against: at most so much of a measure for a group, by a limit."""
+
+    limit: LimitOptions
+    group: str
+    measure: Measure
+    most: int
 
 
 class Lender(Protocol):
@@ -146,7 +156,8 @@ class Limits:
         self._lender = lender
         self._counts: dict[Place, Used] = {}
         self._sweep_at = KNOWN
-        self._about: dict[tuple[str, str, str, str, str], tuple[LimitOptions, ...]] = {}
+        self._windows: dict[str, tuple[int, float]] = {}
+        self._about: dict[tuple[str, str, str, str, str], tuple[Sequence[LimitOptions], Sequence[_Asked]]] = {}
 
     @property
     def any(self) -> bool:
@@ -187,38 +198,35 @@ class Limits:
         held: list[tuple[Used, int]] = []
         short = []
         stale = self._lender is not None and not self._lender.fresh()
-        for limit, group in self._all(claim, more):
-            for measure, most, amount in _wanted(limit, claim):
-                count = self._count(limit, group, measure, most, now)
-                if count.left < amount or stale:
-                    short.append(Short(limit, count, amount))
-                held.append((count, amount))
+        amounts: dict[Measure, int] = {"nusd": claim.nusd, "requests": 1, "tokens": claim.tokens, "concurrent": 1}
+        for limit, group, measure, most in self._asked(claim, more):
+            count, amount = self._count(limit, group, measure, most, now), amounts[measure]
+            if count.left < amount or stale:
+                short.append(Short(limit, count, amount))
+            held.append((count, amount))
         return held, short
-
-    def _all(self, claim: Claim, more: Sequence[LimitOptions]) -> Iterator[tuple[LimitOptions, str]]:
-        """The limits that are about a call, each with its group. Those of a key count for it alone, whatever else is
-        named like them."""
-        for limit in self._of(claim):
-            yield limit, _GROUPS[limit.per](claim)
-        for limit in more:
-            yield limit, f"/{claim.tenant}/{claim.key}/{_GROUPS[limit.per](claim)}"
 
     def counts(self) -> list[Used]:
         """Every count of a window that is not over, for the pages."""
         return sorted(self._counts.values(), key=lambda count: count.place)
 
-    def _of(self, claim: Claim) -> tuple[LimitOptions, ...]:
-        """The limits that are about a caller; found once for each."""
+    def _asked(self, claim: Claim, more: Sequence[LimitOptions]) -> Sequence[_Asked]:
+        """What a caller is held against; found once for each. The limits of a key count for it alone, whatever else is
+        named like them."""
         who = (claim.tenant, claim.team, claim.key, claim.user, claim.model)
-        found = self._about.get(who)
-        if found is None:
-            if len(self._about) >= KNOWN:
-                self._about.clear()
-            found = self._about[who] = tuple(filter(partial(_is_about, who), self._limits))
+        known = self._about.get(who)
+        if known is not None and known[0] is more:
+            return known[1]
+        if len(self._about) >= KNOWN:
+            self._about.clear()
+        groups = [(limit, _GROUPS[limit.per](claim)) for limit in self._limits if _is_about(who, limit)]
+        groups += [(limit, f"/{claim.tenant}/{claim.key}/{_GROUPS[limit.per](claim)}") for limit in more]
+        found = [_Asked(limit, group, *counted) for limit, group in groups for counted in _counted(limit)]
+        self._about[who] = more, found
         return found
 
     def _count(self, limit: LimitOptions, group: str, measure: Measure, most: int, now: float) -> Used:
-        since, ends = (0, math.inf) if measure == "concurrent" else window(limit.window, now)
+        since, ends = (0, math.inf) if measure == "concurrent" else self._window(limit.window, now)
         place = Place(limit.name, group, measure, since)
         count = self._counts.get(place)
         if count is None:
@@ -227,6 +235,13 @@ class Limits:
             count = self._counts[place] = Used(place, most, ends, used=spent, lent=lent)
         count.most, count.ends = most, ends  # the limit may have been changed
         return count
+
+    def _window(self, kind: str, now: float) -> tuple[int, float]:
+        """`window`, which most often is the one that was asked for last."""
+        known = self._windows.get(kind)
+        if known is None or not known[0] <= now < known[1]:
+            known = self._windows[kind] = window(kind, now)
+        return known
 
     def _sweep(self, now: float) -> None:
         """Let go what nobody will ask for: a window is kept for its own length after its end, as a clock may be set
@@ -279,17 +294,17 @@ _GROUPS: Final[Mapping[str, Callable[[Claim], str]]] = {
 }
 
 
-def _wanted(limit: LimitOptions, claim: Claim) -> Iterator[tuple[Measure, int, int]]:
-    """(measure, at most, wanted) for all that a limit counts."""
+def _counted(limit: LimitOptions) -> Iterator[tuple[Measure, int]]:
+    """(measure, at most) for all that a limit counts."""
     if limit.usd is not None:
         # A key's own may be beyond all numbers; such a one leaves nothing.
-        yield "nusd", round(limit.usd * USD) if math.isfinite(limit.usd) else 0, claim.nusd
+        yield "nusd", round(limit.usd * USD) if math.isfinite(limit.usd) else 0
     if limit.requests is not None:
-        yield "requests", limit.requests, 1
+        yield "requests", limit.requests
     if limit.tokens is not None:
-        yield "tokens", limit.tokens, claim.tokens
+        yield "tokens", limit.tokens
     if limit.concurrent is not None:
-        yield "concurrent", limit.concurrent, 1
+        yield "concurrent", limit.concurrent
 
 
 _WORDS: Final[Mapping[Measure, str]] = {
@@ -315,13 +330,12 @@ def _refused(short: Short, now: float) -> LimitReached:
         wait_s = None
     elif measure == "concurrent" or count.elsewhere:
         wait_s = 1
-    scale = USD if measure == "nusd" else 1
-    unit = " USD" if measure == "nusd" else ""
-    said = f"{count.used / scale:g} used, {count.held / scale:g} held by calls under way, {amount / scale:g} wanted"
+    shown, unit = (dollars, " USD") if measure == "nusd" else (str, "")
+    said = f"{shown(count.used)} used, {shown(count.held)} held by calls under way, {shown(amount)} wanted"
     by = "" if count.lent is None else "; more by other workers"
     window_said = "" if measure == "concurrent" or limit.window == "total" else f" a {limit.window}"
     return LimitReached(
-        f"limit {limit.name!r}: {_WORDS[measure]} of {count.most / scale:g}{unit}{window_said} is reached ({said}{by})",
+        f"limit {limit.name!r}: {_WORDS[measure]} of {shown(count.most)}{unit}{window_said} is reached ({said}{by})",
         limit=limit.name,
         retry_after_s=wait_s,
         spent=measure == "nusd",

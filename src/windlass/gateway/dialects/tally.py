@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from windlass.gateway.dialects.events import EventLines, ServerSent
 from windlass.gateway.dialects.hub import (
+    Began,
     CallDelta,
     Counted,
     Dialect,
+    Ended,
     Failed,
     Finished,
     RefusalDelta,
@@ -16,7 +18,7 @@ from windlass.gateway.dialects.hub import (
 )
 from windlass.gateway.dialects.readers import UNREADABLE, reader
 from windlass.gateway.money.usage import Usage
-from windlass.gateway.wire import ReplyTally, Tally
+from windlass.gateway.wire import MOST_REASONS, ReplyTally, Tally
 
 
 class PieceTally:
@@ -36,6 +38,8 @@ class PieceTally:
         self.malformed = 0
         self.error = False
         self.code = ""
+        self.model = ""
+        self.finish: tuple[str, ...] = ()
         self.done = False
 
     @property
@@ -91,6 +95,10 @@ class PieceTally:
                 case Counted(used) if used.prompt_tokens != 0:
                     # Nothing went in: a stream that was translated begins so, before its provider has counted.
                     self.usage = used
+                case Began(model=model):
+                    self.model = model
+                case Ended(finish=finish) if len(self.finish) < MOST_REASONS:
+                    self.finish = (*self.finish, finish)
                 case Failed(failure):
                     self.error, self.code = True, failure.code
                 case Finished():

@@ -153,6 +153,8 @@ def find(kind: str, base_url: str, model: str) -> Price | None:
     name's first part (`litellm`: `groq/...`). For each of them, by the names of `names`, the first that is there.
     """
     providers, name = _providers(kind, base_url, model.strip().lower())
+    if not providers:
+        return None
     table = published()
     for provider in providers:
         for candidate in names(provider, name):

@@ -7,7 +7,7 @@ tokens are 2,500,000,000. Prices come from `pricelist`, the published ones, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 
@@ -157,6 +157,18 @@ def cost_nusd(price: Price, usage: Usage, *, batch: bool = False, cache_write_1h
     if usage.images or usage.audio_s:
         total += _uncounted(price, usage)
     return _rounded(total)
+
+
+def most_nusd(prices: Iterable[Price], prompt: int, completion: int) -> int:
+    """What a call of so many tokens costs in nano-dollars at the dearest of `prices`, at least one."""
+    most, found = Usage(prompt_tokens=prompt, completion_tokens=completion), 0
+    plain = 0
+    for price in prices:
+        if price.tiers:
+            found = max(found, cost_nusd(price, most))
+        else:
+            plain = max(plain, prompt * price.rates.input + completion * price.rates.output + price.request)
+    return max(found, _rounded(plain))  # the dearest stays the dearest when it is rounded
 
 
 def _rounded(millionths: int | Fraction) -> int:

@@ -11,6 +11,7 @@ Whatever goes wrong is an AssertionError with the promise, what was asked and th
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from windlass.gateway.provider import (
 from windlass.gateway.wire import EmbeddingTally, Tally, parse_chat, parse_embedding
 
 _TOGETHER = 8
+_AUTO = re.compile(rb'"model"\s*:\s*"auto"')
 _HOSTILE: tuple[list[dict[str, Any]], ...] = (
     [{"role": "user", "content": ""}],
     [{"role": "system"}, {"role": "user", "content": "été 日本語 🙂 \u202e \x1b[31m"}],
@@ -45,6 +47,7 @@ async def check_provider(
     """Hold fresh providers from `make` to the contract of `provider.py`; AssertionError says which promise broke.
 
     It sends some thirty requests to the first model, up to 220 kB large, so let the upstream be one that costs nothing.
+    Give a model another name there (`upstream`), and let the stand-in refuse all others: so two names are told apart.
     A provider that keeps `Embeds` is asked for vectors too, which its upstream may refuse.
     broken: makes providers whose upstream is not there. limit_s: for each promise.
     """
@@ -143,6 +146,20 @@ async def _streamed(provider: Provider) -> None:
     _told(reply)
     tally = await _read(reply, stream=True)
     _hold(tally.done, "a stream ends with `data: [DONE]`")
+
+
+async def _renamed(provider: Provider) -> None:
+    """The three names of a model apart: the client wrote `auto`, the settings have their own, the upstream another."""
+    model = next((one for one in provider.models if one.upstream), provider.models[0])
+    messages = [{"role": "user", "content": "Say one word."}]
+    for stream in (False, True):
+        chat = parse_chat(msgspec.json.encode({"model": "auto", "messages": messages, "stream": stream}))
+        body = msgspec.json.encode({"model": model.upstream or model.name, "messages": messages, "stream": stream})
+        reply = await _sent(provider, ProviderRequest("call_check", model.name, body, chat))
+        _hold(reply.status == 200, f"it was answered with status {reply.status}")
+        said: list[bytes] = []
+        await _read(reply, stream=stream, said=said)
+        _hold(_AUTO.search(b"".join(said)) is None, "the answer is of a model `auto`, which is nobody's name for one")
 
 
 async def _closed_early(provider: Provider) -> None:
@@ -251,12 +268,15 @@ def _told(reply: ProviderReply) -> None:
     _hold(plain, f"headers {dict(reply.headers)} are not one line of ASCII each")
 
 
-async def _read(reply: ProviderReply, *, stream: bool) -> Tally:
-    """Read a reply as the gateway does: complete, without events that cannot be read, with sane usage."""
+async def _read(reply: ProviderReply, *, stream: bool, said: list[bytes] | None = None) -> Tally:
+    """Read a reply as the gateway does: complete, without events that cannot be read, with sane usage. said: takes the
+    chunks."""
     tally = Tally(stream=stream)
     async for chunk in reply.chunks:
         _hold(isinstance(chunk, bytes), f"a chunk is {type(chunk).__name__}, not bytes")
         tally.feed(chunk)
+        if said is not None:
+            said.append(chunk)
     tally.end()
     await reply.chunks.aclose()
     _hold(not tally.malformed, f"{tally.malformed} parts are not JSON of OpenAI's dialect")
@@ -268,10 +288,12 @@ async def _read(reply: ProviderReply, *, stream: bool) -> Tally:
 _DIALECT = "answer in OpenAI's dialect; `windlass.gateway.providers.compose.completion` writes it for you"
 _CLOSING = "closing chunks early and twice, begun or not, is ordinary and must leave the provider able to answer"
 _FAILING = "raise UpstreamError where no answer arrives"
+_NAMES = "send up `request.body` or its model, which is the upstream's name; `request.chat.model` may be `auto`"
 _PROMISES = (
     _Promise("described", "what it is", _described, "name, models and local are what provider.py says of them"),
     _Promise("plain", "a chat completion", _plain, _DIALECT),
     _Promise("streamed", "a streamed chat completion", _streamed, _DIALECT),
+    _Promise("renamed", "a model with an `upstream`, by a client that wrote `auto`", _renamed, _NAMES),
     _Promise("closed early", "a stream that is not read to its end", _closed_early, _CLOSING),
     _Promise("together", f"{_TOGETHER} completions at once", _together, "keep nothing of a request in the provider"),
     _Promise("hostile", "odd messages and fields", _hostile, f"answer with any status, or {_FAILING}"),

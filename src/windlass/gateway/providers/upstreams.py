@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from windlass import plugins
 from windlass.errors import SettingsError
-from windlass.gateway.options import ANTHROPIC, AZURE, GEMINI, KIND_OPTIONS, OPENAI_COMPATIBLE, ProviderOptions
+from windlass.gateway.options import (
+    ANTHROPIC,
+    AZURE,
+    GEMINI,
+    KIND_OPTIONS,
+    LITELLM,
+    OPENAI_COMPATIBLE,
+    ProviderOptions,
+)
 from windlass.gateway.provider import Provider
 
 
@@ -50,6 +58,10 @@ def _own(options: ProviderOptions, api_key: str) -> Provider:
         from windlass.gateway.providers.gemini import Gemini
 
         return Gemini(options, api_key)
+    if options.kind == LITELLM:
+        from windlass.gateway.providers.litellm import Litellm
+
+        return Litellm(options, api_key)
     assert options.kind == ANTHROPIC, f"{options.kind} has options and no provider"
     from windlass.gateway.providers.anthropic import Anthropic
 

@@ -13,8 +13,9 @@ from windlass.gateway.opening import Opened
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.provider import Provider
 from windlass.gateway.resilience.breaker import Key, Pass
+from windlass.gateway.wire import ReplyTally
 
-Bill = Literal["none", "reported", "unsaid", "outcome"]
+Bill = Literal["none", "reported", "estimated", "unsaid", "outcome"]
 # Nothing of the request has arrived anywhere.
 _UNSENT = frozenset(
     {
@@ -55,7 +56,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     started_ms, took_ms: since the call began to ask; until the opening had been read. status: 0 where no answer came.
     category: '' for the attempt that answers, `cancelled` where a faster one, or a client that left, made it needless.
     retry_after_s: as the provider asked. hedge: it was sent beside another one that was slow.
-    bill: `none`: nothing was done; `reported`: `usage` is what the provider counted; `unsaid`: the provider had the
+    bill: `none`: nothing was done; `reported`: `usage` is what the provider counted; `estimated`: it is our estimate
+        of a part of the answer that went out, where the provider counted nothing; `unsaid`: the provider had the
         request and may charge for it; `outcome`: the call's outcome holds it.
     """
 
@@ -89,6 +91,36 @@ class Reached:
         return msgspec.structs.replace(
             self.attempt, category=ErrorCategory.CANCELLED.value, bill=bill, usage=usage if says(usage) else Usage()
         )
+
+
+@dataclass(slots=True)
+class Continued:
+    """A stream that broke off and goes on with what another request brings.
+
+    first: who began it; used: what the first part used up, in our estimate where `estimated`. at_chars: so long was the
+    text by then. prompt_tokens: about as many more than the client's own went into the second request. tally: reads the
+    second reply alone. dropped_chars: of that, since the client had them.
+    """
+
+    first: Target
+    used: Usage
+    estimated: bool
+    at_chars: int
+    prompt_tokens: int
+    tally: ReplyTally
+    dropped_chars: int = 0
+
+    def joined(self, prompt: int, completion: int, estimated: bool) -> tuple[int, int, bool]:
+        """The tokens of both parts, from those of the second, and whether any of them are an estimate."""
+        used = self.used
+        both = prompt + (used.prompt_tokens or 0), completion + (used.completion_tokens or 0)
+        return *both, estimated or self.estimated
+
+    def told(self, target: Target) -> dict[str, str | int]:
+        """What the outcome tells of it: that `target` went on, and where."""
+        provider, model = target.key
+        place = {"at_chars": self.at_chars, "dropped_chars": self.dropped_chars}
+        return {"provider": provider, "model": model, **place}
 
 
 def says(usage: Usage) -> bool:

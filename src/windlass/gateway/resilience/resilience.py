@@ -1,6 +1,7 @@
 """Around the providers: who is asked, how often, after what pause, and who else when that one fails.
 
-All of it happens before the first byte goes to the client, so a failed attempt leaves nothing behind but its record.
+All of it happens before the first byte goes to the client, so a failed attempt leaves nothing behind but its record;
+only a stream that broke off may be asked to be continued (`continuation`).
 Targets are asked in order of preference; what is done about which cause says `errors.HANDLING`, nothing else:
 
 - the client's fault: the refusal is the answer; only a context that is too long may fit elsewhere;
@@ -33,11 +34,11 @@ from windlass.gateway.wire import ReplyTally
 
 NotNegative = Annotated[float, Meta(ge=0)]
 # They have cost their time already: with another target left, none of it is spent at the same one again.
-_SLOW = frozenset({ErrorCategory.FIRST_BYTE_TIMEOUT, ErrorCategory.STREAM_IDLE, ErrorCategory.TOTAL_TIMEOUT})
+SLOW = frozenset({ErrorCategory.FIRST_BYTE_TIMEOUT, ErrorCategory.STREAM_IDLE, ErrorCategory.TOTAL_TIMEOUT})
 
 
 class ResilienceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How failures of providers are met before the first byte has gone to the client.
+    """How failures of providers are met: before the first byte has gone to the client, and after it.
 
     attempts: requests that one call may send in all. backoff_base_s, backoff_cap_s: before its n-th retry (from 0) a
         target is left alone for uniform(0, min(cap, base * 2**n)) seconds; source: M. Brooker, "Exponential Backoff
@@ -46,6 +47,8 @@ class ResilienceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     total_timeout_s: from the start of a call to its last byte.
     hedge_after_s: without a first byte after this time the next target is asked as well, and the faster one answers;
         both cost. 0: off.
+    continue_streams: a stream of text that breaks off is continued, once, by another request that holds the prompt and
+        the text so far; both cost, and where they meet a word may be missing or come twice. Off: it ends with an error.
     """
 
     attempts: Annotated[int, Meta(ge=1, le=100)] = 3
@@ -54,6 +57,7 @@ class ResilienceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     retry_after_cap_s: NotNegative = 20.0
     total_timeout_s: Annotated[float, Meta(gt=0, le=604_800)] = 600.0
     hedge_after_s: NotNegative = 0.0
+    continue_streams: bool = False
     breaker: BreakerOptions = BreakerOptions()
 
 
@@ -190,7 +194,7 @@ class _Walk:
         if left <= 0 or self._settled():
             return None
         category = self.failures.by_place[place].category
-        moment = category.handling.backoff is Backoff.SHORT and category not in _SLOW
+        moment = category.handling.backoff is Backoff.SHORT and category not in SLOW
         step = None
         if moment and self.sent_to[place] == 1 and left > len(self.targets) - self.fresh:
             step = await self._again(place)

@@ -16,6 +16,8 @@ from windlass.gateway.options import ProviderOptions
 from windlass.gateway.provider import ProviderReply
 from windlass.gateway.transport.http import KEPT_HEADERS, content_type, failure
 
+MOST_URLS = 64
+
 
 class AiohttpClient:
     """Keeps the contract of `HttpClient`."""
@@ -28,6 +30,7 @@ class AiohttpClient:
         self._idle_s = options.idle_timeout_s
         self._timeout = aiohttp.ClientTimeout(total=None, connect=options.connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
+        self._urls: dict[str, URL] = {}
 
     async def request(self, method: str, path: str, body: bytes, kind: str) -> ProviderReply:
         if self._session is None:
@@ -36,7 +39,7 @@ class AiohttpClient:
             )
         headers = self._headers | ({"content-type": kind} if body else {})
         try:
-            url = URL(self._url + path, encoded=True)
+            url = self._urls.get(path) or self._called(path)
             async with asyncio.timeout(self._first_byte_s):
                 response = await self._session.request(
                     method, url, data=body or None, headers=headers, allow_redirects=False
@@ -51,6 +54,13 @@ class AiohttpClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def _called(self, path: str) -> URL:
+        """The address of a path; most calls have the same few."""
+        if len(self._urls) >= MOST_URLS:
+            self._urls.clear()
+        self._urls[path] = URL(self._url + path, encoded=True)
+        return self._urls[path]
 
 
 class CleanConnector(aiohttp.TCPConnector):
@@ -80,12 +90,16 @@ class AiohttpChunks:
         return self
 
     async def __anext__(self) -> bytes:
+        content = self._response.content
         try:
-            async with asyncio.timeout(self._idle_s):
-                chunk = await self._response.content.readany()
+            if content.is_eof() or content._buffer:  # nothing is waited for
+                chunk = await content.readany()
+            else:
+                async with asyncio.timeout(self._idle_s):
+                    chunk = await content.readany()
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             # What came before the connection broke is still the client's; aiohttp would drop it. The next read fails.
-            chunk = self._response.content._read_nowait(-1)
+            chunk = content._read_nowait(-1)
             if chunk:
                 return chunk
             self._response.close()

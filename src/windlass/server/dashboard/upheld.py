@@ -183,13 +183,14 @@ def _totals(hour: ProviderHour, *, first_byte: bool = False) -> Totals:
 def _told(one: Pattern) -> Told:
     parts = [
         f"{words.count(one.failed_over)} answered by another model" if one.failed_over else "",
-        f"{words.count(one.retried)} by a retry" if one.retried else "",
-        f"{words.count(one.lost)} lost to the client" if one.lost else "",
-        f"{words.count(one.skipped)} kept away by its breaker" if one.skipped else "",
+        f"{words.count(one.retried)} answered by a retry" if one.retried else "",
+        f"{words.count(one.lost)} failed" if one.lost else "",
     ]
+    said = [f"Of {words.plural(one.calls, 'call')}: {', '.join(filter(None, parts))}." if one.calls else ""]
+    said += [f"Its breaker kept {words.plural(one.skipped, 'attempt')} away." if one.skipped else ""]
     return Told(
         pattern=one,
-        became=", ".join(filter(None, parts)),
+        became=" ".join(filter(None, said)),
         recovered=BY.get(one.recovered_by, ""),
         mended=MENDED.get(one.whose, ""),
         calls=address("/calls", {"error": one.error, "provider": one.provider, "model": one.model}) if one.lost else "",

@@ -97,8 +97,12 @@ class Gains:
         failures = _failures(ended, extra.attempts)
         answered = not ended.error
         target = _target(ended, ended.provider, ended.model)
+        met: set[tuple[str, str, str]] = set()
         for tried in failures:
-            self._failed(ended, tried, target if answered else None)
+            came_of_it = "" if (tried.provider, tried.model, tried.category) in met else _became(ended, tried)
+            self._failed(ended, tried, came_of_it)
+            if tried.sent:
+                met.add((tried.provider, tried.model, tried.category))
         if answered and ended.provider:
             self._answered(ended, target, extra.attempts)
 
@@ -134,15 +138,15 @@ class Gains:
             episode.update(recovered_at=max(ended.at, episode["last"]), recovered_by=by, left_alone=False)
             self._touch(episode)
 
-    def _failed(self, ended: EndedCall, tried: Tried, rescuer: Target | None) -> None:
+    def _failed(self, ended: EndedCall, tried: Tried, came_of_it: str) -> None:
+        """Count an attempt that failed. came_of_it: of the call, '' where it met this failure before."""
         target = _target(ended, tried.provider, tried.model)
         hour = self._hour(ended, target)
         hour["failed" if tried.sent else "skipped"] += 1
         episode = self._episode(ended, (*target, tried.category[:NAME_CHARS]))
         episode["last"] = max(episode["last"], ended.at)
         episode["failed" if tried.sent else "skipped"] += 1
-        if tried.sent:
-            came_of_it = "lost" if rescuer is None else "retried" if rescuer == target else "failed_over"
+        if came_of_it:
             episode[came_of_it] += 1
         episode.update(recovered_at=None, recovered_by="", left_alone=not tried.sent)
         self._touch(episode)
@@ -187,6 +191,15 @@ def _failures(ended: EndedCall, attempts: Sequence[Tried]) -> list[Tried]:
     if attempts and all(one.category for one in attempts):
         return failed
     return [*failed, Tried(ended.provider, ended.model, ended.error)] if ended.provider else failed
+
+
+def _became(ended: EndedCall, tried: Tried) -> str:
+    """What came of a call that met a failure; '' where that attempt was never sent, or nobody waited for the end."""
+    if not tried.sent or ended.error in _NOBODYS:
+        return ""
+    if ended.error:
+        return "lost"
+    return "retried" if (ended.provider, ended.model) == (tried.provider, tried.model) else "failed_over"
 
 
 def _target(ended: EndedCall, provider: str, model: str) -> Target:

@@ -114,8 +114,9 @@ class ProviderHour(msgspec.Struct, frozen=True, kw_only=True):
 class Episode(msgspec.Struct, frozen=True, kw_only=True):
     """A run of failures of one model of one provider for one cause; times are UTC seconds.
 
-    failed: attempts; skipped: calls that its breaker kept away. What came of the calls that met a failure:
-    retried: the same model answered after all; failed_over: another one did; lost: the client saw the failure.
+    failed: attempts, of which one call may make several; skipped: attempts that its breaker kept away. Calls that met a
+    failure, each once: retried: the same model answered after all; failed_over: another one did; lost: none did, and
+    the client was told. A call that its client left is none of these.
     recovered_by: what first went well again: the `retry` of a call that had failed, a `probe` of the breaker, another
     `call`; recovered_at: when, None while it goes on.
     """

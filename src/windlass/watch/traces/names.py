@@ -14,6 +14,7 @@ PROVIDER: Final = "gen_ai.provider.name"
 REQUEST_MODEL: Final = "gen_ai.request.model"
 REQUEST_STREAM: Final = "gen_ai.request.stream"
 RESPONSE_MODEL: Final = "gen_ai.response.model"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 FIRST_CHUNK_S: Final = "gen_ai.response.time_to_first_chunk"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
@@ -58,6 +59,9 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "completions": "text_completion",
 }
 """Our endpoints, and the operation that each is; of the others the endpoint is the name."""
+
+GENERATING: Final = frozenset({"chat", "responses", "messages"})
+"""Our endpoints whose answers end for a reason."""
 
 KINDS: Final[Mapping[str, str]] = {
     "anthropic": "anthropic",

@@ -13,6 +13,7 @@ import msgspec
 
 from windlass.gateway.options import ProviderOptions
 from windlass.gateway.resilience.attempt import Attempt
+from windlass.gateway.transit import STOPPED
 from windlass.records import Call, Decision, Feedback, Outcome, Record, user_digest
 from windlass.watch.traces import names
 from windlass.watch.traces.span import Event, TraceContext, TraceSpan, Value, ns, span_id
@@ -144,6 +145,8 @@ def _called(call: Call, outcome: Outcome, operation: str, server: Server | None)
     if not outcome.error or outcome.prompt_tokens or outcome.completion_tokens:
         told |= {names.INPUT_TOKENS: outcome.prompt_tokens, names.OUTPUT_TOKENS: outcome.completion_tokens}
         told[names.RESPONSE_MODEL] = _short(outcome.model)
+    if reasons := _reasons(call, outcome):
+        told[names.FINISH_REASONS] = reasons
     if call.stream:
         told[names.REQUEST_STREAM] = True
         if not outcome.error:
@@ -153,6 +156,16 @@ def _called(call: Call, outcome: Outcome, operation: str, server: Server | None)
     if call.user:
         told[names.USER] = user_digest(call.scope, call.user)
     return told
+
+
+def _reasons(call: Call, outcome: Outcome) -> list[str]:
+    """Why each choice of an answer ended, none where nobody said. The ledger holds what is not `stop` (transit.py), and
+    nothing of calls that other programs logged."""
+    said = outcome.extra.get("finish_reasons")
+    if isinstance(said, list):
+        return [_short(one) for one in said if isinstance(one, str)]
+    whole = call.endpoint in names.GENERATING and not outcome.error and not outcome.extra.get("imported")
+    return list(STOPPED) if whole else []
 
 
 def _attempt(call: Call, tried: Attempt, number: int, place: TraceContext, server: Server | None) -> TraceSpan:

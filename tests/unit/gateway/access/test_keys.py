@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -321,3 +322,17 @@ def test_a_cut_secret_and_a_short_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="5 characters; give at least 32"):
         secret_of(tmp_path, "short")
     assert secret_of(tmp_path, "x" * 32) == b"x" * 32
+
+
+@pytest.mark.parametrize("secret", [b"s" * 32, b"longer than a block of sha-256, which is hashed first" * 3])
+def test_a_key_is_kept_as_its_hmac_under_the_secret(tmp_path: Path, secret: bytes) -> None:
+    """RFC 2104: what another program computes under the same secret is the same."""
+    (tmp_path / "ledger.db").write_bytes(tables())
+    db = Database(f"sqlite:///{tmp_path}/ledger.db")
+    keys = Keys(KeyTable(db), secret, lambda: 1_800_000_000.0)
+    _, plain = keys.create(VirtualKey(id="", name="ann", tenant="acme"))
+    (row,) = KeyTable(db).rows()
+    assert row.digest == hmac.new(secret, plain.encode(), "sha256").hexdigest()
+    assert keys.find(plain) is not None
+    assert keys.find(plain + "x") is None
+    db.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
+import msgspec
 import pytest
 
 from windlass.errors import LedgerError, LimitReached
@@ -124,7 +124,7 @@ async def test_a_refusal_leaves_the_database_alone_for_a_moment() -> None:
 async def test_what_can_never_fit_asks_nobody() -> None:
     world = World()
     with pytest.raises(LimitReached) as refused:
-        await world.limits.reserve(replace(CALL, nusd=MOST + 1), 1_800_000_000.0)
+        await world.limits.reserve(msgspec.structs.replace(CALL, nusd=MOST + 1), 1_800_000_000.0)
     assert refused.value.retry_after_s is None
     assert world.rows.takes == world.rows.touches == 0
 

@@ -270,6 +270,20 @@ def test_a_refusal_names_the_limit_and_when_to_come_again(
     assert refused.retry_after_s == wait_s
 
 
+def test_amounts_in_a_refusal_are_exact() -> None:
+    spent = Limits([LimitOptions(name="tiny", usd=0.000018)])
+    _reserve(spent, nusd=1).settle(1, 0)
+    words = str(_refused(spent, nusd=18_000))
+    assert "budget of 0.000018 USD a minute is reached (0.000000001 used, 0 held" in words
+    assert "0.000018 wanted" in words
+    many = Limits([LimitOptions(name="many", tokens=2_000_001)])
+    _reserve(many, tokens=1_234_567).settle(0, 1_234_567)
+    words = str(_refused(many, tokens=1_000_000))
+    assert (
+        "token rate of 2000001 a minute is reached (1234567 used, 0 held by calls under way, 1000000 wanted)" in words
+    )
+
+
 # --- many counts
 
 
@@ -381,3 +395,25 @@ def test_limits_that_are_none_leave_those_before() -> None:
     with pytest.raises(SettingsError, match="usd of 'all' is inf"):
         limits.replace([LimitOptions(name="all", usd=math.inf)])
     _refused(limits)
+
+
+def test_a_window_is_found_whatever_was_asked_for_before() -> None:
+    """The last one of each kind is remembered; a clock may be set back, and calls come in any order."""
+    times = [_at(2026, 1, 31, 23, 59), _at(2026, 2, 1), _at(2026, 1, 1), _at(2024, 2, 29, 12), 0.0]
+    for now in (*times, *reversed(times)):
+        for kind in ("minute", "hour", "day", "month"):
+            begin, end = window(kind, now)
+            assert begin <= now < end, (kind, now)
+        assert window("total", now) == (0, math.inf)
+
+
+async def test_the_limits_of_a_key_may_change_between_two_calls_of_it() -> None:
+    limits, claim = Limits([]), _claim()
+    old, new = (LimitOptions(name="own", requests=1),), (LimitOptions(name="own", requests=2),)
+    await limits.reserve(claim, NOW, old)
+    with pytest.raises(LimitReached):
+        await limits.reserve(claim, NOW, old)
+    await limits.reserve(claim, NOW, new)
+    with pytest.raises(LimitReached):
+        await limits.reserve(claim, NOW, new)
+    await limits.reserve(claim, NOW, ())

@@ -42,6 +42,8 @@ def test_a_whole_answer(dialect: Dialect, kind: str) -> None:
     assert (found.complete, found.error, found.code, found.malformed) == (True, False, "", 0)
     assert found.text == "Good day, Zoë — 日本 👋"
     assert found.usage == CACHED[dialect]
+    assert found.finish == ("stop",)
+    assert over(dialect, golden(kind, f"tools.{dialect}"), stream=kind == "streams").finish == ("tool_calls",)
 
 
 @pytest.mark.parametrize("dialect", ["responses", "messages", "gemini"])

@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from windlass.gateway.money.pricelist import TABLE, Pricelist, find, names, published
-from windlass.gateway.money.prices import SETTINGS, Price, Rates, cost_nusd, price_of, resolved
+from windlass.gateway.money.prices import SETTINGS, Price, Rates, cost_nusd, most_nusd, price_of, resolved
 from windlass.gateway.money.usage import Usage
 from windlass.gateway.options import ModelOptions
 
@@ -325,3 +327,27 @@ def test_a_table_that_is_cut_off_is_not_taken_for_a_price(tmp_path: Path) -> Non
     broken.write_bytes(TABLE.read_bytes()[:5_000])
     with pytest.raises(EOFError):
         gzip.decompress(broken.read_bytes())
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**9), st.booleans()), min_size=1
+    ),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+)
+def test_the_most_is_what_the_dearest_costs(
+    said: list[tuple[int, int, int, bool]], prompt: int, completion: int
+) -> None:
+    prices = []
+    for into, out, request, tiered in said:
+        published = {"input": into, "output": out, "request": request}
+        prices.append(resolved(Price(published=published | ({"1000.input": 2 * into} if tiered else {}))))
+    usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+    assert most_nusd(prices, prompt, completion) == max(cost_nusd(price, usage) for price in prices)
+
+
+def test_a_host_without_published_prices_does_not_unpack_the_table() -> None:
+    published.cache_clear()
+    assert find("openai_compatible", "http://127.0.0.1:8000/v1", "gpt-4o") is None
+    assert published.cache_info().currsize == 0

@@ -88,11 +88,28 @@ async def test_a_failing_provider_stands_first_with_its_cause_and_its_breaker(tm
     whole(page)
     assert "broken echo left alone left alone for" in page.text
     assert "2 attempts failed" in page.text
-    assert "2 lost to the client, 1 kept away by its breaker" in page.text
+    assert "Of 2 calls: 2 failed. Its breaker kept 1 attempt away." in page.text
     assert "Nothing: every model" not in page.text
     (one,) = answer["providers"]
     assert (one["standing"], one["failed"], one["skipped"], one["breaker"]["state"]) == ("left_alone", 2, 1, "open")
-    assert [(told["failed"], told["whose"]) for told in answer["failing"]] == [(2, "operator")]
+    assert [(told["failed"], told["calls"], told["whose"]) for told in answer["failing"]] == [(2, 2, "operator")]
+
+
+async def test_attempts_and_calls_stand_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with visiting(tmp_path) as (visitor, runtime):
+        thrice = [tried(FAR, "stream_idle"), tried(FAR, "stream_idle"), tried(FAR)]
+        await runtime.ledger.append(ended(1, FAR, attempts=thrice, tenant="default"))
+        await folded(runtime)
+        page = await visitor.get("/providers?range=all")
+        answer = json.loads((await visitor.get("/api/providers?since=2000-01-01T00:00:00Z")).body)
+    assert "2 attempts failed" in page.text
+    assert "Of 1 call: 1 answered by a retry." in page.text
+    (over,) = answer["over"]
+    assert (over["failed"], over["calls"], over["retried"], over["lost"]) == (2, 1, 1, 0)
+    assert gatewaylist.show("providers", answer, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert "attempts failed" in said
+    assert "of 1: 1 answered by a retry" in said
 
 
 async def test_what_recovered_is_told_and_older_episodes_are_a_link_away(tmp_path: Path) -> None:
@@ -109,8 +126,8 @@ async def test_what_recovered_is_told_and_older_episodes_are_a_link_away(tmp_pat
         page = await visitor.get("/providers?range=7d")
         older = await visitor.get(next(a["href"] for a in page.all("a") if a.get("id") == "over-older").split("#")[0])
     whole(page)
-    assert "a retry was answered. Of the calls 1 by a retry." in page.text
-    assert "another call was answered. Of the calls 1 answered by another model." in page.text
+    assert "a retry was answered. Of 1 call: 1 answered by a retry." in page.text
+    assert "another call was answered. Of 1 call: 1 answered by another model." in page.text
     assert page.text.count("recovered") == 12
     assert older.text.count("recovered") == 12
     assert "over-newest" in older.body

@@ -120,6 +120,28 @@ def test_tokens_and_costs_are_told_once() -> None:
         assert attempt.parent_id == call.span_id
 
 
+@pytest.mark.parametrize(
+    ("extra", "changes", "reasons"),
+    [
+        ({}, {}, ["stop"]),
+        ({"finish_reasons": ["length", "tool_calls"]}, {}, ["length", "tool_calls"]),
+        ({"finish_reasons": []}, {}, None),
+        ({"finish_reasons": ["length"]}, {"error": "client_gone"}, ["length"]),
+        ({"finish_reasons": "length"}, {"error": "client_gone"}, None),
+        ({"finish_reasons": [1, None, "x" * 10_000]}, {}, ["x" * (spans.MOST_CHARS - 1) + "…"]),
+        ({}, {"error": "connect_refused"}, None),
+        ({"imported": "litellm"}, {}, None),
+    ],
+)
+def test_why_an_answer_ended_is_told(extra: dict[str, Any], changes: dict[str, Any], reasons: list[str] | None) -> None:
+    outcome = msgspec.structs.replace(OUTCOME, extra=extra, **changes)
+    (span, *_) = spans.of_call(CALL, outcome, PLACE, KNOWN, {})
+    assert span.attributes.get("gen_ai.response.finish_reasons") == reasons
+    vectors = msgspec.structs.replace(CALL, endpoint="embeddings")
+    (span, *_) = spans.of_call(vectors, msgspec.structs.replace(OUTCOME, extra={}), PLACE, KNOWN, {})
+    assert "gen_ai.response.finish_reasons" not in span.attributes
+
+
 def test_providers_have_the_names_of_the_conventions() -> None:
     assert {name: server.provider for name, server in KNOWN.items()} == {
         "main": "openai",
