@@ -231,7 +231,7 @@ class Gateway:
         if self._limited or caller.limits:
             transit.hold = await self._held(transit, caller, transit.most_prompt_tokens())
 
-    async def _held(self, transit: Transit, caller: Caller, prompt: int) -> Hold:
+    async def _held(self, transit: Transit, caller: Caller, prompt: int, *, begins: bool = True) -> Hold:
         """What a prompt of so many tokens and its answer may cost at most. LimitReached where that is too much."""
         asked, call = transit.asked, transit.call
         most = self._options.reserved_tokens if asked.most_tokens is None else asked.most_tokens
@@ -246,6 +246,7 @@ class Gateway:
                 [self._prices.of(one.provider.name, one.model) for one in transit.targets], prompt, completion
             ),
             tokens=prompt + completion,
+            begins=begins,
         )
         return await self.limits.reserve(claim, transit.started, caller.limits)
 
@@ -280,7 +281,7 @@ class Gateway:
         """Sends the request to a target, and goes on with a stream that breaks off."""
         from windlass.gateway.continuation import Continuation  # most processes have it switched off
 
-        held = partial(self._held, transit, caller) if transit.hold is not None else None
+        held = partial(self._held, transit, caller, begins=False) if transit.hold is not None else None
         return Continuation(transit, partial(_sent, transit), self.resilience, deadline, held).sent
 
     async def _begin(self, transit: Transit, incoming: Incoming, record: Record) -> None:

@@ -374,13 +374,11 @@ async def test_what_was_held_is_given_back_and_the_sum_is_spent(tmp_path: Path) 
         assert all(count.held == 0 for count in counts.values())
         assert counts["nusd"].used == counts["nusd"].kept == outcome.cost_nusd
         assert counts["tokens"].used == outcome.prompt_tokens + outcome.completion_tokens
-        assert (counts["requests"].used, counts["concurrent"].used) == (2, 0), "it is a request of its own"
+        assert (counts["requests"].used, counts["concurrent"].used) == (1, 0), "it is one call"
 
 
-@pytest.mark.parametrize(
-    "short", [{"usd": 0.01}, {"tokens": 800}, {"requests": 1}, {"concurrent": 1}], ids=lambda one: next(iter(one))
-)
-async def test_without_room_for_another_request_it_stays_an_error(tmp_path: Path, short: dict[str, float]) -> None:
+@pytest.mark.parametrize("short", [{"usd": 0.01}, {"tokens": 800}], ids=lambda one: next(iter(one)))
+async def test_without_room_for_another_answer_it_stays_an_error(tmp_path: Path, short: dict[str, float]) -> None:
     limit = {"name": "day", "window": "day", **short}
     # Enough for one answer of at most 400 tokens, by either model, not for two.
     async with bench(tmp_path, broken(CUT), goes_on(), b=(goes_on(),), limits=[limit]) as it:
@@ -389,6 +387,15 @@ async def test_without_room_for_another_request_it_stays_an_error(tmp_path: Path
         assert (len(it.a.requests), len(it.b.requests)) == (1, 0)
         assert (it.outcome.error, it.outcome.cost_nusd) == ("stream_cut", part_nusd("a", *SAID))
         assert all(count.held == 0 for count in it.runtime.gateway.limits.counts())
+
+
+async def test_the_last_call_of_a_limit_goes_on(tmp_path: Path) -> None:
+    limit = {"name": "day", "window": "day", "requests": 1, "concurrent": 1}
+    async with bench(tmp_path, broken(CUT), DOWN, b=(goes_on(),), limits=[limit]) as it:
+        assert events(await it.ask(max_tokens=400))[-1] == "[DONE]"
+        assert it.outcome.error == ""
+        counts = {count.place.measure: (count.used, count.held) for count in it.runtime.gateway.limits.counts()}
+        assert counts == {"requests": (1, 0), "concurrent": (0, 0)}
 
 
 async def test_a_long_text_needs_more_room(tmp_path: Path) -> None:

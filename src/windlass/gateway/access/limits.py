@@ -67,7 +67,10 @@ class Used:
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """Who wants to use up how much, at most. `key`, `team` and `user` are '' where there is none."""
+    """Who wants to use up how much, at most. `key`, `team` and `user` are '' where there is none.
+
+    begins: whether a call begins with it; what goes on with one counts as none of its own.
+    """
 
     tenant: str
     team: str
@@ -76,6 +79,7 @@ class Claim(msgspec.Struct, frozen=True):
     model: str
     nusd: int
     tokens: int
+    begins: bool = True
 
 
 class Short(NamedTuple):
@@ -118,11 +122,11 @@ class Hold:
         """Give back what was held, count what was used; returns what must be committed with the outcome."""
         held, self._held = self._held, ()
         spent = []
-        used = {"nusd": nusd, "tokens": tokens, "requests": 1, "concurrent": 0}
+        used = {"nusd": nusd, "tokens": tokens, "concurrent": 0}
         for count, amount in held:
             measure = count.place.measure
             count.held -= amount
-            count.used += used[measure]
+            count.used += used.get(measure, amount)  # requests: as many as were held
             if measure == "nusd" and nusd:
                 self._settled.append((count, nusd))
                 name, group, _, since = count.place
@@ -198,7 +202,13 @@ class Limits:
         held: list[tuple[Used, int]] = []
         short = []
         stale = self._lender is not None and not self._lender.fresh()
-        amounts: dict[Measure, int] = {"nusd": claim.nusd, "requests": 1, "tokens": claim.tokens, "concurrent": 1}
+        calls = int(claim.begins)
+        amounts: dict[Measure, int] = {
+            "nusd": claim.nusd,
+            "requests": calls,
+            "tokens": claim.tokens,
+            "concurrent": calls,
+        }
         for limit, group, measure, most in self._asked(claim, more):
             count, amount = self._count(limit, group, measure, most, now), amounts[measure]
             if count.left < amount or stale:
