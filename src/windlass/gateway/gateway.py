@@ -160,13 +160,15 @@ class Gateway:
         )
         tally = asked.tally(stream=asked.stream)
         if isinstance(asked, EmbeddingInput | Raw):
+            if asked.model:
+                _allow(caller, request.endpoint, asked.model)
             target = self._named(request.endpoint, asked)
             _allow(caller, request.endpoint, asked.model)
             return Transit(call, asked, (), (target,), target, started, tally)
         actions = self._eligible(caller) if asked.model == AUTO else (asked.model,)
         for action in actions:
+            _allow(caller, request.endpoint, action)  # first: who may not use a model hears of none whether it is there
             self._target(action)
-            _allow(caller, request.endpoint, action)
         action, decisions = self._loop.decide(
             POINT,
             call_id=call.id,

@@ -306,8 +306,10 @@ async def test_a_model_that_is_not_there_tells_a_key_with_scopes_no_names(tmp_pa
         for answer in answers:
             assert (answer.status, answer.code) == (404, "model_not_found")
             assert b"parrot" not in answer.body
-        refused = await client.post("/v1/chat/completions", chat(model="parrot"))
-        assert (refused.status, refused.code) == (401, "scope_denied"), "the key is good"
+        for name in ("parrot", "nobody"):
+            for path, body in (("chat/completions", chat(model=name)), ("embeddings", {"model": name, "input": "a"})):
+                refused = await client.post(f"/v1/{path}", body)
+                assert (refused.status, refused.code) == (401, "scope_denied"), "the key is good, and is told no more"
 
 
 async def test_revoking_a_key_ends_its_sessions(tmp_path: Path) -> None:
