@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+import windlass.runtime  # noqa: F401 (all rooms, and so all tables)
 from tests.scenario import corpus, program
 from windlass.errors import LedgerError
 from windlass.ledger import ids, move, schema

@@ -24,6 +24,8 @@ from windlass.ledger.writer import Transactions
 BATCH = 5_000
 _HERE_ONLY = frozenset({schema.heads.name, schema.workers.name})
 """What belongs to one database alone: its counters, and who works on it."""
+_STAYS = frozenset({"alembic_version", "visits", "search_chunks", "search_sizes"})
+"""The mark of the version, who is signed in to the pages, and PostgreSQL's full-text index, which is made anew."""
 Told = Callable[[str, int, int], None]
 """(table, rows copied, rows in all), after each batch."""
 
@@ -74,6 +76,12 @@ def compare(source: Database, target: Database) -> None:
             f"the source is at migration {version(source) or 'none'}, this release at {version(target)}; "
             "run `windlass doctor` once, which upgrades it, then move"
         )
+    for db in (source, target):
+        if strange := sorted(_present(db) - metadata.tables.keys() - _STAYS):
+            raise LedgerError(
+                f"the database holds tables that this program does not move: {', '.join(strange)}; nothing was moved: "
+                "take them out, if they are yours, or report it"
+            )
 
 
 def finish(source: Database, target: Database) -> None:
@@ -115,6 +123,22 @@ def total(connection: sa.Connection, table: sa.Table) -> Sum:
             digest = hashlib.blake2b(msgspec.msgpack.encode(_canonical(table, row)), digest_size=16).digest()
             summed = (summed + int.from_bytes(digest, "big")) % 2**128
     return Sum(str(table.name), rows, f"{summed:032x}")
+
+
+def _present(db: Database) -> set[str]:
+    """The tables of a database, but for what is derived from others (full text) and the parts of divided ones."""
+    with db.read() as connection:
+        if db.dialect != "sqlite":
+            return set(connection.scalars(sa.text(_PRESENT)))
+        found = list(connection.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")))
+    derived = tuple(name for name, made in found if made.upper().startswith("CREATE VIRTUAL"))
+    return {name for name, _ in found if not name.startswith(("sqlite_", *derived))}
+
+
+_PRESENT = (
+    "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
+    " AND relnamespace = current_schema()::regnamespace"
+)
 
 
 def _tables() -> Iterator[sa.Table]:

@@ -15,6 +15,7 @@ import msgspec
 from rich.markup import escape
 from rich.table import Table
 
+import windlass.runtime  # noqa: F401 (all rooms, and with them all tables, which `move` copies)
 from windlass.errors import FolderBusy, InputError, LedgerError, WorkflowError
 from windlass.gateway.access.keys import SECRET_FILE
 from windlass.ledger import backup, move, workers

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+import windlass.runtime  # noqa: F401 (all rooms, and so all tables)
 from windlass.errors import LedgerError
 from windlass.ledger import move, schema
 from windlass.ledger.check import A, B, call, decision, outcome, rating
@@ -110,3 +111,13 @@ def test_a_file_of_something_else_has_no_version(tmp_path: Path) -> None:
     assert move.version(db) == ""
     assert move.newest() > "0002"
     db.close()
+
+
+async def test_a_table_that_nobody_knows_is_named_and_nothing_is_moved(databases: tuple[Database, Database]) -> None:
+    source, target = databases
+    await _fill(source, 3)
+    with source.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (words TEXT)")
+    with pytest.raises(LedgerError, match="does not move: notes; nothing was moved"):
+        move.move(source, target)
+    assert all(one.rows == 0 for one in _sums(target))

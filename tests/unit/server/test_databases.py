@@ -7,6 +7,8 @@ import getpass
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,18 @@ def test_no_workers_are_no_server(filled: Path, capsys: pytest.CaptureFixture[st
     for count in ("0", "-1"):
         assert main(["up", "--workers", count, "--json"]) == 2
         assert f"--workers is {count}" in capsys.readouterr().out
+
+
+def test_the_command_alone_knows_every_table_of_a_database(tmp_path: Path) -> None:
+    """Tables are known once their room was imported, and `db move` copies what is known."""
+    db = Database(tmp_path / "ledger.db")
+    db.migrate()
+    db.close()
+    program = (
+        "import sys; from pathlib import Path; import windlass.server.databases; "
+        "from windlass.ledger import move; from windlass.ledger.db import Database; "
+        "one = Database(Path(sys.argv[1])); move.compare(one, one)"
+    )
+    asked = [sys.executable, "-c", program, str(tmp_path / "ledger.db")]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
