@@ -270,3 +270,13 @@ async def test_whatever_breaks_every_sum_agrees() -> None:
     assert ends.count(("", True)) > STORIES / 20
     assert ends.count(("", False)) > STORIES / 10
     assert len(set(ends)) > 5, "the stories differ"
+
+
+@given(st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=2)))
+def test_details_of_a_count_that_are_none_stop_nothing(details: Any) -> None:
+    joint = Joint({}, Usage(prompt_tokens=1, completion_tokens=1, cache_read_tokens=3), repeated("abc"), counts=True)
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": details}
+    event = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n"
+    told = json.loads(joint.feed(event).removeprefix(b"data:"))["usage"]
+    assert told["prompt_tokens_details"] == {"cached_tokens": 3}
+    assert told["total_tokens"] == 9

@@ -83,7 +83,7 @@ class Continuation:
     async def after(self, first: Target, request: ProviderRequest, heard: Heard, cause: ErrorCategory) -> Second | None:
         """What goes on behind a stream that broke off for `cause`; None: nothing does, and it is over."""
         transit, text = self._transit, heard.tally.text
-        if not (heard.cut and _may_mend(cause)):
+        if not (self.begun and heard.cut and _may_mend(cause)):
             return None
         if not await self._holds(text):
             return None

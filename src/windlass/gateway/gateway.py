@@ -165,7 +165,7 @@ class Gateway:
             target = self._named(request.endpoint, asked)
             _allow(caller, request.endpoint, asked.model)
             return Transit(call, asked, (), (target,), target, started, tally)
-        actions = self._eligible(caller) if asked.model == AUTO else (asked.model,)
+        actions = self._eligible(caller, request.endpoint) if asked.model == AUTO else (asked.model,)
         for action in actions:
             _allow(caller, request.endpoint, action)  # first: who may not use a model hears of none whether it is there
             self._target(action)
@@ -178,7 +178,7 @@ class Gateway:
             actions=actions,
             featuriser=FEATURISER,
         )
-        targets = self._targets(action, actions, caller)
+        targets = self._targets(action, actions, caller, request.endpoint)
         return Transit(call, asked, decisions, targets, targets[0], started, tally)
 
     def _named(self, endpoint: str, asked: EmbeddingInput | Raw) -> Target:
@@ -188,13 +188,13 @@ class Gateway:
             return self._target(asked.model)
         return Target(*self._relaying(endpoint, asked.model))
 
-    def _targets(self, action: str, actions: Sequence[str], caller: Caller) -> tuple[Target, ...]:
+    def _targets(self, action: str, actions: Sequence[str], caller: Caller, endpoint: str) -> tuple[Target, ...]:
         """The chosen model, and those that may answer instead: its own `fallbacks`, else what else could be chosen."""
         first = self._target(action)
         if len(actions) == 1 and not first.model.fallbacks:
             return (first,)
         others = first.model.fallbacks or (name for name in actions if name != action)
-        return first, *(self._target(name) for name in others if not caller.models or caller.may("chat", name))
+        return first, *(self._target(name) for name in others if not caller.models or caller.may(endpoint, name))
 
     def _target(self, model: str) -> Target:
         """Who answers for a model. ModelUnknown lists what there is."""
@@ -216,11 +216,11 @@ class Gateway:
             raise RequestError(message, status=404, code="not_found", param="model")
         return provider, options
 
-    def _eligible(self, caller: Caller) -> tuple[str, ...]:
+    def _eligible(self, caller: Caller, endpoint: str) -> tuple[str, ...]:
         """What `auto` may choose for this caller. AccessError where its key leaves nothing."""
         if not caller.models:
             return self._every
-        allowed = tuple(name for name in self._every if caller.may("chat", name))
+        allowed = tuple(name for name in self._every if caller.may(endpoint, name))
         if not allowed:
             has = f"key {caller.key!r} may use {', '.join(caller.models)}, none of which `auto` chooses from"
             raise AccessError(has, category=ErrorCategory.SCOPE_DENIED)

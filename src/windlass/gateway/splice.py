@@ -195,9 +195,9 @@ def restored(space: str) -> Known:
     """Tells how much of the white space that was taken from the end of a text stands before what follows it."""
 
     def known(text: str) -> int | None:
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(text, space, strict=False))
-        common = sum(1 for _ in alike)
-        return None if common == len(text) < len(space) else common
+        if len(text) < len(space) and space.startswith(text):
+            return None
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, space, strict=False)))
 
     return known
 
@@ -310,6 +310,7 @@ def _summed(usage: dict[str, Any], used: Usage) -> dict[str, Any]:
     )
     for place, name, more in shares:
         if more:
-            details = dict(summed.get(place) or {})
+            given = summed.get(place)
+            details = dict(given) if isinstance(given, dict) else {}
             summed[place] = details | {name: (count(details.get(name)) or 0) + more}
     return summed

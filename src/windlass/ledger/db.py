@@ -231,8 +231,9 @@ class Database:
             return bool(connection.scalar(marks, {"mark": f"{MOVING}%"}))
 
     def close(self) -> None:
-        """Close every pooled connection."""
-        self._let_go()
+        """Close every pooled connection; what is being written comes to its end first."""
+        with self._one_writes:
+            self._let_go()
         self.engine.dispose()
 
     def _let_go(self) -> None:

@@ -6,7 +6,6 @@ folds run in whichever thread is free and build lists of megabytes: after 60,000
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from typing import Final
 
@@ -20,7 +19,12 @@ def settle() -> bool:
     """Set it for this process, before its threads begin; False where there is no glibc, whose ways these are."""
     if sys.platform != "linux":
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    try:
+        import ctypes
+
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    except (ImportError, OSError):  # a Python without libffi, or one that is linked statically
+        return False
     if mallopt is None:
         return False
     return bool(mallopt(_M_ARENA_MAX, 1) and mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES))

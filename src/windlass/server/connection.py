@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from windlass.server.asgi import Scope
 
 _NAME: Final = "windlass.connection"
+MOST_WAITING, MOST_WAITING_BYTES = 8, 65_536
+"""Requests, and bytes of a body, that a connection takes in behind one that is being answered."""
 
 
 class Connection(HttpToolsProtocol):
@@ -22,6 +24,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._watching: set[Callable[[], None]] = set()
+        self._open: list[RequestResponseCycle] = []
         self._lost = False
 
     def watch(self, stop: Callable[[], None]) -> None:
@@ -40,7 +43,24 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {_NAME: self}  # type: ignore[dict-item]
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self._open = [cycle for cycle in self._open if not cycle.response_complete]
+            self._open.append(self.cycle)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # A request that waits behind another pauses reading; so long as little waits, a client is still seen to leave.
+        waiting = len(self.cycle.body) if self.cycle is not None else 0
+        if self._watching and len(self.pipeline) <= MOST_WAITING and waiting <= MOST_WAITING_BYTES:
+            self.flow.resume_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        for cycle in self._open:  # of those that wait one behind another uvicorn tells the last alone
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
         self._lost = True
         while self._watching:

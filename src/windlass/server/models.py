@@ -47,7 +47,7 @@ def owner(providers: Providers, routed: Sequence[str], caller: Caller, name: str
 
 def unknown(caller: Caller, exc: ModelUnknown | None = None) -> ModelUnknown:
     """The same for a model that is not there and for one beyond the key: the words of the gateway name every model."""
-    if exc is not None and not caller.models:
+    if exc is not None and not (caller.models or caller.endpoints):
         return exc
     return ModelUnknown(f"key {caller.key!r} reaches no model of that name; GET /v1/models lists what it may call")
 
@@ -71,6 +71,6 @@ def _reaches(providers: Providers, name: str, caller: Caller) -> bool:
 
 def _routes(providers: Providers, routed: Sequence[str], caller: Caller) -> bool:
     """Whether `auto` leaves the caller anything to choose, as the gateway has it."""
-    if any(_answers(name, caller) and (not caller.models or caller.may(CHAT, name)) for name in routed):
+    if any(_answers(name, caller) for name in routed):
         return True
     return caller.may(EMBEDDINGS, AUTO) and any(providers.embedding(name)[0].local for name in providers.embedders())

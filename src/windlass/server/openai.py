@@ -143,8 +143,10 @@ def _described(name: str, owner: str) -> dict[str, str | int]:
 
 async def _relay(answer: Answer, send: Send) -> None:
     await asgi.start(send, answer.status, answer.content_type, answer.headers.items())
-    async for chunk in answer.chunks:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    bare = answer.status in BODILESS
+    async for chunk in answer.chunks:  # to the end in any case: with it the call is recorded
+        if not bare:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -108,7 +108,7 @@ class Rollups:
         """Take in entries, in the order of the ledger, once all rewards are told that earlier ones made."""
         found = narrowed(entries)
         with self._lock:
-            if self._waiting.folded >= HELD:
+            if self._waiting.folded >= HELD and not self._partial:
                 self._write()
             # A batch comes again where the learner could not fold it to its end.
             if not found or found[-1].seq <= max(self.cursor, self._seen):
@@ -121,6 +121,8 @@ class Rollups:
         """From entries to the last of the rewards that they make: others who read write nothing meanwhile, or the place
         of the tables would pass rewards that are still to come. After a failure that holds until it is made good."""
         with self._lock:
+            if self._waiting.folded >= HELD and not self._partial:
+                self._write()
             self._partial = True
         yield
         with self._lock:

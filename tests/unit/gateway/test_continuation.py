@@ -348,6 +348,7 @@ async def test_a_second_part_that_nobody_counts_is_estimated_too(tmp_path: Path)
 
 async def test_the_model_that_did_not_finish_earns_nothing(tmp_path: Path) -> None:
     points = {"points__model__mode": "live", "points__model__policy": "fixed", "gateway__auto": ["a", "b"]}
+    points["points__model__randomised_share"] = 0.0
     async with bench(tmp_path, broken(CUT), DOWN, b=(goes_on(),), **points) as it:
         await it.ask(model="auto")
         (trace,) = it.runtime.ledger.calls(Scope())

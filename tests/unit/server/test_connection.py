@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
@@ -114,3 +115,30 @@ async def test_a_request_that_is_over_hears_nothing_of_the_next_one_on_its_conne
 def test_another_server_has_no_such_connection() -> None:
     assert connection_of({}) is None
     assert connection_of({"extensions": {"windlass.connection": "forged"}}) is None
+
+
+async def test_who_leaves_with_a_request_behind_another_leaves_no_trace() -> None:
+    """The first is stopped while the second waits: nothing is written to the closed connection, nothing raised."""
+    watching, ended, troubles = asyncio.Event(), asyncio.Event(), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+
+    async def app(scope: Any, receive: Any, _send: Any) -> None:
+        await asgi.read_body(receive, 100)
+        connection, left = connection_of(scope), asyncio.Event()
+        assert connection is not None
+        connection.watch(left.set)
+        watching.set()
+        await left.wait()
+        ended.set()
+
+    async with served(app) as port:
+        _, writer = await _ask(port)
+        await asyncio.wait_for(watching.wait(), PATIENCE_S)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await asyncio.wait_for(ended.wait(), PATIENCE_S)
+        await asyncio.sleep(0.05)
+    gc.collect()
+    assert troubles == []

@@ -293,6 +293,20 @@ async def test_no_model_beyond_a_key_is_listed(tmp_path: Path, scopes: dict[str,
             assert (found.status == 200) == (name in listed), name
             if found.status != 200:
                 assert (found.status, found.code) == (404, "model_not_found")
+        unknown = await client.get("/v1/models/nobody")
+        assert unknown.status == 404
+        assert (b"echo" in unknown.body) == (not scopes), "who may not use all is told no names"
+
+
+async def test_a_key_for_messages_alone_has_auto_and_fallbacks(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("echo", "parrot")], keys=KEYS, gateway__auto=["echo"]) as runtime:
+        scopes = {"endpoints": ["messages"], "models": ["echo"]}
+        client = _client(runtime, await _made(_client(runtime, "secret-boss"), **scopes))
+        listed = await client.get("/v1/models")
+        assert [one["id"] for one in listed.json["data"]] == ["auto", "echo"]
+        body = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+        assert (await client.post("/v1/messages", body)).status == 200
+        assert (await client.post("/v1/chat/completions", chat(model="auto"))).status == 401
 
 
 async def test_a_model_that_is_not_there_tells_a_key_with_scopes_no_names(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from windlass.ledger.check import call, decision, outcome, rating
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import Entry
 from windlass.records import Scope
+from windlass.watch import store
 from windlass.watch.store import HOUR_S, Rollups, hour_of
 
 A = Scope("a", "default")
@@ -173,3 +174,22 @@ def test_folding_years_at_once_holds_little_and_counts_all(rollups: Open, monkey
     assert one.cursor >= 170, "most of it is written before anyone says so"
     one.flush()
     assert _sums(one) == (50, 50, 50, 25.0, 50)
+
+
+def test_rewards_that_a_failure_kept_back_are_not_passed_when_much_waits(
+    rollups: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "HELD", 10)
+    one, entries = rollups(), _entries(80)
+    with pytest.raises(RuntimeError), one.together():
+        one.fold(*entries[:40])
+        raise RuntimeError("the learner stopped half-way")
+    one.flush()
+    assert one.cursor == 0
+    with one.together():  # the same once more, and what came since
+        one.fold(*entries)
+        for entry in entries:
+            if entry.seq % 4 == 3:
+                one.credited(entry.seq, KEY, 0.5, None)
+    one.flush()
+    assert _sums(one) == (20, 20, 20, 10.0, 20)

@@ -71,9 +71,12 @@
     try {
       while (wanted) {
         wanted = false;
-        const answer = await fetch(location.href, { headers: { "x-partial": "1" } });
-        if (!answer.headers.get("x-partial")) location.reload();
-        else if (answer.ok) swap(await answer.text());
+        const asked = location.href;
+        const answer = await fetch(asked, { headers: { "x-partial": "1" } });
+        const text = await answer.text();
+        if (location.href !== asked) wanted = true; // a form has shown something newer meanwhile
+        else if (!answer.headers.get("x-partial")) location.reload();
+        else if (answer.ok) swap(text);
       }
     } catch {
       wanted = true; // the server is away; the stream tells when it is back
