@@ -222,7 +222,7 @@ def _file_layer(env: Mapping[str, str]) -> Iterator[tuple[str, list[tuple[list[s
         raise SettingsError(f"{path} cannot be read: {exc}") from exc
     try:
         yield str(path), list(_leaves(tomllib.loads(text.decode()), []))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise SettingsError(f"{path} is not valid TOML: {exc}") from exc
 
 

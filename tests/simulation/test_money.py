@@ -43,7 +43,7 @@ FAULTS = {
         'if measure == "nusd" and nusd:',
         'if measure == "nusd" and nusd > 9_000:',
     ),
-    "what was used counts twice": ("count.used += used.get(measure, amount)", "count.used += 2 * used.get(measure, amount)"),
+    "what was used counts twice": ("+= used.get(measure, amount)", "+= 2 * used.get(measure, amount)"),
     "what was held is never given back": ("            count.held -= amount\n", "            pass\n"),
     "the next life forgets what was spent": ('if measure == "nusd" else 0', 'if measure == "tokens" else 0'),
 }

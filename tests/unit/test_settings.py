@@ -59,6 +59,7 @@ def test_the_later_source_wins_and_is_named(elsewhere: Path) -> None:
         ("[[keys]]\nname = 'x'\nsha256 = 'short'", "keys"),
         ("server = 5", "server: Expected `object`, got `int`"),
         ("[server", "is not valid TOML"),
+        ("x=" + "[" * 100_000, "is not valid TOML"),
         ("[reward]\nlatency_weight = nan", "reward"),
     ],
 )
