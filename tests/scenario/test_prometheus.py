@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,6 +307,16 @@ def _workers(text: str) -> set[str]:
     return {line.split('worker="')[1].split('"')[0] for line in text.splitlines() if line.startswith(about)}
 
 
+def _answering(text: str) -> str:
+    """The worker that wrote a page: it has heard of itself last."""
+    heard = {
+        line.split('worker="')[1].split('"')[0]: float(line.rsplit(" ", 1)[1])
+        for line in text.splitlines()
+        if line.startswith("windlass_worker_heard_timestamp_seconds{")
+    }
+    return max(heard, key=lambda worker: heard[worker])
+
+
 def test_every_worker_tells_of_the_whole_deployment(tmp_path: Path, database_url: str) -> None:
     """Each scrape takes a connection of its own, which goes to whichever worker is free."""
     more = {"WINDLASS_STORAGE__DATABASE_URL": database_url, "WINDLASS_MEMORY__EMBEDDER": "off"}
@@ -323,12 +334,13 @@ def test_every_worker_tells_of_the_whole_deployment(tmp_path: Path, database_url
             assert before <= counted <= made, "a counter never falls, whoever is asked"
             before = counted
             assert len(_workers(text)) == 2
-            heard = {
-                line.split('worker="')[1].split('"')[0]: float(line.rsplit(" ", 1)[1])
-                for line in text.splitlines()
-                if line.startswith("windlass_worker_heard_timestamp_seconds{")
-            }
-            answered.add(max(heard, key=lambda worker: heard[worker]))
+            answered.add(_answering(text))
+        # The kernel may give one connection after the other to the same worker; not many at once, time and again.
+        with ThreadPoolExecutor(8) as threads:
+            for _ in range(50):
+                if len(answered) > 1:
+                    break
+                answered |= set(map(_answering, threads.map(scraped, [url] * 8)))
         assert len(answered) > 1, "the scrapes went to several workers"
         until(lambda: _sum(scraped(url), "windlass_calls_total") == made, lambda: scraped(url))
         with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
