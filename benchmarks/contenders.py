@@ -101,7 +101,7 @@ class Home:
 
     def _run(self, *words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "windlass.cli", *words],
+            [sys.executable, "-m", "windlass", *words],
             env=self.environment, capture_output=True, text=True, timeout=START_S, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -111,7 +111,7 @@ class Home:
     def up(self, name: str, on: Sequence[int], *more: str) -> Contender:
         """A running server, which has answered once."""
         port = free_port()
-        command = [sys.executable, "-m", "windlass.cli", "up", "--port", str(port), *more]
+        command = [sys.executable, "-m", "windlass", "up", "--port", str(port), *more]
         made = Contender(name, port, "/v1/chat/completions", "auto", (("authorization", f"Bearer {self.key}"),))
         return started(made, command, on, self.folder / "up.log", self.environment)
 

@@ -9,7 +9,7 @@ stream of 32 events, 1 ms apart, `sse_at_once_` the same events without a pause.
 `added_p50_ms` and `ttft_added_ms` are at one connection, less the same without a gateway. `_tensorzero` is its gateway
 as a library of Python programs, less the loop that calls it; `_tensorzero_http` the same gateway over HTTP, under the
 same load as the others. `cpu_us_joint` is absent: there is no joint router yet. `growth_mb_per_million`
-(over 200,000 requests, after 120,000 that fill what is kept) and `scaling_2_workers` (PostgreSQL) take the full run.
+(over 200,000 requests, after 60,000 that fill what is kept) and `scaling_2_workers` (PostgreSQL) take the full run.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ from windlass.settings import load as settings
 
 REPLY_BYTES, EVENTS, GAP_US = 600, 32, 1_000
 DIRECT, OURS, TURBO, LITELLM, SERVED = "direct", "windlass", "turbo", "litellm", "tensorzero_http"
-# Before it is measured, the learner has the 50,000 calls that it keeps for feedback to come, and has let go of as many:
-# from 60,000 to 120,000 the heap still found its size, 14 MB more.
-GROWTH_WARM, GROWTH_COUNT, GROWTH_STEP, GROWTH_BLOCK = 120_000, 200_000, 2_000, 10
+# Before it is measured, the learner has the 50,000 calls that it keeps for feedback to come.
+GROWTH_WARM, GROWTH_COUNT, GROWTH_STEP, GROWTH_BLOCK = 60_000, 200_000, 2_000, 10
 SCALING_CALLS, SCALING_TURNS = 1_500, 3
 CANCELS, CANCELS_QUICK, GONE_S = 200, 20, 5.0
 PROMPT = "Why does a windlass turn only one way?"

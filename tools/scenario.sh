@@ -29,7 +29,10 @@ fi
 "$bin/python" -m tests.scenario.javascript
 "$bin/python" -m tests.scenario.openai_suite
 "$bin/python" -m tests.scenario.litellm_environment
-# Three files at a time: most of a scenario is waiting. Forty-five minutes is three times what they take on a busy machine;
-# a scenario that hangs says where it stands, and does not hang the rest.
-exec timeout --signal=ABRT --kill-after=30 2700 "$bin/python" -X faulthandler -m pytest tests/scenario \
-  -n "${SCENARIOS_AT_ONCE:-3}" --dist loadfile --no-loadscope-reorder --durations=15 "$@"
+# Three files at a time, since most of a scenario is waiting; then alone what measures time. Forty-five minutes is three
+# times what they take on a busy machine; a scenario that hangs says where it stands, and does not hang the rest.
+scenarios() {
+  timeout --signal=ABRT --kill-after=30 2700 "$bin/python" -X faulthandler -m pytest tests/scenario --durations=15 "$@"
+}
+scenarios -m "not alone" -n "${SCENARIOS_AT_ONCE:-3}" --dist loadfile --no-loadscope-reorder "$@"
+scenarios -m alone "$@"

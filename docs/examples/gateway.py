@@ -20,7 +20,7 @@ def gateway() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "windlass.cli", "up", "--port", str(port)])
+    server = subprocess.Popen([sys.executable, "-m", "windlass", "up", "--port", str(port)])
     try:
         wait_for(server, f"http://127.0.0.1:{port}/healthz")
         yield f"http://127.0.0.1:{port}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Response, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
@@ -24,8 +24,6 @@ ARGUMENTS = (
 )
 DESKTOP, PHONE = (1280, 900), (375, 812)
 Scheme = Literal["light", "dark"]
-
-expect.set_options(timeout=15_000)  # of a machine that runs other scenarios beside
 
 
 @contextmanager

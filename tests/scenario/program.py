@@ -38,7 +38,7 @@ def windlass(home: Path, *arguments: str, timeout_s: float = 120.0, **more: str)
 
 
 def command(*arguments: str) -> Sequence[str]:
-    return (sys.executable, "-m", "windlass.cli", *arguments)
+    return (sys.executable, "-m", "windlass", *arguments)
 
 
 def start(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:

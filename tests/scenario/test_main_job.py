@@ -127,7 +127,5 @@ def test_wrong_usage_says_what_is_wrong(tmp_path: Path, arguments: list[str], co
 
 
 def test_the_version_is_printed() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "windlass.cli", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "windlass", "--version"], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"windlass \d+\.\d+\.\d+\n", done.stdout)

@@ -24,7 +24,7 @@ from tests.property.faithful import KEY, in_a_thread, on_disk
 from tests.scenario import program
 from tests.scenario.watched import Watchdog
 
-pytestmark = pytest.mark.scenario
+pytestmark = [pytest.mark.scenario, pytest.mark.alone]
 MOST_MS: Final = 20.0
 CLIENTS, ROUNDS, CALLS = 4, 3, 12
 TEXT: Final = "The pawl lets the drum turn one way, dear reader. " * 1_311

@@ -499,7 +499,7 @@ def test_a_folder_that_another_process_works_on_is_said(filled: Path, capsys: py
 
 def _shell(line: str) -> subprocess.CompletedProcess[str]:
     """`line` in a shell, `$W` being the program."""
-    program = {"W": f"{sys.executable} -m windlass.cli"}
+    program = {"W": f"{sys.executable} -m windlass"}
     return subprocess.run(
         ["/bin/sh", "-c", line], env={**os.environ, **program}, capture_output=True, text=True, timeout=60, check=False
     )

@@ -98,9 +98,10 @@ class Continuation:
             transit.trail[place], category=cause.value, bill="estimated" if estimated else "reported", usage=used
         )
         transit.target, transit.told = reached.target, False
-        more, tally = estimate_tokens(text) + ASK_TOKENS, reached.opening.tally
+        prefilled = prefills(reached.target, request.chat)
+        more, tally = estimate_tokens(text) + (0 if prefilled else ASK_TOKENS), reached.opening.tally
         transit.continued = Continued(first, used, estimated, len(text), more, tally)
-        known = restored(text[len(text.rstrip()) :]) if prefills(reached.target, request.chat) else repeated(text)
+        known = restored(text[len(text.rstrip()) :]) if prefilled else repeated(text)
         joint = Joint(heard.head, used, known, counts=request.chat.wants_usage)
         return Second(reached.opening, joint, transit.continued)
 

@@ -1,8 +1,0 @@
-"""`python -m windlass.cli`: the command line."""
-
-import sys
-
-from windlass.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())
