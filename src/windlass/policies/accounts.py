@@ -45,8 +45,9 @@ class Acted(msgspec.Struct, array_like=True, gc=False):
     """A live decision. id: "" where the call and the point give it.
 
     scored: the reward counted last. learned: by place, the reward that the policy there learned last; None where it
-    learned one and was rolled back to before it: it learns nothing more from this decision. Replaced and never
-    changed, because all that have learned nothing share one.
+    learned one and was rolled back to before it: it learns nothing more from this decision. spent: likewise what the
+    policies that want to know were told that it cost. Both are replaced and never changed, because all that have
+    learned nothing share one.
     """
 
     form: int
@@ -57,10 +58,15 @@ class Acted(msgspec.Struct, array_like=True, gc=False):
     values: bytes
     scored: float | None = None
     learned: Mapping[str, float | None] = {}
+    spent: Mapping[str, float | None] = {}
 
     def taught(self, place: str, reward: float | None) -> None:
         """Note what the policy at `place` learned from this decision."""
         self.learned = {**self.learned, place: reward} if self.learned else {place: reward}
+
+    def charged(self, place: str, cost_nusd: float | None) -> None:
+        """Note what the policy at `place` was told that this decision cost."""
+        self.spent = {**self.spent, place: cost_nusd}
 
 
 class Shadowed(msgspec.Struct, array_like=True, gc=False):
@@ -173,7 +179,7 @@ class Accounts:
             needed = decision.context if point in self.taught else None
             names, lengths, values = pack(needed) if needed else _NO_CONTEXT
             form = self.forms.take((point, shared.policy, shared.featuriser, shared.actions, names, lengths))
-            acted = Acted(form, name, decision.at, action, decision.propensity, values, None, _UNTAUGHT)
+            acted = Acted(form, name, decision.at, action, decision.propensity, values, None, _UNTAUGHT, _UNTAUGHT)
             account.acted = (*account.acted, acted)
             if point == MODEL and account.instead == action:
                 account.instead = ""
@@ -242,18 +248,23 @@ class Accounts:
     def take_back(self, place: Key, kept: StoredAccounts | None) -> None:
         """Let the policy at the point of `place` (tenant, workspace, point) know of each decision what it knew then.
 
-        kept: the accounts at that time, None for the time before all. A reward that it learned since is never its.
+        kept: the accounts at that time, None for the time before all. A reward that it learned since is never its,
+        nor is a cost.
         """
-        knew: dict[tuple[Key, str], float | None] = {}
+        knew: dict[tuple[Key, str], Acted] = {}
         if kept is not None:
             for key, acted in _acted(kept.calls, dict(kept.forms), place):
-                if place[2] in acted.learned:
-                    knew[key, acted.id] = acted.learned[place[2]]
+                knew[key, acted.id] = acted
         for key, acted in _acted(self.calls.items(), self.forms, place):
-            if (key, acted.id) in knew:
-                acted.taught(place[2], knew[key, acted.id])
+            before = knew.get((key, acted.id))
+            if before is not None and place[2] in before.learned:
+                acted.taught(place[2], before.learned[place[2]])
             elif place[2] in acted.learned:
                 acted.taught(place[2], None)
+            if before is not None and place[2] in before.spent:
+                acted.charged(place[2], before.spent[place[2]])
+            elif place[2] in acted.spent:
+                acted.charged(place[2], None)
 
     def _beneath(self, target: Key) -> Touched:
         """The target, if it is a call, and all calls beneath it, in the order in which they began."""

@@ -11,7 +11,7 @@ import msgspec
 
 from windlass.errors import PolicyError
 from windlass.policies.eligible import Narrowing
-from windlass.policies.policy import Policy
+from windlass.policies.policy import Costed, Policy, innermost
 from windlass.records import Decision
 from windlass.stats.features import Context
 
@@ -47,6 +47,7 @@ class Budget(Narrowing):
 
     The policy inside does not see the features that say what is left and what actions cost: they are millions where
     its features are of order one. What it learned depends on that, so the state names these features beside its own.
+    One that learns costs itself (`Costed`) sees them: it reads them by their names.
     """
 
     label = "budget"
@@ -87,6 +88,8 @@ class Budget(Narrowing):
         self.policy.restore(stored.policy)
 
     def shown(self, context: Context) -> Context:
+        if isinstance(innermost(self.policy), Costed):
+            return context
         remaining, prefix = self.options.remaining, self.options.prefix
         return {
             name: value

@@ -33,7 +33,7 @@ class Promise(NamedTuple):
     """What every policy promises: a name for it, how it is tried, and what to do where it does not hold."""
 
     name: str
-    kept: Callable[[Callable[[], Policy]], None]
+    kept: Callable[[Callable[[], Witness]], None]
     remedy: str
 
 
@@ -190,6 +190,33 @@ def _hostile_contexts(make: Callable[[], Policy]) -> None:
             _probabilities(policy, _CONTEXT, _ACTIONS)
 
 
+def _costs(make: Callable[[], Witness]) -> None:
+    """What calls cost, where a policy learns it apart: no number is refused, a correction takes its place, and the
+    state holds it."""
+    once, replaced = make(), make()
+    for step in range(40):
+        for policy, costs in ((once, (2e5,)), (replaced, (9e5, 2e5))):
+            decision = _decision(_ACTIONS[step % 3], _CONTEXT, f"cost {step}")
+            for cost, before in zip(costs, (None, *costs), strict=False):
+                policy.spend(decision, cost + 1_000.0 * step, None if before is None else before + 1_000.0 * step)
+            policy.learn(decision, 0.5, None)
+    for cost in (math.nan, math.inf, -1.0):
+        before_refusal = once.state()
+        try:
+            once.spend(_decision("alpha", _CONTEXT, "no cost"), cost, None)
+        except ValueError:
+            pass
+        else:
+            hold(not once.costed, f"a cost of {cost} was learned")
+        hold(once.state() == before_refusal, "a refused cost changed the state")
+    context: Context = {**_CONTEXT, **{f"cost_nusd:{name}": 2e5 for name in _ACTIONS}, "allowance_nusd": 1.5e5}
+    one, other = (_probabilities(policy, context, _ACTIONS) for policy in (once, replaced))
+    hold(np.allclose(one, other, atol=1e-6), f"a replaced cost gave {other}, the same cost told once {one}")
+    restored = make()
+    restored.restore(once.state())
+    hold(restored.state() == once.state(), "restored state differs after costs were learned")
+
+
 def _long_life(make: Callable[[], Policy]) -> None:
     """Thousands of one-sided rewards on a constant context, then a life of the opposite."""
     policy = make()
@@ -246,6 +273,7 @@ PROMISES = (
     Promise("corrections", _replacement, "a reward that comes with `previous` takes its place and counts once"),
     Promise("state", _state, "restore takes what state gave, to the last bit, and raises PolicyError for other bytes"),
     Promise("contexts", _hostile_contexts, "a context may lack names, have new ones, and hold NaN or huge numbers"),
+    Promise("costs", _costs, "spend raises ValueError for what is no cost, and one with `previous` takes its place"),
     Promise("long life", _long_life, "after thousands of rewards probabilities are still a distribution"),
 )
 """In the order in which they are tried; `propensities` comes last, because it costs the most."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from windlass.policies.accounts import NO_FEEDBACK, Account, Accounts, Acted, Key
+from windlass.policies.accounts import NO_FEEDBACK, Account, Accounts, Acted, Key, Metric
 from windlass.policies.forms import Form
 from windlass.policies.loop import Loop, PolicyKey
 from windlass.policies.points import shadow_place
-from windlass.policies.reward import worth
+from windlass.policies.reward import graded, worth
 from windlass.policies.score import Row, Scores, weight
 from windlass.records import Scope
 
@@ -61,6 +61,8 @@ class Credits:
                 self._earn(seq, key, account, acted, reward)
             if account.shadowed:
                 self._judge(seq, key, account, earned)
+            if self._loop.costed:
+                self._settle_apart(key, account, feedback)
 
     def _earn(self, seq: int, key: Key, account: Account, acted: Acted, reward: float) -> None:
         """A live decision has earned `reward` by now: count it, and teach it to whoever decided and does not know."""
@@ -72,11 +74,37 @@ class Credits:
                 self._tell(seq, policy, acted, row, 1.0, reward, acted.scored)
             acted.scored = reward
         if not account.shadowed and row[0] == self._loop.ids[point]:
-            if acted.learned.get(point) != reward:
+            if acted.learned.get(point) != reward and point not in self._loop.costed:
                 self._teach(key, acted, policy, reward)
             return
         for place in self._deciders(account, point, row[0]):
-            self._teach(key, acted, (key[0], key[1], place), reward)
+            if place not in self._loop.costed:
+                self._teach(key, acted, (key[0], key[1], place), reward)
+
+    def _settle_apart(self, key: Key, account: Account, feedback: Mapping[Metric, float]) -> None:
+        """Teach the policies that learn costs apart from quality what they do not know of a call."""
+        forms, costed = self.accounts.forms, self._loop.costed
+        quality = graded(account.error, feedback, self._reward)
+        for acted in account.acted:
+            point, row = forms.credited[acted.form]
+            failed_over = account.failed_over(forms[acted.form], acted.action)
+            for place in self._deciders(account, point, row[0]):
+                if place not in costed:
+                    continue
+                # What another model cost says nothing of the one that was chosen.
+                if account.cost_nusd is not None and not failed_over:
+                    self._charge(key, acted, place, float(account.cost_nusd))
+                if failed_over or quality is not None:
+                    self._teach(key, acted, (key[0], key[1], place), 0.0 if failed_over else quality or 0.0)
+
+    def _charge(self, key: Key, acted: Acted, place: str, cost_nusd: float) -> None:
+        """Tell the policy at `place` what the decision cost, where it does not know."""
+        previous = acted.spent.get(place)
+        # None beside the place: it was rolled back to before it knew.
+        if previous == cost_nusd or (previous is None and place in acted.spent):
+            return
+        if self._loop.spend(self.accounts.decision(key, acted), cost_nusd, previous, place):
+            acted.charged(place, cost_nusd)
 
     def _deciders(self, account: Account, point: str, policy: str) -> Sequence[str]:
         """The places whose policy decided in this call at `point`, where `policy` did: live or in shadow."""

@@ -20,7 +20,7 @@ import numpy as np
 from windlass.errors import PolicyError, SettingsError
 from windlass.policies import registry
 from windlass.policies.points import ROLLOUT, SHADOW, Mode, PointOptions, ShadowOptions, shadow_place
-from windlass.policies.policy import Arm, Choice, Guard, Policy, identity, require
+from windlass.policies.policy import Arm, Choice, Costed, Guard, Policy, identity, innermost, require
 from windlass.policies.reward import RewardOptions
 from windlass.policies.rule import Rule
 from windlass.policies.witness import arms_of
@@ -54,6 +54,7 @@ class Loop:
 
     modes: those that a recorded decision set for one tenant's workspace; all others are in the settings. ids: place ->
     `name@version`. taught: the points where a policy learns, be it in shadow; elsewhere no context is needed again.
+    costed: the places whose policy learns costs apart from quality.
     failures: what policies raised, by place and type.
     """
 
@@ -79,6 +80,7 @@ class Loop:
         self._rules = frozenset(place for place, policy in self._fresh.items() if _is_rule(policy))
         taught = self._places.keys() - self._rules
         self.taught = frozenset(place.partition(SHADOW)[0] for place in taught)
+        self.costed = frozenset(p for p, policy in self._fresh.items() if isinstance(innermost(policy), Costed))
 
     def decide(
         self,
@@ -121,11 +123,19 @@ class Loop:
         """
         place = place or decision.point
         with self.lock:
-            key = (decision.tenant, decision.workspace, place)
-            policy = self._learned.get(key)
-            if policy is None:
-                policy = self._learned[key] = self._new(place)
-            _, failure = self._attempt(place, policy.learn, decision, reward, previous)
+            _, failure = self._attempt(place, self._learner(decision, place).learn, decision, reward, previous)
+            return not failure
+
+    def spend(self, decision: Decision, cost_nusd: float, previous: float | None, place: str) -> bool:
+        """Tell the policy of its scope at `place`, one of `costed`, what the call of a live decision cost.
+
+        False where the policy failed; it is counted.
+        """
+        with self.lock:
+            policy = self._learner(decision, place)
+            if not isinstance(policy, Costed):
+                return True
+            _, failure = self._attempt(place, policy.spend, decision, cost_nusd, previous)
             return not failure
 
     def unteachable(self, key: PolicyKey) -> bool:
@@ -212,6 +222,14 @@ class Loop:
             raise PolicyError(f"unknown decision point {key[2]!r}; known: {', '.join(sorted(self._places)) or 'none'}")
         policy = self._new(key[2])
         policy.restore(state)
+        return policy
+
+    def _learner(self, decision: Decision, place: str) -> Policy:
+        """The policy that learns at `place` from a decision, from its first reward on one of its scope's own."""
+        key = (decision.tenant, decision.workspace, place)
+        policy = self._learned.get(key)
+        if policy is None:
+            policy = self._learned[key] = self._new(place)
         return policy
 
     def _policy(self, place: str, scope: Scope) -> Policy:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -88,6 +88,28 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class Costed(Protocol):
+    """What a Policy has beside the rest where it learns apart what calls cost and how good they are.
+
+    Its `learn` then gets the quality alone, in [0, 1], and is not asked where nothing speaks of quality.
+    """
+
+    def spend(self, decision: Decision, cost_nusd: float, previous: float | None) -> None:
+        """The call of `decision` cost that many nano-dollars. `previous` is what was told of it before: replace it.
+
+        ValueError, and no change, where a cost is not a finite number of at least 0.
+        """
+        ...
+
+
+def innermost(policy: Policy) -> Policy:
+    """The policy inside all guards."""
+    while isinstance(policy, Guard):
+        policy = policy.policy
+    return policy
+
+
 def identity(policy: Policy) -> str:
     """`name@version`, the form that a Decision carries."""
     return f"{policy.name}@{policy.version}"
@@ -160,6 +182,11 @@ class Guard(ABC):
 
     def learn(self, decision: Decision, reward: float, previous: float | None) -> None:
         self.policy.learn(decision, reward, previous)
+
+    def spend(self, decision: Decision, cost_nusd: float, previous: float | None) -> None:
+        """Hand on what a call cost to a policy inside that wants to know."""
+        if isinstance(self.policy, Costed):
+            self.policy.spend(decision, cost_nusd, previous)
 
     def state(self) -> bytes:
         return self.policy.state()

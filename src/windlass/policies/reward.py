@@ -4,7 +4,8 @@
     reward   = quality - latency_weight * L / (L + latency_ms_scale) - cost_weight * C / (C + cost_nusd_scale)
 
 clipped to [0, 1], with L the latency in ms and C the cost in nano-dollars. A call that ended in an error is worth
-0. The penalties saturate: a slow good answer always beats a fast bad one.
+0. The penalties saturate: a slow good answer always beats a fast bad one. A policy that learns what calls
+cost is told that apart, and learns from the quality alone.
 """
 
 from __future__ import annotations
@@ -116,6 +117,12 @@ def worth(
         usable = min(cost_nusd, _LARGEST)
         quality -= options.cost_weight * (usable / (usable + options.cost_nusd_scale))
     return 0.0 if quality < 0.0 else quality if quality < 1.0 else 1.0
+
+
+def graded(error: str, feedback: Mapping[tuple[FeedbackSource, str], float], options: RewardOptions) -> float | None:
+    """The quality alone in [0, 1], for those who weigh costs themselves: 0 where the call ended in an error, None where
+    nobody said anything."""
+    return 0.0 if error else _quality(feedback, options)
 
 
 def _within(value: float) -> Reading:

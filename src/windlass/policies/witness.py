@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.policy import Arm, Choice, Policy
+from windlass.policies.policy import Arm, Choice, Costed, Policy, innermost
 from windlass.records import Decision
 from windlass.stats.features import Context
 
@@ -37,6 +37,7 @@ class Witness:
         hold(not missing, f"a {type(self.policy).__name__} has no {', '.join(missing)}")
         for name in METHODS:
             hold(callable(getattr(self.policy, name)), f"{name} is {getattr(self.policy, name)!r}, which is no method")
+        self.costed = isinstance(innermost(self.policy), Costed)
         self.name, self.version = self.policy.name, self.policy.version
         hold(isinstance(self.name, str) and bool(self.name), f"name is {self.name!r}, which is no text")
         hold(type(self.version) is int, f"version is {self.version!r}, which is no whole number")
@@ -57,6 +58,12 @@ class Witness:
     def learn(self, decision: Decision, reward: float, previous: float | None) -> None:
         self._note("learn", decision, reward, previous)
         self.policy.learn(decision, reward, previous)
+
+    def spend(self, decision: Decision, cost_nusd: float, previous: float | None) -> None:
+        """What `Costed` has beside the rest; one that is not costed takes no notice."""
+        if self.costed and isinstance(self.policy, Costed):
+            self._note("spend", decision, cost_nusd, previous)
+            self.policy.spend(decision, cost_nusd, previous)
 
     def state(self) -> bytes:
         self._note("state")
