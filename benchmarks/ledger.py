@@ -7,7 +7,8 @@ which is a rule, is taught nothing and so needs no context read; `replay_linear_
 the default policy of the point `model`, whose contexts and lessons come on top. Both go over 20,000 calls with what
 followed them, 62,000 events, for a rebuild is long: over a tenth of that, as with `--quick`, the first query and the
 last flush, which come once, are seen in the figure. `page_5m_ms` is over 5 million decisions, with `--quick` over
-20,000. PostgreSQL is measured where a server is installed.
+20,000. PostgreSQL is measured where a server is installed: `decisions_per_s_bare_copy_pg` is what COPY of the same rows
+into the same tables takes, with nothing in between.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tests.scenario.postgres import Postgres, binary
 from benchmarks import scale
 from benchmarks.common import Figures, Options, run
 from benchmarks.scale import flat
-from windlass.ledger import rows
+from windlass.ledger import partitions, rows
 from windlass.ledger.db import Database
 from windlass.ledger.sql import SqlLedger
 from windlass.policies.loop import Loop
@@ -100,6 +101,28 @@ def bare(path: Path, records: Sequence[LedgerRecord], batch: int) -> float:
     seconds = time.perf_counter() - started
     connection.close()
     return len(records) / seconds
+
+
+def bare_copy(url: str, decided: Sequence[Decision], batch: int) -> float:
+    """Decisions a second of COPY alone: the rows are made beforehand, the tables and their days are the same."""
+    made = [([place, *rows.to_row(one)[1:]], rows.context_row(one)) for place, one in enumerate(decided, start=1)]
+    db = Database(url)
+    with db.write() as connection:
+        partitions.ensure(connection, partitions.days(one.id for one in decided))
+    with db.bare() as connection:
+        driver: Any = connection.connection.driver_connection
+        started = time.perf_counter()
+        for first in range(0, len(made), batch):
+            with driver.transaction(), driver.cursor() as cursor:
+                for table, values in zip(
+                    ("decisions", "contexts"), zip(*made[first : first + batch], strict=True), strict=True
+                ):
+                    with cursor.copy(f"COPY {table} FROM STDIN") as copy:
+                        for row in values:
+                            copy.write_row(row)
+        seconds = time.perf_counter() - started
+    db.close()
+    return len(made) / seconds
 
 
 def replay(where: Path | str, policy: str) -> float:
@@ -181,9 +204,16 @@ def _postgres(figures: Figures, options: Options, count: int) -> None:
         figures.metrics["append_events_per_s_b64_pg"] = asyncio.run(append(url, records, BATCH))[0]
         figures.metrics["replay_events_per_s_pg"] = replay(url, "fixed")
         figures.metrics["bytes_per_event_pg"] = _size(url) / len(records)
-        rates = [asyncio.run(append(_fresh(server), decided, LARGE))[0] for _ in range(3)]
+        rates, copied = [], []
+        for _ in range(3):
+            rates.append(asyncio.run(append(_fresh(server), decided, LARGE))[0])
+            copied.append(bare_copy(_fresh(server), decided, LARGE))
         figures.mean("decisions_per_s_pg", rates, options.seed)
         figures.target("decisions_per_s_pg", ">= 15000")
+        figures.mean("decisions_per_s_bare_copy_pg", copied, options.seed)
+        figures.mean(
+            "ratio_bare_copy_pg", [ours / bare for ours, bare in zip(rates, copied, strict=True)], options.seed
+        )
         figures.mean("scaling_2_writers_pg", [_scaling(server, count, options.seed) for _ in range(3)], options.seed)
         figures.target("scaling_2_writers_pg", ">= 1.5")
         decisions = DECISIONS_QUICK if options.quick else DECISIONS

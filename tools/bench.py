@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
-NAMES = ("ledger", "ask", "retrieval", "gateway")
+NAMES = ("ledger", "ask", "retrieval", "gateway", "routing", "floor", "replay")
 
 
 def main() -> int:

@@ -27,6 +27,8 @@ from windlass.gateway.options import (
     ModelOptions,
     ProviderOptions,
 )
+from windlass.improve.grading import registry as graders
+from windlass.improve.grading.options import GraderOptions
 from windlass.policies import registry
 from windlass.policies.points import GuardOptions, PointOptions, ShadowOptions
 from windlass.settings import Settings, flat, load
@@ -42,12 +44,18 @@ LISTS = {
     "[[keys]]": KeyOptions,
     "[[limits]]": LimitOptions,
 }
-POINTS = {"[points.<point>]": PointOptions, "shadows of a point": ShadowOptions, "guards": GuardOptions}
+POINTS = {
+    "[points.<point>]": PointOptions,
+    "shadows of a point": ShadowOptions,
+    "guards": GuardOptions,
+    "[graders.<name>]": GraderOptions,
+}
 GROUPS = {
     plugins.POLICIES: "a callable that takes the options and returns a policy ([how to](../howto/own-policy.md))",
     plugins.PROVIDERS: "a callable that takes a ProviderOptions and the key and returns a provider "
     "([how to](../howto/own-provider.md))",
     plugins.RECOGNISERS: "a callable that takes the options and returns a recogniser ([how to](../howto/redaction.md))",
+    plugins.GRADERS: "a callable that takes the options and returns a grader ([how to](../howto/graders.md))",
 }
 
 
@@ -92,10 +100,15 @@ def settings() -> str:
     lines.append("## Entries of lists\n")
     for title, kind in {**LISTS, **POINTS}.items():
         lines += [*_struct(title, kind), ""]
-    for title, names in (("Policies", registry.names()), ("Guards", registry.guards())):
+    described = (
+        ("Policies", registry.names(), registry.options),
+        ("Guards", registry.guards(), registry.options),
+        ("Graders", graders.names(), graders.options),
+    )
+    for title, names, options in described:
         lines.append(f"## {title}\n")
         for name in names:
-            lines += [*_options(name), ""]
+            lines += [*_options(name, options(name)), ""]
     lines += [
         "## Plugins\n",
         "Entry points of other packages, found by their name and imported when a setting names them.\n",
@@ -227,9 +240,8 @@ def _struct(title: str, kind: type) -> Iterator[str]:
         yield from _defaults(kind)
 
 
-def _options(name: str) -> Iterator[str]:
-    """The options of one policy or guard."""
-    kind = registry.options(name)
+def _options(name: str, kind: type) -> Iterator[str]:
+    """The options of one policy, guard or grader."""
     yield f"### `{name}`\n"
     # What a class inherits is explained in the class that it comes from.
     yield "\n\n".join(part for one in kind.__mro__ if is_dataclass(one) for part in _about(one))

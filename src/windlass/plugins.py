@@ -18,6 +18,8 @@ PROVIDERS = "windlass.providers"
 
 RECOGNISERS = "windlass.recognisers"
 """name -> a callable that takes the options, a mapping, and returns a recogniser; see `windlass.gateway.redaction`."""
+GRADERS = "windlass.graders"
+"""name -> a callable that takes the options, a mapping, and returns a grader; see `windlass.improve.grading`."""
 
 
 class Plugin(NamedTuple):

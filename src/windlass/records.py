@@ -192,7 +192,8 @@ def decode(data: bytes, kind: type[T]) -> T:
 
 def _plain(record: Coded) -> dict[str, Any]:
     """The record as builtins, `extra` spread beside the fields."""
-    fields: dict[str, Any] = msgspec.to_builtins(record)
+    # A propensity may be a number that is still to be worked out.
+    fields: dict[str, Any] = msgspec.to_builtins(record, enc_hook=float)
     if isinstance(record, RunEvent):
         fields["result"] = _plain(record.result)
     extra = fields.pop("extra")

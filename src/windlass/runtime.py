@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import structlog
@@ -38,6 +38,7 @@ from windlass.gateway.feedback import FeedbackRequest
 from windlass.gateway.gateway import Gateway
 from windlass.gateway.provider import Provider
 from windlass.gateway.providers.local import Local
+from windlass.gateway.route.store import BasisTable
 from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.db import STATEMENT_TIMEOUT_MS, Database
@@ -62,6 +63,10 @@ from windlass.watch.watch import Watch
 
 if TYPE_CHECKING:
     from windlass.gateway.idempotency import Repeats
+    from windlass.gateway.route.router import Router
+    from windlass.gateway.transit import Answer, Request
+    from windlass.improve.grading.grading import Grading
+    from windlass.improve.grading.panel import Seat
     from windlass.workflows.durable import RunStatus
 
 log = structlog.get_logger(__name__)
@@ -107,6 +112,7 @@ class Runtime:
         self.clock = clock
         self.worker = worker if isinstance(settings.database, Path) else workers.unique(worker, settings.home)
         self.loop = _loop(settings)
+        seats = _seats(settings)
         self.embedder = _embedder(settings)
         self._redaction = redaction.make(settings.redaction)
         self._assembly = Assembly(settings, clock, given=providers, own=(Local(self.embedder, clock),))
@@ -152,8 +158,10 @@ class Runtime:
         self._leases = (
             None if self.db.dialect == "sqlite" else Leases(LeaseTable(self.db, ids.new("worker", clock())), clock)
         )
+        self.router = self._routing()
         self.gateway = self._assembly.begin(self._gateway())
         self._repeats: Repeats | None = None
+        self.grading = self._grading(seats)
         self.ask = self._ask()
         self.refused_settings = ""
         self.pass_on: Callable[[], None] | None = None
@@ -173,6 +181,26 @@ class Runtime:
             limits=self._limits(),
             clock=self.clock,
             repeats=self._repeating,
+            router=self.router,
+        )
+
+    def _routing(self) -> Router | None:
+        """What tells policies at the point `model` more than lexical features, None where none of them asks for it."""
+        options = self.settings.routing
+        if options.embedding != "always" and not self.loop.costed:
+            return None
+        from windlass.gateway.route import router  # for those who route by prompts and prices
+
+        if not router.wanted(options, self.loop):
+            return None
+        return router.Router(
+            options,
+            self.loop,
+            embedder=self.embedder,
+            table=BasisTable(self.db),
+            ledger=self.ledger,
+            limits=lambda: self.settings.limits,
+            clock=self.clock,
         )
 
     def _runs(self, left: Path, serve: tuple[str, ...] | None) -> Runs:
@@ -198,6 +226,20 @@ class Runtime:
             return Limits(self.settings.limits, lender=self._leases)
         return Limits(self.settings.limits, spent(self.db, window("month", self.clock() - DAY_S)[0]))
 
+    def _grading(self, seats: tuple[Seat, ...]) -> Grading | None:
+        """What grades finished calls, None without graders."""
+        if not seats:
+            return None
+        from windlass.improve.grading.grading import Grading  # most processes have none
+
+        return Grading(
+            seats, db=self.db, ledger=self.ledger, complete=self._complete, say=self.feedback, clock=self.clock
+        )
+
+    def _complete(self, request: Request) -> Awaitable[Answer]:
+        """An answer of the gateway in force."""
+        return self.gateway.complete(request)
+
     def _ask(self) -> Ask:
         return Ask(self.gateway, self.ledger, self.loop, self.memory, self.contents, self.settings.ask, self.clock)
 
@@ -213,6 +255,8 @@ class Runtime:
             draft = await asyncio.to_thread(self._assembly.draft, settings)
             self.settings, self.gateway = settings, self._assembly.follow(draft)
             self.ask = self._ask()
+            if self.router is not None:
+                self.router.renew(settings.routing)
             if self._repeats is not None:
                 self._repeats.renew(settings.gateway)
             if self._leases is not None:
@@ -232,6 +276,8 @@ class Runtime:
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.projections.restore)
+        if self.router is not None and self.runs.serve is not None:
+            await self.router.start()
         await asyncio.to_thread(self._beat)
         if self.exporter is not None:
             await asyncio.to_thread(self.exporter.start)
@@ -248,6 +294,8 @@ class Runtime:
         if self.runs.serve is not None:
             await asyncio.to_thread(self.audit.start, AUDITOR, {"worker": self.worker})
             self._background.append(asyncio.create_task(self._auditing()))
+            if self.grading is not None:
+                self._background.append(asyncio.create_task(self.grading.run()))
         if self.runs.unfinished:
             try:
                 await asyncio.to_thread(self.runs.start)
@@ -266,6 +314,8 @@ class Runtime:
             await self._repeats.idle()
         if self._leases is not None:
             await self._leases.idle()
+        if self.router is not None:
+            await self.router.close()
         await self._assembly.close()
         await asyncio.to_thread(self._stop)
 
@@ -278,13 +328,16 @@ class Runtime:
         """How a run of this scope and the embedding that follows it stand. Starts the engine only where it can know."""
         return self.runs.status(scope, run)
 
-    async def feedback(self, scope: Scope, said: FeedbackRequest) -> Feedback:
-        """Check and keep one feedback; it is committed when this returns.
+    async def feedback(self, scope: Scope, said: FeedbackRequest, extra: Mapping[str, Any] | None = None) -> Feedback:
+        """Check and keep one feedback; it is committed when this returns. extra: what a grader tells of its grade.
 
         What is said of a forgotten user's call counts, but its words are dropped.
         """
         record = said.record(scope, self.clock())
-        if await self._forgotten(record):
+        if extra:
+            # A grader has read the call just before, so that it is there: the look below is enough.
+            record = msgspec.structs.replace(record, extra=dict(extra))
+        elif await self._forgotten(record):
             record = msgspec.structs.replace(record, comment="")
         await self.ledger.append(record)
         # The user may have been forgotten meanwhile; `erase` takes what was committed before it named the calls.
@@ -343,6 +396,8 @@ class Runtime:
         await self.caught_up()
         await self._all_at(place)
         changed = await asyncio.to_thread(self.projections.erase, erasure)
+        if self.router is not None:
+            self.router.forget(scope)
         told = {"erasure": erasure.id, "user": erasure.user, "changed": changed, "reason": reason}
         await asyncio.to_thread(self.audit.append, scope, by, "forget", told)
         return changed
@@ -478,6 +533,15 @@ def _loop(settings: Settings) -> Loop:
         return Loop(settings.points, settings.reward)
     except PolicyError as exc:
         raise SettingsError(f"points: {exc}") from exc
+
+
+def _seats(settings: Settings) -> tuple[Seat, ...]:
+    """The graders of the settings. SettingsError names the one that cannot work."""
+    if not settings.graders:
+        return ()
+    from windlass.improve.grading.panel import seats  # brings every grader, for those who set one
+
+    return seats(settings.graders)
 
 
 def _embedder(settings: Settings) -> Embedder | None:

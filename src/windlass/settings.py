@@ -27,6 +27,8 @@ from windlass.gateway.access.keys import WELL_KNOWN
 from windlass.gateway.options import GatewayOptions, KeyOptions, LimitOptions, ProviderOptions
 from windlass.gateway.redaction import RedactionOptions
 from windlass.gateway.resilience.resilience import ResilienceOptions
+from windlass.gateway.route.options import RoutingOptions
+from windlass.improve.grading.options import GraderOptions, Name
 from windlass.ledger.db import CONNECTIONS, Durability
 from windlass.policies.points import PointOptions
 from windlass.policies.reward import RewardOptions
@@ -78,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerOptions = ServerOptions()
     storage: StorageOptions = StorageOptions()
     gateway: GatewayOptions = GatewayOptions()
+    routing: RoutingOptions = RoutingOptions()
     memory: MemoryOptions = MemoryOptions()
     content: ContentOptions = ContentOptions()
     ask: AskOptions = AskOptions()
@@ -89,6 +92,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resilience: ResilienceOptions = ResilienceOptions()
     telemetry: TelemetryOptions = TelemetryOptions()
     redaction: RedactionOptions = RedactionOptions()
+    graders: dict[Name, GraderOptions] = {}
     secrets: dict[str, str] = {}
     sources: dict[str, str] = {}
 
@@ -108,7 +112,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 # What a running server can take over; a dot at the end: all that is below. Of these all but `_FIXED`.
-_RELOADED = ("gateway.", "providers", "keys", "limits", "resilience.", "ask.", "storage.context_days")
+_RELOADED = (
+    "gateway.",
+    "routing.objectives",
+    "providers",
+    "keys",
+    "limits",
+    "resilience.",
+    "ask.",
+    "storage.context_days",
+)
 _FIXED = ("gateway.key_secret_env",)
 # Not settings: where the file is, and the key that the examples of the dashboard send.
 _NO_SETTINGS = (PREFIX + "CONFIG", PREFIX + "KEY")

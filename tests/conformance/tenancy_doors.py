@@ -16,6 +16,7 @@ from windlass.gateway.endpoints import FOREIGN, RELAYED
 SHOWN = (
     *("/", "/ask", "/calls", "/calls/{id}", "/feedback"),
     *("/decisions", "/decisions/{point}", "/decisions/{point}/change", "/providers", "/keys", "/prices"),
+    "/routing",
 )
 """The pages that show a tenant's rows; `_page` asks them with each of `QUERY`."""
 QUERY = (
@@ -40,6 +41,10 @@ ASKED |= {
     "key_create",
     "key_rotate",
     "key_revoke",
+    "route",
+    "graders",
+    "grade",
+    "agreement",
 }
 
 
@@ -104,6 +109,24 @@ async def _standing(world: World, probe: Probe) -> str:
     field = ("provider", "model")[probe.number // 2 % 2]
     said = await api(world, "providers", {field: probe.text} if probe.number % 4 else {"since": 0.0})
     return re.sub(r'"(cursor|place|further)": ?\d+', "", said)  # places in the order of all rows
+
+
+async def _routing(world: World, probe: Probe) -> str:
+    """What the router would choose for the rival, and of a call that it made, by ids of the owner's."""
+    asked = {"call": probe.text or "x"} if probe.number % 2 else {"prompt": probe.text or "x"}
+    return await api(world, "route", asked)
+
+
+async def _grading(world: World, probe: Probe) -> str:
+    """The rival has its calls graded, by ids and users of the owner's."""
+    match probe.number % 3:
+        case 0:
+            return await api(world, "graders", {})
+        case 1:
+            return await api(world, "agreement", {"graders": [probe.text] if probe.number % 2 else []})
+        case _:
+            field = ("call", "user", "model", "before")[probe.number // 3 % 4]
+            return await api(world, "grade", {field: probe.text, "dry": bool(probe.number % 2)})
 
 
 async def _snapshots(world: World, _probe: Probe) -> str:
@@ -231,6 +254,8 @@ DOORS = (
     _examining,
     _priced,
     _standing,
+    _routing,
+    _grading,
     _keyring,
     _models,
     _scraping,

@@ -195,6 +195,27 @@ OTHERS: dict[str, str] = {
     **{f"Projections.{name}": "the folds" for name in ("replay", "restore", "snapshots")},
     **{f"Rollups.{name}": "the fold" for name in ("clear", "credited", "flush", "fold", "look")},
     **{f"Providers.{name}": "of the settings" for name in ("embedders", "embedding")},
+    "Loop.look": "of one workspace's policy, behind /api/route and the page, which are probed",
+    "Loop.spend": "the policies' own keeping",
+    "Grading.grade": "reads by the scope that it is given, behind /api/grade, which is probed",
+    **{
+        f"Measuring.{name}": "reads by the scope, behind /api/agreement, which is probed"
+        for name in ("calibrated", "measure")
+    },
+    "Asking.ask": "asks the gateway in the name of the call's owner",
+    "Seat.grade_id": "makes an id",
+    "Gateway.question": "the context of one call, of the caller's own workspace; probed through /api/route",
+    "Allowances.allowance_nusd": "of the limits that hold the caller's own call; probed through /api/route",
+    **{
+        f"Bases.{name}": "of one workspace, for its own prompts; probed through /api/route"
+        for name in ("of", "note", "seen")
+    },
+    **{f"BasisTable.{name}": "of one workspace, behind Bases" for name in ("find", "keep")},
+    **{f"CallCosts.{name}": "counts of one workspace" for name in ("answered", "completion_tokens", "ended", "knows")},
+    **{f"CallCosts.{name}": "counts of one workspace" for name in ("expected_nusd", "recall")},
+    **{f"PromptVectors.{name}": "by workspace and digest" for name in ("find", "known")},
+    **{f"{kind}.forget": "lets go of what is one user's" for kind in ("Bases", "CallCosts", "PromptVectors", "Router")},
+    "objectives.aims": "of the settings",
     "Overview.cursor": "how far the fold is",
     **{f"OutcomeTables.{name}": "the fold" for name in ("catch_up", "clear")},
     **{f"Spending.{name}": "the keeping of the tables" for name in ("flush", "refuse", "sample")},

@@ -20,11 +20,13 @@ POLICIES = [
     ("epsilon_greedy", {"epsilon": 0.8, "decay": 0.05, "half_life": 30}),
 ]
 GUARDS = [
-    *((name, {}) for name in registry.guards()),
+    # The floor that is tested asks for its reference.
+    *((name, {"reference": "gamma"} if name == "floor" else {}) for name in registry.guards()),
     ("allowed", {"allow": ["al*", "beta"], "deny": ["gamma"]}),
     ("budget", {"remaining": "length", "costs_nusd": {"alpha": 0.3, "beta": 0.2, "gamma": 0.5}}),
     ("quality_floor", {"floor": 0.4, "k": 0.5, "reference": "beta"}),
     ("cool_down", {"below": 0.6, "bad": 1, "rest": 2}),
+    ("floor", {"reference": "alpha", "contents": {"length": 80.0}, "audit_share": 0.3, "window": 50}),
 ]
 
 
@@ -46,16 +48,16 @@ def test_keeps_the_contract_under_a_guard(name, options):
 @pytest.mark.parametrize("inner", registry.names())
 def test_keeps_the_contract_under_all_guards_at_once(inner):
     check_policy(
-        lambda: registry.guarded(registry.make(inner, {}), GUARDS[-4:], 0.1),
+        lambda: registry.guarded(registry.make(inner, {}), GUARDS[-5:], 0.1),
         DRAWS if inner == "epsilon_greedy" else 4_000,
     )
 
 
-@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("turn", range(5))
 def test_keeps_the_contract_under_guards_in_any_order(turn):
     def make():
         policy = registry.make("linear_thompson", {"half_life": 40})
-        for name, options in GUARDS[-4:][turn:] + GUARDS[-4:][:turn]:
+        for name, options in GUARDS[-5:][turn:] + GUARDS[-5:][:turn]:
             policy = registry.guard(name, options, policy)
         return Randomised(policy, 0.1)
 

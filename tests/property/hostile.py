@@ -129,6 +129,12 @@ BODIES: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     ),
     "/api/key_rotate": _one({"name": "ann", "grace": "1h"}),
     "/api/history": _one({"calls": [], "said": [], "tenant": "", "workspace": "", "dry": True}),
+    "/api/route": _one({"prompt": "Why?", "objective": "best", "quality_floor": 95.0}),
+    "/api/graders": _one({}),
+    "/api/grade": _one(
+        {"graders": ["exact"], "limit": 3, "dry": True, "answers": [{"question": "2+2?", "expected": 4}]}
+    ),
+    "/api/agreement": _one({"graders": ["exact"]}),
     "/api/reload": _one({}),
     "/api/key_revoke": _one({"name": "ann"}),
     "/api/doctor": _one({"replay": False}),

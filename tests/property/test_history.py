@@ -10,7 +10,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from windlass.errors import InputError
@@ -63,6 +63,7 @@ def test_no_bytes_break_the_reading(data: bytes, packed: bool) -> None:
         assert isinstance(item, Found | Broken)
 
 
+@example({"object": []}, "openai")
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=10), st.sampled_from(list(formats.FORMATS)))
 def test_a_row_is_a_call_that_can_be_stored_or_is_refused_with_a_reason(row: dict[str, Any], program: Any) -> None:
     one = formats.FORMATS[program]

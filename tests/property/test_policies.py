@@ -106,6 +106,7 @@ GUARD_OPTIONS = {
     "budget": {"remaining": "x", "costs_nusd": {"a": 0.5, "b": 0.1}},
     "cool_down": {"below": 0.5, "bad": 2, "rest": 3},
     "quality_floor": {"floor": 0.4, "k": 0.5, "reference": "b"},
+    "floor": {"reference": "b", "contents": {"x": 90.0}, "audit_share": 0.3, "window": 50},
 }
 SUBJECTS = {
     **{name: lambda name=name: registry.make(name, {}) for name in registry.names()},
@@ -157,7 +158,7 @@ def hold(policy, context):
     assert [arm.probability for arm in arms] == pytest.approx(found.tolist(), abs=1e-9)
     assert all(math.isfinite(arm.mean or 0.0) and math.isfinite(arm.sd or 0.0) for arm in arms)
     choice = policy.choose(context, ACTIONS, np.random.default_rng(0))
-    assert choice.propensity == pytest.approx(found[ACTIONS.index(choice.action)], abs=1e-9)
+    assert float(choice.propensity) == pytest.approx(found[ACTIONS.index(choice.action)], abs=1e-9)
     assert 0.0 < choice.propensity <= 1.0 + 1e-9
     return choice
 

@@ -555,6 +555,7 @@ STATES: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "change": ("/decisions/model/change?mode=off", None),
     "feedback": ("/feedback", unfold),
     "providers": ("/providers?range=7d", unfold),
+    "routing": ("/routing?range=7d", unfold),
     "keys": ("/keys?range=7d", unfold),
     "prices": ("/prices?differ=1", None),
     "priceless": ("/prices?text=" + "w" * 200, None),

@@ -43,7 +43,8 @@ ENDPOINTS: Final = {
     "/api/doctor": {},
 }
 PAGES: Final = (
-    *("/", "/calls", "/decisions", "/decisions/model", "/feedback", "/keys", "/providers", "/prices", "/login"),
+    *("/", "/calls", "/decisions", "/decisions/model", "/feedback", "/keys", "/providers", "/prices", "/routing"),
+    "/login",
     *("/openapi.json", "/healthz", "/readyz", "/metrics", "/v1/models", "/api/calls", "/nowhere"),
 )
 COMMANDS: Final = (

@@ -59,11 +59,14 @@ class Crowd:
         assert head >= place + len(items), f"head {head} is before what it acknowledged"
 
     async def client(self, name: str, *, give_up: bool) -> None:
-        """Append twice from a coroutine; one that gives up is cancelled while it waits."""
+        """Append twice from a coroutine, in both ways; one that gives up is cancelled while it waits."""
         for number in range(2):
             items = (f"{name}-{number}a", f"{name}-{number}b")
             try:
-                waiting = asyncio.wrap_future(self._group.submit(items, durable=True))
+                if number:
+                    waiting = asyncio.wrap_future(self._group.submit(items, durable=True))
+                else:
+                    waiting = self._group.begin(items)
                 if give_up:
                     asyncio.get_running_loop().call_soon(waiting.cancel)
                 self.confirmed(items, await waiting)

@@ -81,7 +81,7 @@ def bare_runtime(schedule: Schedule, copies: Copies) -> Any:
     made.refusals = SimpleNamespace(flush=lambda *, last: None)
     made.exporter = made._redaction = made._repeats = None
     made.watch = SimpleNamespace(run=closed, catch_up=lambda _most: None)
-    made._lock = made._leases = None
+    made._lock = made._leases = made.router = made.grading = None
     made.runs = SimpleNamespace(serve=None, unfinished=False, close=lambda: None)
     made._assembly = SimpleNamespace(close=closed)
     made._background = []

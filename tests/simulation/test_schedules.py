@@ -78,7 +78,7 @@ def test_the_parts_are_all_schedules() -> None:
 
 
 WRITE = "            head = self._write([item for _, items in batch for item in items])\n"
-SETTLE = "                future.set_result(head)\n"
+SETTLE = "        _tell([waiter for waiter, _ in batch], head, None)\n"
 CHECKED = """        with self._changed:
             if self._closed:
                 raise LedgerError("the ledger is closed; open a new one", category=ErrorCategory.LEDGER_CLOSED)
@@ -99,14 +99,14 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
         lambda: _commit(
             (
                 WRITE,
-                "            for future, _ in batch:\n                future and future.set_result(1 << 30)\n" + WRITE,
+                "            _tell([waiter for waiter, _ in batch], 1 << 30, None)\n" + WRITE,
             ),
-            (SETTLE, "                pass\n"),
+            (SETTLE, ""),
         ),
     ),
     "a lost wake-up: submit does not notify": (
         "group commit",
-        lambda: _commit(("            self._changed.notify()\n        if not durable:", "        if not durable:")),
+        lambda: _commit(("_DELAY_S\n            self._changed.notify()\n\n    @", "_DELAY_S\n\n    @")),
     ),
     "check, then act: closed is looked at without the lock": (
         "group commit",
@@ -136,7 +136,7 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
     ),
     "settled twice: a cancelled caller is told all the same": (
         "group commit",
-        lambda: _commit(("entry[0] is None or entry[0].set_running_or_notify_cancel()", "True")),
+        lambda: _commit(("[entry for entry in batch if _wanted(entry[0])]", "batch")),
     ),
     "closing does not wait for what was submitted": (
         "group commit",

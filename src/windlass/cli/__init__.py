@@ -1,8 +1,9 @@
 """The command line: `windlass up | run | ingest | ask | calls | decisions | doctor`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings that cannot work, 130 interrupted. While a server runs on the
-state folder the commands hand their work to it; otherwise they do it themselves. Without settings that can be read
-no command knows which database is meant, so none but `doctor` and `reload` begins.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings that cannot work, 3 a log that cannot answer (`replay`), 130
+interrupted. While a server runs on the state folder the commands hand their work to it; otherwise they do it
+themselves. Without settings that can be read no command knows which database is meant, so none but `doctor` and
+`reload` begins.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from windlass.cli import control, health, listings, serving, storing
+from windlass.cli import control, evaluating, grading, health, listings, routing, serving, storing
 from windlass.cli.syntax import Syntax
 from windlass.errors import InputError, SettingsError, WindlassError
 
@@ -102,6 +103,7 @@ def parser() -> Syntax:
     )
     made.add_argument("--version", action="version", version=f"windlass {version('windlass')}")
     commands = made.add_subparsers(metavar="command", required=True)
-    for add in (serving.add, listings.add, storing.add_logs, health.add, control.add, health.add_audit, storing.add):
+    examining = (health.add, grading.add, control.add, health.add_audit)
+    for add in (serving.add, listings.add, routing.add, evaluating.add, storing.add_logs, *examining, storing.add):
         add(commands)
     return made

@@ -41,7 +41,10 @@ from windlass.policies.loop import Loop
 from windlass.records import USER_CHARS, Call
 
 if TYPE_CHECKING:
+    from windlass.gateway.foreign import Foreign
     from windlass.gateway.idempotency import Repeats
+    from windlass.gateway.route.features import Question, Seen
+    from windlass.gateway.route.router import Router
     from windlass.gateway.ticket import Ticket
 
 __all__ = ["AUTO", "POINT", "Answer", "Gateway", "Request"]
@@ -56,6 +59,7 @@ class Gateway:
     """The call path over its parts. `clock` gives UTC seconds.
 
     repeats: answers requests with an idempotency key; made at the first of them. Without it each is a call of its own.
+    router: tells policies more than lexical features, where one wants to know.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Gateway:
         resilience: Resilience,
         clock: Callable[[], float],
         repeats: Callable[[], Repeats] | None = None,
+        router: Router | None = None,
     ):
         self.admission = admission
         self.providers = providers
@@ -86,6 +91,7 @@ class Gateway:
         self._options = options
         self._clock = clock
         self._repeats = repeats
+        self._router = router
 
     async def complete(self, request: Request) -> Answer:
         """Answer one request, streamed or not; what was answered under its idempotency key before, from the store.
@@ -101,7 +107,9 @@ class Gateway:
 
     async def _walk(self, request: Request, caller: Caller, ticket: Ticket | None = None) -> Answer:
         """One call from its admission to its answer. ticket: where others wait for the same answer."""
-        transit = self._decide(request, self._read(request), caller)
+        asked = self._read(request)
+        seen = None if self._router is None else await self._seen(self._router, request, asked, caller)
+        transit = self._decide(request, asked, caller, seen)
         transit.key = caller.key
         deadline = self.resilience.deadline()
         await self._reserve(transit, caller)
@@ -140,7 +148,29 @@ class Gateway:
 
     # --- who shall answer
 
-    def _decide(self, request: Request, asked: Asked, caller: Caller) -> Transit:
+    async def _seen(self, router: Router, request: Request, asked: Asked, caller: Caller) -> Seen | None:
+        """What the policies are told of a chat beside lexical features."""
+        if isinstance(asked, EmbeddingInput | Raw):
+            return None
+        return await router.seen(self.question(request, asked, caller))
+
+    def question(self, request: Request, asked: Chat | Foreign, caller: Caller, *, looks: bool = False) -> Question:
+        """A chat as the router asks about it. looks: only to know how it would be routed. AccessError, ModelUnknown."""
+        from windlass.gateway.route.features import Question
+
+        targets = tuple(map(self._target, self._actions(request.endpoint, asked, caller)))
+        now, wish = self._clock(), request.wish
+        return Question(asked, caller, request.endpoint, targets, self._prices, self.limits, now, wish, looks)
+
+    def _actions(self, endpoint: str, asked: Asked, caller: Caller) -> tuple[str, ...]:
+        """The models that a chat may get. AccessError, ModelUnknown."""
+        actions = self._eligible(caller, endpoint) if asked.model == AUTO else (asked.model,)
+        for action in actions:
+            _allow(caller, endpoint, action)  # first: who may not use a model hears of none whether it is there
+            self._target(action)
+        return actions
+
+    def _decide(self, request: Request, asked: Asked, caller: Caller, seen: Seen | None = None) -> Transit:
         """The point `model`: `auto` leaves the choice to the policy, a named model is the only action.
 
         For vectors there is no choice: those of two models do not compare.
@@ -165,21 +195,20 @@ class Gateway:
             target = self._named(request.endpoint, asked)
             _allow(caller, request.endpoint, asked.model)
             return Transit(call, asked, (), (target,), target, started, tally)
-        actions = self._eligible(caller, request.endpoint) if asked.model == AUTO else (asked.model,)
-        for action in actions:
-            _allow(caller, request.endpoint, action)  # first: who may not use a model hears of none whether it is there
-            self._target(action)
+        actions = self._actions(request.endpoint, asked, caller)
         action, decisions = self._loop.decide(
             POINT,
             call_id=call.id,
             at=started,
             scope=scope,
-            context=features(asked),
+            context=features(asked) if seen is None else seen.context,
             actions=actions,
-            featuriser=FEATURISER,
+            featuriser=FEATURISER if seen is None else seen.featuriser,
         )
         targets = self._targets(action, actions, caller, request.endpoint)
-        return Transit(call, asked, decisions, targets, targets[0], started, tally)
+        if seen is not None:
+            decisions = seen.marked(decisions)
+        return Transit(call, asked, decisions, targets, targets[0], started, tally, seen=seen)
 
     def _named(self, endpoint: str, asked: EmbeddingInput | Raw) -> Target:
         if isinstance(asked, EmbeddingInput):
@@ -303,6 +332,8 @@ class Gateway:
         """Everything of a call in one commit; what a stream has committed before changes nothing."""
         now, options = self._clock(), self._options
         outcome = transit.end(now, status, error, self._prices)
+        if self._router is not None and transit.seen is not None:
+            self._router.ended(transit.seen, outcome, transit.target, transit.tally.usage)
         spent = transit.settle(outcome)
         bodies = transit.bodies(now, options.body_retention_days) if options.keep_bodies else ()
         ticket = transit.ticket

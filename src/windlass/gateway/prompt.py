@@ -127,6 +127,16 @@ def features(chat: Prompted) -> dict[str, ContextValue]:
     return context
 
 
+def question(messages: Sequence[Message]) -> str:
+    """The text that says what a chat is about: the question of the newest material, else what the user said last."""
+    for message in reversed(messages):
+        found = _material(message.text)
+        if found is not None:
+            return found.question
+    users = (message.text for message in reversed(messages) if message.role == "user")
+    return next(users, messages[-1].text if messages else "")
+
+
 def _digits(text: str) -> int:
     """How many characters of a text are digits, of any script."""
     if text.isascii():

@@ -12,6 +12,7 @@ import msgspec
 
 from windlass.errors import ErrorCategory, UpstreamError, classify, upstream_category
 from windlass.gateway.opening import MOST_WHOLE_BYTES, Opened
+from windlass.gateway.transport.http import Patience
 
 AFTER_DONE_S = 0.5
 MAX_REPLY_BYTES = MOST_WHOLE_BYTES
@@ -51,6 +52,7 @@ class Incoming:
         self._opened = opened
         self._deadline = deadline
         self._size = sum(map(len, opened.head))
+        self._patience: Patience | None = None
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """What is for the client. UpstreamError where the provider fails, sends more than `MAX_REPLY_BYTES`, or is
@@ -74,16 +76,16 @@ class Incoming:
             yield chunk
         if self._opened.ended:
             return
+        patience = self._patience = Patience()
         while True:
             try:
-                async with asyncio.timeout_at(self._until()) as limit:
-                    chunk = await anext(self._opened.rest)
+                chunk = await patience.wait(anext(self._opened.rest), self._until())
             except StopAsyncIteration:
                 break
             except TimeoutError as exc:
                 if self.tally.done:
                     break  # an upstream that has said [DONE] may keep its socket open; nobody waits for that
-                if not limit.expired():
+                if not patience.expired:
                     raise
                 late = "the reply took longer than resilience.total_timeout_s; raise it, or ask for less"
                 raise UpstreamError(late, category=ErrorCategory.TOTAL_TIMEOUT) from exc
@@ -114,6 +116,8 @@ class Incoming:
 
     async def close(self) -> None:
         """Give the connection back, or break it off so that the upstream stops."""
+        if self._patience is not None:
+            self._patience.close()
         await self.reply.chunks.aclose()
 
 
@@ -131,6 +135,8 @@ class UsageEvents:
 
     def without(self, chunk: bytes) -> bytes:
         """What of the events that are whole by now is for the client; event borders may fall anywhere."""
+        if not self._waiting and b"usage" not in chunk and chunk.endswith(b"\n\n"):
+            return chunk  # nearly all of them: looking for their choices took a tenth of a stream
         seen = self._last + chunk
         if b"\n\n" not in seen and b"\r\n\r\n" not in seen:
             self._last = seen[-3:]

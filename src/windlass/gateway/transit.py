@@ -26,6 +26,8 @@ from windlass.records import Call, Decision, Outcome, Scope
 
 if TYPE_CHECKING:
     from windlass.gateway.foreign import Foreign
+    from windlass.gateway.route.features import Seen
+    from windlass.gateway.route.objectives import Wish
     from windlass.gateway.ticket import Ticket
 
 DAY_S = 86_400.0
@@ -47,7 +49,7 @@ class Request(msgspec.Struct, frozen=True):
     `method`, `path` (below the base URL) and `query` matter to endpoints whose requests go up as they came.
     `scope` and `caller` are set by our own rooms, for whom the caller has been admitted already; without a `caller` it
     is Windlass itself that asks. Clients are admitted by `key`. What was answered under an `idempotency_key` before is
-    answered from the store.
+    answered from the store. wish: what it asks to be routed for.
     """
 
     body: bytes
@@ -62,6 +64,7 @@ class Request(msgspec.Struct, frozen=True):
     idempotency_key: str = ""
     scope: Scope | None = None
     caller: Caller | None = None
+    wish: Wish | None = None
 
 
 @dataclass
@@ -72,6 +75,7 @@ class Transit:
     trail: every attempt so far. hold: what the call holds of limits until it is settled; more: beside that, for a
     continuation. ticket: where its reply is stored for whoever asks the same again. key: the name of the one that
     asked, '' without. continued: how its stream went on after it broke off. told: breakers have heard of that break.
+    seen: what a router told the policies, with the prompt's vector, where there is a router.
     """
 
     call: Call
@@ -91,6 +95,7 @@ class Transit:
     key: str = ""
     continued: Continued | None = None
     told: bool = False
+    seen: Seen | None = None
 
     @property
     def model(self) -> ModelOptions:
@@ -115,14 +120,17 @@ class Transit:
 
     @property
     def why(self) -> str:
-        """Which policy chose, with what probability, and the numbers behind it; '' where nothing was to be chosen."""
+        """Which policy chose, with what probability where that is known by now, and the numbers behind it; '' where
+        nothing was to be chosen."""
         if not self.decisions:
             return ""
         decision = self.decisions[0]
         numbers = f"; {decision.extra['why']}" if "why" in decision.extra else ""
         instead = f"; instead of {decision.action}" if decision.action != self.model.name else ""
         fell = f"; {_fell_back(decision.fallback)}" if decision.fallback else ""
-        return f"{decision.policy} p={decision.propensity:.3f}{numbers}{fell}{instead}"
+        known = type(decision.propensity) is float  # else the ledger's writer works it out
+        chance = f" p={decision.propensity:.3f}" if known else ""
+        return f"{decision.policy}{chance}{numbers}{fell}{instead}"
 
     def end(self, now: float, status: int, error: str, prices: PriceBook) -> Outcome:
         """What came of the call, which is over. status: that the client gets; error: an ErrorCategory value or ''."""

@@ -13,6 +13,7 @@ from windlass.errors import RecordInvalid
 from windlass.ledger import schema
 from windlass.ledger.ledger import Body
 from windlass.records import KINDS, Call, ContextValue, Decision, LedgerRecord, Outcome, Record
+from windlass.stats.chance import Propensity
 
 TABLES: dict[type[Record], sa.Table] = {
     KINDS["call"]: schema.calls,
@@ -54,6 +55,7 @@ class _Form:
         self.texts_of = operator.itemgetter(*self.texts)
 
 
+_BODY = operator.attrgetter(*schema.bodies.c.keys())
 _FORMS = {kind: _Form(kind) for kind in TABLES}
 
 
@@ -80,7 +82,9 @@ def _storable_as(form: _Form, row: Row) -> bool:
         joined.encode()
     good = "\x00" not in joined
     for place in form.reals:
-        good = good and (row[place] is None or -1e300 < row[place] < 1e300)
+        value = row[place]
+        # What a Propensity is, the writer works out: it is in (0, 1].
+        good = good and (value is None or type(value) is Propensity or -1e300 < value < 1e300)
     for place in form.wholes:
         good = good and -(2**63) <= row[place] < 2**63
     return good
@@ -94,7 +98,7 @@ def context_row(decision: Decision) -> Row:
 
 def body_row(body: Body) -> Row:
     """The columns of a kept request or reply."""
-    return [getattr(body, column.name) for column in schema.bodies.c]
+    return list(_BODY(body))
 
 
 def from_rows(kind: type[R], found: Iterable[Sequence[Any]]) -> list[tuple[int, R]]:

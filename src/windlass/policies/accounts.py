@@ -10,17 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
-from windlass.ledger.folded import FoldedCall, FoldedDecision, FoldedErasure, FoldedFeedback, FoldedOutcome
+from windlass.ledger.folded import FoldedCall, FoldedDecision, FoldedErasure, FoldedFeedback, FoldedOutcome, OutcomeForm
+from windlass.policies.account import (
+    MODEL,
+    Account,
+    Acted,
+    Key,
+    Metric,
+    Note,
+    Shadowed,
+    StoredAccounts,
+    Touched,
+)
 from windlass.policies.forms import Form, Forms, pack, unpack
 from windlass.policies.loop import acting_id
 from windlass.policies.reward import read
-from windlass.records import Decision, Erasure, FeedbackSource, Scope, user_digest
+from windlass.records import Decision, Erasure, Scope, user_digest
+
+__all__ = ["MODEL", "NO_FEEDBACK", "Account", "Accounts", "Acted", "Key", "Metric", "StoredAccounts", "Touched"]
 
 # One feedback moves at most this much, so that no chain or crowd of calls can hold up the others' decisions.
 _MAX_DEPTH = 8
@@ -29,88 +42,8 @@ _MAX_CREDITED = 1_000
 _MAX_METRICS = 64
 _MAX_DECISIONS = 64
 _DIGESTS_AT_HAND = 1_000
-MODEL = "model"
-"""The point whose action is the model that shall answer."""
-
-Key: TypeAlias = tuple[str, str, str]
-"""(tenant, workspace, id)."""
-Note: TypeAlias = tuple[int, float]
-"""(sequence number, value) of the newest feedback of one source and metric."""
-Metric: TypeAlias = tuple[FeedbackSource, str]
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-class Acted(msgspec.Struct, array_like=True, gc=False):
-    """A live decision. id: "" where the call and the point give it.
-
-    scored: the reward counted last. learned: by place, the reward that the policy there learned last; None where it
-    learned one and was rolled back to before it: it learns nothing more from this decision. spent: likewise what the
-    policies that want to know were told that it cost. Both are replaced and never changed, because all that have
-    learned nothing share one.
-    """
-
-    form: int
-    id: str
-    at: float
-    action: str
-    propensity: float
-    values: bytes
-    scored: float | None = None
-    learned: Mapping[str, float | None] = {}
-    spent: Mapping[str, float | None] = {}
-
-    def taught(self, place: str, reward: float | None) -> None:
-        """Note what the policy at `place` learned from this decision."""
-        self.learned = {**self.learned, place: reward} if self.learned else {place: reward}
-
-    def charged(self, place: str, cost_nusd: float | None) -> None:
-        """Note what the policy at `place` was told that this decision cost."""
-        self.spent = {**self.spent, place: cost_nusd}
-
-
-class Shadowed(msgspec.Struct, array_like=True, gc=False):
-    """What the policy at a place would have done. scored: the reward counted last."""
-
-    place: str
-    policy: str
-    action: str
-    scored: float | None = None
-
-
-class Account(msgspec.Struct, array_like=True, gc=False):
-    """What is known of one call. order: sequence number of its first record; user: digest or nothing.
-
-    instead: the model that answered, where it is not the one that was decided on.
-    """
-
-    order: int
-    parent: str = ""
-    user: bytes = b""
-    latency_ms: float | None = None
-    cost_nusd: int | None = None
-    error: str = ""
-    acted: tuple[Acted, ...] = ()
-    shadowed: tuple[Shadowed, ...] = ()
-    instead: str = ""
-
-    def failed_over(self, form: Form, action: str) -> bool:
-        """Whether another model had to answer than the one that was decided on, which so has earned nothing."""
-        return form.point == MODEL and self.instead != action and self.instead in form.actions
-
-
-Touched: TypeAlias = Sequence[tuple[Key, Account]]
-"""Calls and what is known of them."""
-
-
-class StoredAccounts(msgspec.Struct, frozen=True, array_like=True):
-    """All accounts as plain data, in the order in which they came."""
-
-    calls: list[tuple[Key, Account]]
-    notes: list[tuple[Key, list[tuple[Metric, Note]]]]
-    seen: list[bytes]
-    forms: list[tuple[int, Form]]
-    next_form: int
 
 
 class Accounts:
@@ -122,8 +55,10 @@ class Accounts:
     def __init__(self, window: int, stored: StoredAccounts | None = None, taught: Collection[str] = ()) -> None:
         self.window = window
         self.taught = taught
-        # A plain dict finds its oldest key by passing over all that went before it: 16 us once the window is full.
-        self.calls: OrderedDict[Key, Account] = OrderedDict(stored.calls if stored else ())
+        self.calls: dict[Key, Account] = dict(stored.calls if stored else ())
+        # The keys of `calls` in their order: a dict finds its oldest by passing over all that went before it, 16 us
+        # once the window is full, and an OrderedDict takes three times as long to add one.
+        self._oldest = deque(self.calls)
         notes = ((key, dict(notes)) for key, notes in stored.notes) if stored else ()
         self.notes: OrderedDict[Key, dict[Metric, Note]] = OrderedDict(notes)
         self._seen: OrderedDict[bytes, None] = OrderedDict.fromkeys(stored.seen if stored else ())
@@ -135,19 +70,22 @@ class Accounts:
             self._adopt(key, account.parent)
 
     def let_go(self) -> None:
-        """Of contexts that no policy learns from: a state may hold some that was kept before they were left out."""
+        """Of what no policy learns from, contexts and lessons: a state may hold some that was kept before they were
+        left out."""
         for account in self.calls.values():
             for acted in account.acted:
                 form = self.forms[acted.form]
-                if form.names and form.point not in self.taught:
-                    bare = self.forms.take(form._replace(names=(), lengths=()))
-                    self.forms.release(acted.form)
-                    acted.form, acted.values = bare, b""
+                if form.point in self.taught:
+                    continue
+                acted.learned = _UNTAUGHT
+                if form.names:
+                    acted.form, acted.values = self.forms.take(form._replace(names=(), lengths=())), b""
+        self._number()
 
     def stored(self) -> StoredAccounts:
         """What a restart needs. Forms are numbered anew, by their first use: the same accounts give the same bytes,
         whatever went before them."""
-        self._number([acted for account in self.calls.values() for acted in account.acted])
+        self._number()
         notes = [(key, list(notes.items())) for key, notes in self.notes.items()]
         return StoredAccounts(list(self.calls.items()), notes, list(self._seen), self.forms.stored(), self.forms.next)
 
@@ -168,20 +106,36 @@ class Accounts:
             self._adopt(key, call.parent)
         return self._beneath(key) if account.acted or (self._children and key in self._children) else ()
 
+    def whole(
+        self, call: FoldedCall, decided: Sequence[FoldedDecision], outcome: FoldedOutcome
+    ) -> tuple[Key, Account] | None:
+        """`open`, `act` and `end` in one go, of a call that is told from its beginning to its end at once.
+
+        None, and no change, where it is not so simple: somebody spoke of the call before, or these are not all its
+        owner's. Nothing can have been said of it otherwise.
+        """
+        shared, ended = decided[0].form, outcome.form
+        key = (shared.tenant, shared.workspace, call.id)
+        if call.parent or not _of_one(key, call, ended) or (len(decided) > 1 and not _apart(decided)):
+            return None
+        if key in self.notes or key in self._children or key in self.calls:
+            return None
+        user = self._digest(call) if call.user else b""
+        acted = tuple([self._acted(one) for one in decided])
+        instead = "" if _chosen(decided, ended.model) else ended.model
+        cost, error = outcome.cost_nusd, ended.error or _of_status(ended.status)
+        account = Account(call.seq, "", user, outcome.latency_ms, cost, error, acted, (), instead)
+        self._keep(key, account)
+        return key, account
+
     def act(self, decision: FoldedDecision) -> Touched:
         """A live decision was taken. The same one again changes nothing."""
-        shared, call = decision.form, decision.call
-        key = (shared.tenant, shared.workspace, call)
+        shared = decision.form
+        key = (shared.tenant, shared.workspace, decision.call)
         account = self.calls.get(key) or self._opened(key, decision.seq)
-        point, action = shared.point, shared.action
-        name = "" if decision.id == acting_id(call, point) else decision.id
-        if not account.acted or self._is_new(account, point, name):
-            needed = decision.context if point in self.taught else None
-            names, lengths, values = pack(needed) if needed else _NO_CONTEXT
-            form = self.forms.take((point, shared.policy, shared.featuriser, shared.actions, names, lengths))
-            acted = Acted(form, name, decision.at, action, decision.propensity, values, None, _UNTAUGHT, _UNTAUGHT)
-            account.acted = (*account.acted, acted)
-            if point == MODEL and account.instead == action:
+        if not account.acted or self._is_new(account, decision):
+            account.acted = (*account.acted, self._acted(decision))
+            if shared.point == MODEL and account.instead == shared.action:
                 account.instead = ""
         return self._observed(key, account)
 
@@ -200,13 +154,7 @@ class Accounts:
         shared = outcome.form
         key = (shared.tenant, shared.workspace, outcome.call)
         account = self.calls.get(key) or self._opened(key, outcome.seq)
-        account.latency_ms, account.cost_nusd = outcome.latency_ms, outcome.cost_nusd
-        account.error = shared.error or (f"status {shared.status}" if shared.status >= 400 else "")
-        # Kept only where it says something, and as long as the decision is not there yet.
-        account.instead = model = shared.model
-        for acted in account.acted:
-            if acted.action == model and self.forms.credited[acted.form][0] == MODEL:
-                account.instead = ""
+        self._ended(account, outcome)
         return ((key, account),)
 
     def note(self, feedback: FoldedFeedback) -> tuple[Touched, str]:
@@ -243,6 +191,8 @@ class Accounts:
             self.notes.pop(key, None)
             if key in self.calls:
                 self._drop(key)
+        self._oldest = deque(self.calls)
+        self._number()
         return len(gone & users.keys())
 
     def take_back(self, place: Key, kept: StoredAccounts | None) -> None:
@@ -257,7 +207,7 @@ class Accounts:
                 knew[key, acted.id] = acted
         for key, acted in _acted(self.calls.items(), self.forms, place):
             before = knew.get((key, acted.id))
-            if before is not None and place[2] in before.learned:
+            if before is not None and place[2] in before.learned and place[2] in self.taught:
                 acted.taught(place[2], before.learned[place[2]])
             elif place[2] in acted.learned:
                 acted.taught(place[2], None)
@@ -313,11 +263,33 @@ class Accounts:
             featuriser=form.featuriser,
         )
 
-    def _is_new(self, account: Account, point: str, name: str) -> bool:
+    def _is_new(self, account: Account, decision: FoldedDecision) -> bool:
         """Whether a live decision of that id at the point is not known of the call, and there is room for it."""
+        point, name = decision.form.point, _name(decision)
         return len(account.acted) < _MAX_DECISIONS and all(
             acted.id != name or self.forms[acted.form].point != point for acted in account.acted
         )
+
+    def _acted(self, decision: FoldedDecision) -> Acted:
+        """What is kept of a live decision."""
+        shared, name, at, chance = decision.form, _name(decision), decision.at, decision.propensity
+        if shared.point not in self.taught or not decision.context:
+            form = self.forms.take_bare(shared)
+            return Acted(form, name, at, shared.action, chance, b"", None, _UNTAUGHT, _UNTAUGHT)
+        names, lengths, values = pack(decision.context)
+        form = self.forms.take((shared.point, shared.policy, shared.featuriser, shared.actions, names, lengths))
+        return Acted(form, name, at, shared.action, chance, values, None, _UNTAUGHT, _UNTAUGHT)
+
+    def _ended(self, account: Account, outcome: FoldedOutcome) -> None:
+        """Note how a call ended."""
+        shared = outcome.form
+        account.latency_ms, account.cost_nusd = outcome.latency_ms, outcome.cost_nusd
+        account.error = shared.error or _of_status(shared.status)
+        # Kept only where it says something, and as long as the decision is not there yet.
+        account.instead = model = shared.model
+        for acted in account.acted:
+            if acted.action == model and self.forms.credited[acted.form][0] == MODEL:
+                account.instead = ""
 
     def _observed(self, key: Key, account: Account) -> Touched:
         """The call, if anything is known by which it could be rewarded."""
@@ -341,8 +313,9 @@ class Accounts:
             above = self.calls.get(key)
         return heard
 
-    def _number(self, decisions: Sequence[Acted]) -> None:
-        """Number the forms in the order in which these decisions use them."""
+    def _number(self) -> None:
+        """Number the forms in the order in which the decisions use them, without those that none has any more."""
+        decisions = [acted for account in self.calls.values() for acted in account.acted]
         numbers = {old: new for new, old in enumerate(dict.fromkeys(acted.form for acted in decisions))}
         for acted in decisions:
             acted.form = numbers[acted.form]
@@ -360,10 +333,17 @@ class Accounts:
         return digest
 
     def _opened(self, key: Key, seq: int) -> Account:
-        """A new account of the call, which may push the oldest out."""
-        account = self.calls[key] = Account(seq)
+        """A new account of the call."""
+        return self._keep(key, Account(seq))
+
+    def _keep(self, key: Key, account: Account) -> Account:
+        """Keep a new account, which may push the oldest out."""
+        self.calls[key] = account
+        self._oldest.append(key)
         if len(self.calls) > self.window:
-            self._drop(next(iter(self.calls)))
+            self._drop(self._oldest.popleft())
+            if self.forms.crowded:
+                self._number()
         return account
 
     def _adopt(self, key: Key, parent: str) -> None:
@@ -391,8 +371,6 @@ class Accounts:
 
     def _drop(self, key: Key) -> None:
         account = self.calls.pop(key)
-        for acted in account.acted:
-            self.forms.release(acted.form)
         if account.parent:
             parent = (key[0], key[1], account.parent)
             children = self._children[parent]
@@ -401,7 +379,6 @@ class Accounts:
                 del self._children[parent]
 
 
-_NO_CONTEXT: Final = ((), (), b"")
 NO_FEEDBACK: Final[Mapping[Metric, float]] = {}
 _UNTAUGHT: Final[Mapping[str, float | None]] = {}
 
@@ -415,6 +392,38 @@ def _acted(
             for acted in account.acted:
                 if forms[acted.form].point == place[2]:
                     yield key, acted
+
+
+def _of_status(status: int) -> str:
+    """The error of a call whose outcome names none."""
+    return f"status {status}" if status >= 400 else ""
+
+
+def _name(decision: FoldedDecision) -> str:
+    """The id of a live decision, "" where its call and its point give it."""
+    call, name, point = decision.call, decision.id, decision.form.point
+    # As `acting_id` has it, in half the time for a call of ours.
+    if name == f"decision_{call[5:]}-{point}" and call[:5] == "call_" != call:
+        return ""
+    return "" if name == acting_id(call, point) else name
+
+
+def _apart(decided: Sequence[FoldedDecision]) -> bool:
+    """Whether these decisions of one call are one owner's, no two the same, and not too many."""
+    owners = {(row.form.tenant, row.form.workspace) for row in decided}
+    named = {(row.form.point, row.id) for row in decided}
+    return len(owners) == 1 and len(named) == len(decided) <= _MAX_DECISIONS
+
+
+def _of_one(key: Key, call: FoldedCall, ended: OutcomeForm) -> bool:
+    """Whether a call and how it ended are of the owner in `key`."""
+    tenant, workspace, _ = key
+    return call.tenant == ended.tenant == tenant and call.workspace == ended.workspace == workspace
+
+
+def _chosen(decided: Sequence[FoldedDecision], model: str) -> bool:
+    """Whether that model was decided on."""
+    return any(one.form.action == model and one.form.point == MODEL for one in decided)
 
 
 def _keep_newest(kept: OrderedDict[K, V], window: int) -> None:

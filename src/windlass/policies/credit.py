@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from windlass.policies.accounts import NO_FEEDBACK, Account, Accounts, Acted, Key, Metric
-from windlass.policies.forms import Form
 from windlass.policies.loop import Loop, PolicyKey
 from windlass.policies.points import shadow_place
 from windlass.policies.reward import graded, worth
@@ -44,6 +43,8 @@ class Credits:
         self.listeners: list[Callable[[Credit], object]] = []
         self._loop = loop
         self._reward = loop.reward
+        # Points at which nothing is learned: all their policies are rules.
+        self._ruled = loop.points.keys() - loop.taught - loop.costed
 
     def settle(self, seq: int, calls: Iterable[tuple[Key, Account]]) -> None:
         """Score, and let the policies learn, where the reward of the live decisions of a call has changed."""
@@ -52,17 +53,20 @@ class Credits:
             if not account.acted:
                 continue
             heard = account.parent or key in accounts.notes
-            feedback = accounts.feedback(key, account) if heard else NO_FEEDBACK
-            earned = worth(account.latency_ms, account.cost_nusd, account.error, feedback, self._reward)
-            if earned is None:
-                continue
-            for acted in account.acted:
-                reward = earned if not account.instead else _own(account, accounts.forms[acted.form], acted, earned)
-                self._earn(seq, key, account, acted, reward)
-            if account.shadowed:
-                self._judge(seq, key, account, earned)
-            if self._loop.costed:
-                self._settle_apart(key, account, feedback)
+            self.weigh(seq, key, account, accounts.feedback(key, account) if heard else NO_FEEDBACK)
+
+    def weigh(self, seq: int, key: Key, account: Account, feedback: Mapping[Metric, float]) -> None:
+        """`settle` of one call of whose decisions some are known, with the feedback on it."""
+        earned = worth(account.latency_ms, account.cost_nusd, account.error, feedback, self._reward)
+        if earned is None:
+            return
+        for acted in account.acted:
+            reward = earned if not account.instead else self._own(account, acted, earned)
+            self._earn(seq, key, account, acted, reward)
+        if account.shadowed:
+            self._judge(seq, key, account, earned)
+        if self._loop.costed:
+            self._settle_apart(key, account, feedback)
 
     def _earn(self, seq: int, key: Key, account: Account, acted: Acted, reward: float) -> None:
         """A live decision has earned `reward` by now: count it, and teach it to whoever decided and does not know."""
@@ -74,7 +78,9 @@ class Credits:
                 self._tell(seq, policy, acted, row, 1.0, reward, acted.scored)
             acted.scored = reward
         if not account.shadowed and row[0] == self._loop.ids[point]:
-            if acted.learned.get(point) != reward and point not in self._loop.costed:
+            if point in self._ruled:
+                self._loop.unteachable(policy)
+            elif acted.learned.get(point) != reward and point not in self._loop.costed:
                 self._teach(key, acted, policy, reward)
             return
         for place in self._deciders(account, point, row[0]):
@@ -119,11 +125,14 @@ class Credits:
     def _teach(self, key: Key, acted: Acted, policy: PolicyKey, reward: float) -> None:
         """Let that policy learn what it does not know."""
         place, learned = policy[2], acted.learned
+        untaught = self._loop.unteachable(policy)
+        if untaught and place not in self.accounts.taught:
+            # Nothing is learned at the whole point: who knows what need not be noted of each decision.
+            return
         previous = learned.get(place)
         # None beside the place: it was rolled back to before it knew, and learns nothing more of this.
         if previous == reward or (previous is None and place in learned):
             return
-        untaught = self._loop.unteachable(policy)
         if untaught or self._loop.learn(self.accounts.decision(key, acted), reward, previous, place):
             acted.taught(place, reward)
 
@@ -135,7 +144,7 @@ class Credits:
             acted = next(of_point, None)
             if acted is None:
                 continue
-            reward = _own(account, self.accounts.forms[acted.form], acted, of_call)
+            reward = self._own(account, acted, of_call)
             if shadowed.scored != reward:
                 earned = weight(acted.propensity) if acted.action == shadowed.action else 0.0
                 row = (shadowed.policy, name, False)
@@ -144,6 +153,10 @@ class Credits:
                 if self.listeners and earned > 0.0:
                     self._tell(seq, place, acted, row, earned, reward, shadowed.scored)
                 shadowed.scored = reward
+
+    def _own(self, account: Account, acted: Acted, earned: float) -> float:
+        """What a decision has earned of what its call has: nothing, where the model that it chose did not answer."""
+        return 0.0 if account.failed_over(self.accounts.forms[acted.form], acted.action) else earned
 
     def _tell(
         self, seq: int, place: PolicyKey, acted: Acted, row: Row, weight: float, reward: float, previous: float | None
@@ -156,11 +169,6 @@ class Credits:
         credit = Credit(seq, scope, acted.at, point, policy, shadow, acted.action, live, *earned, choice)
         for listener in self.listeners:
             listener(credit)
-
-
-def _own(account: Account, form: Form, acted: Acted, earned: float) -> float:
-    """What a decision has earned of what its call has: nothing, where the model that it chose did not answer."""
-    return 0.0 if account.failed_over(form, acted.action) else earned
 
 
 def _beside(account: Account, point: str, acting: bool) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 from windlass.errors import PolicyError
+from windlass.ledger.folded import DecisionForm
 from windlass.records import ContextValue
 from windlass.stats.features import Context, finite
 
@@ -26,27 +27,27 @@ Parts: TypeAlias = tuple[str, str, str, tuple[str, ...], tuple[str, ...], tuple[
 """Those of a Form, which is found by them."""
 
 
+_AT_HAND = 1_000
+
 Credited: TypeAlias = tuple[str, tuple[str, str, bool]]
 """The point of a live decision, and the row of its policy in the scores."""
 
 
 class Forms:
-    """Forms by number, each kept as long as a decision of it is: a context's names go with its last decision."""
+    """Forms by number. Those that no decision has any more are left out whenever they are numbered anew, which is due
+    once they are `crowded`."""
 
     def __init__(self, forms: Iterable[tuple[int, Form]], used: Iterable[int], next_form: int) -> None:
         self.next = next_form
+        # By identity, each beside what it is of, so that no other can have it: comparing its six parts takes longer.
+        self._bare: dict[int, tuple[DecisionForm, int]] = {}
         self._forms = dict(forms)
         self._numbers: dict[Parts, int] = {form: number for number, form in self._forms.items()}
-        self._uses = dict.fromkeys(self._forms, 0)
-        for number in used:
-            if number not in self._uses:
-                raise PolicyError(
-                    f"a state with decisions of form {number} and no such form; rebuild it from the ledger"
-                )
-            self._uses[number] += 1
-
-        self.by_number: Mapping[int, Form] = self._forms
-        """A view for many look-ups."""
+        self._room = 2 * len(self._forms) + _AT_HAND
+        if unknown := set(used) - self._forms.keys():
+            raise PolicyError(
+                f"a state with decisions of form {min(unknown)} and no such form; rebuild it from the ledger"
+            )
         self.credited: dict[int, Credited] = {number: _credited(form) for number, form in self._forms.items()}
         """By number, what a reward of such a decision is counted under."""
 
@@ -56,21 +57,31 @@ class Forms:
     def stored(self) -> list[tuple[int, Form]]:
         return list(self._forms.items())
 
+    @property
+    def crowded(self) -> bool:
+        """Whether they have more than doubled since they were numbered."""
+        return len(self._forms) > self._room
+
     def take(self, parts: Parts) -> int:
-        """The number of the form of these parts, which counts as used once more."""
+        """The number of the form of these parts."""
         number = self._numbers.get(parts)
         if number is None:
             number = self._numbers[parts] = self.next
-            self._forms[number], self._uses[number] = Form(*parts), 0
+            self._forms[number] = Form(*parts)
             self.credited[number] = _credited(self._forms[number])
             self.next += 1
-        self._uses[number] += 1
         return number
 
-    def release(self, number: int) -> None:
-        self._uses[number] -= 1
-        if not self._uses[number]:
-            del self._uses[number], self.credited[number], self._numbers[self._forms.pop(number)]
+    def take_bare(self, decided: DecisionForm) -> int:
+        """`take` of a decision whose context is not kept."""
+        known = self._bare.get(id(decided))
+        if known is not None:
+            return known[1]
+        number = self.take((decided.point, decided.policy, decided.featuriser, decided.actions, (), ()))
+        if len(self._bare) >= _AT_HAND:
+            self._bare.clear()
+        self._bare[id(decided)] = (decided, number)
+        return number
 
 
 def _credited(form: Form) -> Credited:

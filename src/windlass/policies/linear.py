@@ -2,9 +2,9 @@
 
 Each action has a Bayesian linear regression of its own on the context (disjoint arms), made when the action is first
 learned from. What such learners differ in is how means and deviations become a distribution over the actions.
-LinearThompson takes an action with the probability that its expected reward is the largest, computed and not sampled,
-so the recorded propensity is the true one. Sources: Agrawal, Goyal, "Thompson Sampling for Contextual Bandits with
-Linear Payoffs", ICML 2013; Russo et al., "A Tutorial on Thompson Sampling", 2018, section 3.
+LinearThompson takes an action with the probability that its expected reward is the largest, and records that number,
+computed and not sampled, so the recorded propensity is the true one. Sources: Agrawal, Goyal, "Thompson Sampling for
+Contextual Bandits with Linear Payoffs", ICML 2013; Russo et al., "A Tutorial on Thompson Sampling", 2018, section 3.
 
 The state grows with the features: a name that was never learned from counts, until it is, with its prior in every arm,
 which is exactly what it would count if it had been there from the start with the value 0.
@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
-from windlass.policies.policy import Arm, Choice, draw, require, why
+from windlass.policies.policy import Arm, Choice, believed, draw, require, why
 from windlass.records import Decision
-from windlass.stats import thompson
+from windlass.stats import chance, thompson
 from windlass.stats.arms import LinearArms, StoredArms
 from windlass.stats.features import Context, Features
 
@@ -142,10 +142,15 @@ class LinearPolicy(ABC):
         self, context: Context, actions: Sequence[str]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """(means, deviations, probabilities), each (k,)."""
+        means, sds = self._believed(context, actions)
+        return means, sds, self.distribution(means, sds)
+
+    def _believed(self, context: Context, actions: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(means, deviations), each (k,)."""
         require(actions)
         means, sds = self._arms.predict(actions, self._features.vector(context))
         means += self.options.prior_mean
-        return means, sds, self.distribution(means, sds)
+        return means, sds
 
     def _described(
         self,
@@ -188,3 +193,9 @@ class LinearThompson(LinearPolicy):
 
     def distribution(self, means: NDArray[np.float64], sds: NDArray[np.float64]) -> NDArray[np.float64]:
         return thompson.probabilities(means, self.options.alpha * sds)
+
+    def choose(self, context: Context, actions: Sequence[str], rng: np.random.Generator) -> Choice:
+        """One draw of each arm, the largest wins: `distribution`, whose integrals then nobody has to wait for."""
+        means, sds = self._believed(context, actions)
+        index, propensity = chance.draw(means, self.options.alpha * sds, rng)
+        return Choice(actions[index], propensity, believed(actions, means, sds))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, assert_never
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, assert_never, cast
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from windlass.policies.reward import RewardOptions
 from windlass.policies.rule import Rule
 from windlass.policies.witness import arms_of
 from windlass.records import ContextValue, Decision, Scope
+from windlass.stats.chance import Probability, Propensity
 from windlass.stats.features import Context, finite
 
 DEFAULT_POLICY = "default@1"
@@ -35,6 +36,7 @@ PolicyKey: TypeAlias = tuple[str, str, str]
 P = ParamSpec("P")
 T = TypeVar("T")
 WORDS_CHARS = 2_000
+_ZEROS = (0, 0, 0, 0)
 
 
 class _Question(NamedTuple):
@@ -69,6 +71,7 @@ class Loop:
         self.reward = reward or RewardOptions()
         self.lock = threading.RLock()
         self.failures: dict[str, int] = {}
+        self._dice = Dice()
         self.modes: dict[PolicyKey, Mode] = {}
         self._make = make
         self._places: dict[str, PointOptions | ShadowOptions] = dict(self.points)
@@ -101,19 +104,18 @@ class Loop:
         options = self._options(point)
         require(actions)
         question = _Question(point, call_id, at, scope, finite(context), tuple(dict.fromkeys(actions)), featuriser)
-        default = self._default(question, options)
         match mode := self.mode(point, scope):
             case "off":
-                decisions: tuple[Decision, ...] = (default,)
+                decisions: tuple[Decision, ...] = (_defaulted(question, options),)
             case "shadow":
-                decisions = (default, self._asked(question, default, point, live=False))
+                decisions = (_defaulted(question, options), self._asked(question, options, point, live=False))
             case "live":
-                decisions = (self._asked(question, default, point, live=True),)
+                decisions = (self._asked(question, options, point, live=True),)
             case _ as other:
                 assert_never(other)
         if mode != "off":
             places = (shadow_place(point, shadow.name) for shadow in options.shadows)
-            decisions += tuple(self._asked(question, default, place, live=False) for place in places)
+            decisions += tuple(self._asked(question, options, place, live=False) for place in places)
         return decisions[0].action, decisions
 
     def learn(self, decision: Decision, reward: float, previous: float | None, place: str = "") -> bool:
@@ -175,6 +177,16 @@ class Loop:
             arms, _ = self._attempt(place, arms_of, self._policy(place, scope), finite(context), named)
             return arms or ()
 
+    def look(self, place: str, scope: Scope, view: Callable[[Policy], T]) -> T | None:
+        """What `view` reads of the policy of this scope at a place, which it must not change.
+
+        None where it fails to say; that is counted. PolicyError for an unknown place.
+        """
+        if place not in self._places:
+            raise PolicyError(f"unknown decision point {place!r}; known: {', '.join(sorted(self._places)) or 'none'}")
+        with self.lock:
+            return self._attempt(place, view, self._policy(place, scope))[0]
+
     def fingerprint(self) -> str:
         """Digest of what a learned state depends on beside the ledger: policies, their options, the reward."""
         fresh = sorted((place, policy.state()) for place, policy in self._fresh.items())
@@ -235,19 +247,14 @@ class Loop:
     def _policy(self, place: str, scope: Scope) -> Policy:
         return self._learned.get((scope.tenant, scope.workspace, place), self._fresh[place])
 
-    def _default(self, question: _Question, options: PointOptions) -> Decision:
-        eligible = options.default in question.actions
-        fallback = f"default {options.default!r} not eligible" if options.default and not eligible else ""
-        action = options.default if eligible else question.actions[0]
-        return _decision(question, question.point, DEFAULT_POLICY, Choice(action, 1.0, "", fallback), live=True)
-
-    def _asked(self, question: _Question, default: Decision, place: str, *, live: bool) -> Decision:
+    def _asked(self, question: _Question, options: PointOptions, place: str, *, live: bool) -> Decision:
         """The policy's own decision, or its failure recorded around the default action."""
         with self.lock:
             policy = self._policy(place, question.scope)
-            choice, failure = self._attempt(place, _honest, policy, question, place)
+            rng = self._dice.keyed(self.ids[place], place, question.call_id)
+            choice, failure = self._attempt(place, _honest, policy, question, rng)
         if choice is None:
-            choice = Choice(default.action, 1.0, "", failure)
+            choice = Choice(_default(question, options)[0], 1.0, "", failure)
         return _decision(question, place, self.ids[place], choice, live=live)
 
     def _attempt(self, place: str, action: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T | None, str]:
@@ -287,30 +294,70 @@ def acting_id(call_id: str, point: str) -> str:
     return f"decision_{call_id.partition('_')[2] or call_id}-{point}"
 
 
-def _honest(policy: Policy, question: _Question, place: str) -> Choice:
+def _default(question: _Question, options: PointOptions) -> tuple[str, str]:
+    """The action where no policy acts, and why it is not the one of the settings, '' where it is."""
+    if options.default in question.actions:
+        return options.default, ""
+    return question.actions[0], f"default {options.default!r} not eligible" if options.default else ""
+
+
+def _defaulted(question: _Question, options: PointOptions) -> Decision:
+    action, fallback = _default(question, options)
+    return _decision(question, question.point, DEFAULT_POLICY, Choice(action, 1.0, "", fallback), live=True)
+
+
+def _honest(policy: Policy, question: _Question, rng: np.random.Generator) -> Choice:
     """The policy's choice, held to the contract: an eligible action and a propensity in (0, 1]."""
-    choice = policy.choose(question.context, question.actions, _generator(identity(policy), place, question.call_id))
+    choice = policy.choose(question.context, question.actions, rng)
     if choice.action not in question.actions:
         raise PolicyError(f"chose {choice.action!r}, which is not one of {', '.join(question.actions)}")
-    propensity = float(choice.propensity)
+    return Choice(choice.action, _probability(choice.propensity), _plain(choice.why), _plain(choice.fallback))
+
+
+def _probability(propensity: Probability) -> Probability:
+    """A propensity that a record may hold. PolicyError for what is none; a Propensity of ours is one by its making."""
+    if type(propensity) is Propensity and propensity.within:
+        return propensity
+    known = float(propensity)
     # Sums of rounded probabilities may pass 1 by a few units in the last place; more is dishonest. NaN fails too.
-    if not 0.0 < propensity <= 1.0 + 1e-9:
-        raise PolicyError(f"propensity {propensity} is not in (0, 1]")
-    return Choice(choice.action, min(propensity, 1.0), _plain(choice.why), _plain(choice.fallback))
+    if not 0.0 < known <= 1.0 + 1e-9:
+        raise PolicyError(f"propensity {known} is not in (0, 1]")
+    return min(known, 1.0)
 
 
 def _plain(words: object) -> str:
     """What a policy says, as text that the ledger can keep, whatever it is."""
+    if type(words) is str and len(words) <= WORDS_CHARS and words.isascii() and "\0" not in words:
+        return words
     return str(words or "")[:WORDS_CHARS].replace("\0", "").encode("utf-8", "replace").decode()
 
 
-def _generator(policy_id: str, place: str, call_id: str) -> np.random.Generator:
-    """Philox keyed by 128 bits of (policy id, place, call id): the same call draws the same numbers on every replay.
+class Dice:
+    """One random generator, set anew for each choice: making one for each took longer than the choice itself."""
 
-    Two places draw independently, or a shadow policy would agree with the live one by the dice and not by its merit.
-    """
-    key = hashlib.blake2b(msgspec.msgpack.encode((policy_id, place, call_id)), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(key, "<u8")))
+    def __init__(self) -> None:
+        # Any, because its state takes plain numbers too, in half the time of arrays.
+        self._philox: Any = np.random.Philox(key=0)
+        self._generator = np.random.Generator(self._philox)
+
+    def keyed(self, policy_id: str, place: str, call_id: str) -> np.random.Generator:
+        """Philox keyed by 128 bits of (policy id, place, call id): the same call draws the same numbers on every
+        replay. Good until the next time.
+
+        Two places draw independently, or a shadow policy would agree with the live one by the dice and not by its
+        merit.
+        """
+        key = hashlib.blake2b(msgspec.msgpack.encode((policy_id, place, call_id)), digest_size=16).digest()
+        halves = [int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")]
+        self._philox.state = {
+            "bit_generator": "Philox",
+            "state": {"counter": _ZEROS, "key": halves},
+            "buffer": _ZEROS,
+            "buffer_pos": 4,  # none of it is left
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        return self._generator
 
 
 def _decision(question: _Question, place: str, policy_id: str, choice: Choice, *, live: bool) -> Decision:
@@ -326,7 +373,7 @@ def _decision(question: _Question, place: str, policy_id: str, choice: Choice, *
         policy=policy_id,
         actions=question.actions,
         action=choice.action,
-        propensity=choice.propensity,
+        propensity=cast(float, choice.propensity),  # a Propensity is one, once the ledger looks at it
         live=live,
         context=question.context,
         featuriser=question.featuriser,

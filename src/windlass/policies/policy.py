@@ -10,9 +10,11 @@ with the guard's own beside it where it has one. Here is the randomised share; t
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -20,20 +22,27 @@ from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
 from windlass.records import Decision
+from windlass.stats.chance import Probability, Propensity
 from windlass.stats.features import Context
 
 _WHY_ARMS = 5
 DEFAULT_SHARE = 0.02
+_OF_ALLOWANCE = 0.05
+"""What the randomised share may cost, as a part of what may be spent per call."""
+_SPREAD = 0.01
+"""No action gets less of the randomised share than this part of an even one, whatever it costs."""
+_ALLOWANCE, _COST = "allowance_nusd", "cost_nusd:"
 
 
 class Choice(msgspec.Struct, frozen=True):
     """The action, the probability in (0, 1] with which it was chosen, and the numbers behind it in short plain text.
 
+    A propensity that takes long to work out may be a `Propensity`: it is looked at when the decision is written down.
     `fallback` says why the policy could not do what it was made for, and is empty otherwise.
     """
 
     action: str
-    propensity: float
+    propensity: Probability
     why: str
     fallback: str = ""
 
@@ -148,6 +157,16 @@ def why(arms: Sequence[Arm]) -> str:
     return ", ".join(_words(arm) for arm in shown) + rest
 
 
+def believed(actions: Sequence[str], means: NDArray[np.float64], sds: NDArray[np.float64]) -> str:
+    """`why` of expected rewards and deviations, each (k,), whose chances nobody knows yet: of many the most promising,
+    by their means and deviations together."""
+    shown = list(zip(actions, means.tolist(), sds.tolist(), strict=True))
+    if len(shown) > _WHY_ARMS:
+        shown = sorted(shown, key=lambda arm: -arm[1] - arm[2])[:_WHY_ARMS]
+    rest = f", {len(actions) - len(shown)} more" if len(actions) > len(shown) else ""
+    return ", ".join([f"{action} {mean:.2f} +- {sd:.2f}" for action, mean, sd in shown]) + rest
+
+
 def _words(arm: Arm) -> str:
     if arm.mean is None or arm.sd is None:
         return f"{arm.action} share {arm.probability:.2f}"
@@ -201,10 +220,15 @@ class Guard(ABC):
 
 
 class Randomised(Guard):
-    """Keeps a share of the choices uniformly random, so that every eligible action has a known, positive propensity.
+    """Keeps a share of the choices random, so that every eligible action has a known, positive propensity.
 
-    With inner probabilities p the guard's are `share / k + (1 - share) p`. Off-policy evaluation gets its overlap from
+    With inner probabilities p the guard's are `share q + (1 - share) p`. Off-policy evaluation gets its overlap from
     this share, and the quality floor its audit. `share` in [0, 1].
+
+    q is uniform, unless the context says what may be spent (`allowance_nusd`) and what each action is expected to cost
+    (`cost_nusd:<action>`), and the share would cost more than a twentieth of that allowance. Then what this twentieth
+    buys above the cheapest action is divided evenly among the k actions: each gets as much of q as its part pays for,
+    between a hundredth of 1 / k and 1 / k, and the cheapest takes the rest.
     """
 
     def __init__(self, policy: Policy, share: float = DEFAULT_SHARE) -> None:
@@ -212,19 +236,68 @@ class Randomised(Guard):
         if not 0.0 <= share <= 1.0:
             raise PolicyError(f"randomised share is {share}; give a number from 0 to 1")
         self.share = share
+        self._priced: tuple[tuple[str, ...], Callable[[Context], Any]] = ((), lambda context: ())
 
     def probabilities(self, context: Context, actions: Sequence[str]) -> NDArray[np.float64]:
         require(actions)
-        return self.share / len(actions) + (1.0 - self.share) * self.policy.probabilities(context, actions)
+        within = self._within(context, actions)
+        mine = self.share / len(actions) if within is None else self.share * np.array(within)
+        return mine + (1.0 - self.share) * self.policy.probabilities(context, actions)
 
     def choose(self, context: Context, actions: Sequence[str], rng: np.random.Generator) -> Choice:
         require(actions)
+        within = self._within(context, actions)
         if rng.random() >= self.share:
             choice = self.policy.choose(context, actions, rng)
-            return msgspec.structs.replace(choice, propensity=self._mixed(choice.propensity, actions))
-        index = int(rng.integers(len(actions)))
+            offset = self._offset(within, actions, choice.action)
+            return Choice(choice.action, self._mixed(choice.propensity, offset), choice.why, choice.fallback)
+        index = int(rng.integers(len(actions))) if within is None else draw(np.array(within), rng)
         inner = float(self.policy.probabilities(context, actions)[index])
-        return Choice(actions[index], self._mixed(inner, actions), f"randomised share of {self.share:.0%}")
+        propensity = self._mixed(inner, self._offset(within, actions, actions[index]))
+        return Choice(actions[index], propensity, f"randomised share of {self.share:.0%}")
 
-    def _mixed(self, probability: float, actions: Sequence[str]) -> float:
-        return self.share / len(actions) + (1.0 - self.share) * probability
+    def _within(self, context: Context, actions: Sequence[str]) -> list[float] | None:
+        """The distribution of the share over the actions, (k,); None where it is uniform."""
+        count = len(actions)
+        if _ALLOWANCE not in context or not self.share or count < 2:
+            return None
+        told = self._told(context, actions)
+        if told is None:
+            return None
+        allowance, *costs = told
+        least = min(costs)
+        most, mean = _OF_ALLOWANCE * allowance / self.share, sum(costs) / count
+        if mean <= most or mean <= least:
+            return None
+        part, even, little = max(most - least, 0.0) / count, 1.0 / count, _SPREAD / count
+        cheap, dear = least + part / even, least + part / little
+        within = [even if cost <= cheap else part / (cost - least) if cost < dear else little for cost in costs]
+        cheapest = costs.index(least)
+        within[cheapest] = 0.0
+        within[cheapest] = 1.0 - sum(within)
+        return within
+
+    def _told(self, context: Context, actions: Sequence[str]) -> Sequence[float] | None:
+        """The allowance and the expected cost of each action; None where one is missing or no amount."""
+        if self._priced[0] != actions:
+            # Looked up in every call, mostly for the same actions.
+            self._priced = tuple(actions), itemgetter(_ALLOWANCE, *[_COST + action for action in actions])
+        try:
+            told: Sequence[float] = self._priced[1](context)
+            total = math.hypot(*told)
+        except (KeyError, TypeError, OverflowError):
+            return None
+        # False for infinities and NaN, which the sum has found.
+        return told if total < math.inf and min(told) >= 0.0 else None
+
+    def _offset(self, within: list[float] | None, actions: Sequence[str], action: str) -> float:
+        """The probability with which the share takes `action`."""
+        if within is None:
+            return self.share / len(actions)
+        return self.share * within[actions.index(action)] if action in actions else 0.0
+
+    def _mixed(self, probability: Probability, offset: float) -> Probability:
+        factor = 1.0 - self.share
+        return (
+            probability.mixed(offset, factor) if isinstance(probability, Propensity) else offset + factor * probability
+        )

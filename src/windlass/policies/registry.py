@@ -27,11 +27,15 @@ from windlass.policies.eligible import (
 )
 from windlass.policies.epsilon_greedy import EpsilonGreedy, EpsilonGreedyOptions
 from windlass.policies.fixed import Fixed, FixedOptions
+from windlass.policies.floor import Floor, FloorOptions
+from windlass.policies.joint import JointThompson
+from windlass.policies.joint_options import JointThompsonOptions
 from windlass.policies.linear import LinearThompson, LinearThompsonOptions
 from windlass.policies.policy import Policy, Randomised
 from windlass.policies.split import Split, SplitOptions
 from windlass.policies.threshold import Threshold, ThresholdOptions
 from windlass.policies.ucb import Ucb, UcbOptions
+from windlass.policies.ucb1 import Ucb1, Ucb1Options
 
 O = TypeVar("O")  # noqa: E741  # the options of one policy
 
@@ -46,15 +50,18 @@ class _Entry(NamedTuple):
 _POLICIES: dict[str, _Entry] = {
     "epsilon_greedy": _Entry(EpsilonGreedyOptions, EpsilonGreedy),
     "fixed": _Entry(FixedOptions, Fixed),
+    "joint_thompson": _Entry(JointThompsonOptions, JointThompson),
     "linear_thompson": _Entry(LinearThompsonOptions, LinearThompson),
     "split": _Entry(SplitOptions, Split),
     "threshold": _Entry(ThresholdOptions, Threshold),
     "ucb": _Entry(UcbOptions, Ucb),
+    "ucb1": _Entry(Ucb1Options, Ucb1),
 }
 _GUARDS: dict[str, _Entry] = {
     "quality_floor": _Entry(QualityFloorOptions, QualityFloor),
     "cool_down": _Entry(CoolDownOptions, CoolDown),
     "budget": _Entry(BudgetOptions, Budget),
+    "floor": _Entry(FloorOptions, Floor),
     "allowed": _Entry(AllowedOptions, Allowed),
 }
 """From the innermost to the outermost, see `guarded`."""
@@ -100,8 +107,9 @@ def guarded(policy: Policy, specs: Sequence[tuple[str, Mapping[str, Any]]], shar
     """`policy` with guards, (name, options) each, and a randomised share around it, in the one order that is safe.
 
     The quality floor is innermost, inside the randomised share, which audits it. The share picks only among what is
-    not resting, what the budget allows, and outermost what is allowed at all: the cheapest action is the cheapest of
-    the allowed ones. Several guards of one name keep their order, the first one innermost.
+    not resting and what the budget allows. Around these is the floor that is tested: what it audits must always have
+    its chance. Outermost is what is allowed at all: the cheapest action is the cheapest of the allowed ones. Several
+    guards of one name keep their order, the first one innermost.
     """
     for name in (name for name, _ in specs if name not in _GUARDS):
         raise PolicyError(f"unknown guard {name!r}; known: {', '.join(guards())}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Final, assert_never
+from typing import Final, assert_never, cast
 
 import msgspec
 
@@ -34,7 +34,7 @@ from windlass.ledger.folded import (
 from windlass.ledger.folding import following, narrowed
 from windlass.ledger.ids import is_imported
 from windlass.ledger.ledger import ALL, Entry, Ledger
-from windlass.policies.accounts import Accounts, StoredAccounts, Touched
+from windlass.policies.accounts import NO_FEEDBACK, Accounts, StoredAccounts, Touched
 from windlass.policies.credit import Credit, Credits
 from windlass.policies.loop import Loop, PolicyKey
 from windlass.policies.points import ROLLOUT, Mode, shadow_place
@@ -163,7 +163,10 @@ class Learner:
     def _take(self, rows: Sequence[Folded]) -> None:
         """Take in what lies after the cursor, and settle what it changes."""
         accounts, settle, points = self._accounts, self._credits.settle, self.loop.points
-        for row in rows:
+        at, end = 0, len(rows)
+        while at < end:
+            row = rows[at]
+            at += 1
             seq = row.seq
             if seq <= self.cursor:
                 continue
@@ -171,7 +174,13 @@ class Learner:
             # Nothing was decided for what is imported, and it must not push out of the window what was.
             calls: Touched
             if type(row) is FoldedCall:
-                calls = accounts.open(row) if _is_ours(row.id) else ()
+                calls = ()
+                if _is_ours(row.id):
+                    rest = self._whole(row, rows, at)
+                    if rest:
+                        at += rest
+                        continue
+                    calls = accounts.open(row)
             elif type(row) is FoldedDecision:
                 ours = row.form.live and row.form.point in points
                 calls = accounts.act(row) if ours else self._decision(row)
@@ -182,6 +191,28 @@ class Learner:
             if calls:
                 settle(seq, calls)
             self.cursor = seq
+
+    def _whole(self, call: FoldedCall, rows: Sequence[Folded], at: int) -> int:
+        """Take in a call together with the rows from `at` on, where these are its decisions and then its outcome, which
+        is how most calls are recorded. Returns how many of them there were; 0, and no change, where it is otherwise."""
+        name, seq, points = call.id, call.seq, self.loop.points
+        place = at
+        for place in range(at, len(rows)):
+            row = rows[place]
+            if type(row) is not FoldedDecision:
+                break
+            form = row.form
+            if row.call != name or row.seq <= seq or not form.live or form.point not in points:
+                return 0
+            seq = row.seq
+        if place == at or type(row) is not FoldedOutcome or row.call != name or row.seq <= seq:
+            return 0
+        told = self._accounts.whole(call, cast(Sequence[FoldedDecision], rows[at:place]), row)
+        if told is None:
+            return 0
+        self._credits.weigh(row.seq, *told, NO_FEEDBACK)
+        self.cursor = row.seq
+        return place + 1 - at
 
     def _seldom(self, row: FoldedFeedback | FoldedErasure | FoldedEvent) -> Touched:
         """What comes less often than once a call."""

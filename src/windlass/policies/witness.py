@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from windlass.errors import PolicyError
 from windlass.policies.policy import Arm, Choice, Costed, Policy, innermost
 from windlass.records import Decision
+from windlass.stats.chance import Propensity
 from windlass.stats.features import Context
 
 METHODS = ("probabilities", "choose", "learn", "state", "restore", "explain")
@@ -110,7 +111,7 @@ def told(asked: Sequence[tuple[str, tuple[Any, ...]]]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and math.isfinite(value)
+    return isinstance(value, int | float | np.integer | np.floating | Propensity) and math.isfinite(value)
 
 
 def _shown(value: object) -> str:

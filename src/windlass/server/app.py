@@ -25,11 +25,11 @@ from windlass.server import asgi
 from windlass.server.asgi import App, Receive, Scope, Send
 from windlass.server.envelope import envelope, headers, spoken
 from windlass.server.metrics import SCOPE, Metrics, allow
-from windlass.server.openai import OpenAI
 from windlass.server.operations import OPERATIONS
 from windlass.server.peer import instance
 from windlass.server.readiness import Readiness
 from windlass.server.reading import ARGUMENTS, Query
+from windlass.server.routed import endpoints
 from windlass.server.traffic import CALLS, PAGES, Traffic
 from windlass.settings import LOOPBACK
 
@@ -56,7 +56,7 @@ class Windlass:
         self._runtime = runtime
         self._token = token
         self._dashboard = dashboard
-        self._openai = OpenAI(runtime)
+        self._openai = endpoints(runtime)
         self._traffic = Traffic()
         self._readiness = Readiness(runtime, stopping)
         self._metrics = Metrics(runtime, self._traffic, self._readiness)

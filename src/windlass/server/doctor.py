@@ -34,6 +34,8 @@ LAG_S = 10.0
 TRACES_LAG_S = 120.0
 OF_THE_MACHINE = ("home", "cache", "storage.", "server.", "providers", "telemetry.")
 LOW_DISK_BYTES = 200 * 1024 * 1024
+_WITHOUT_REFERENCE = {"quality_floor": "the first eligible one is taken", "floor": "no floor is kept"}
+"""Guard -> what happens where there is no action of the name of its reference."""
 
 
 async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: bool) -> dict[str, Any]:
@@ -241,9 +243,9 @@ def _named_actions(path: str, options: PointOptions | ShadowOptions) -> Iterator
     if options.policy == "fixed":
         yield f"{path}.options.action", str(options.options.get("action", "")), "another one is taken"
     for guard in options.guards:
-        if guard.guard == "quality_floor":
+        if guard.guard in _WITHOUT_REFERENCE:
             reference = str(guard.options.get("reference", ""))
-            yield f"{path}.guards: reference", reference, "the first eligible one is taken"
+            yield f"{path}.guards: reference", reference, _WITHOUT_REFERENCE[guard.guard]
     if isinstance(options, PointOptions):
         yield f"{path}.default", options.default, "the first eligible one is taken"
         for shadow in options.shadows:

@@ -17,10 +17,11 @@ from windlass.gateway.access.admission import Caller, require
 from windlass.gateway.gateway import AUTO
 from windlass.records import RunEvent
 from windlass.runtime import Runtime
-from windlass.server import budgets, control, doctor, history, keyring, keys, pricing, providers, reading
+from windlass.server import budgets, control, doctor, graders, history, keyring, keys, pricing, providers, reading
 from windlass.server.points import require_known
 from windlass.server.reading import read
 from windlass.server.reload import ReloadAsked, reload
+from windlass.server.routing import RouteAsked, route
 
 Arguments = dict[str, Any]
 Operation = Callable[[Runtime, Caller, Arguments], Awaitable[dict[str, Any]]]
@@ -136,10 +137,14 @@ OPERATIONS: dict[str, Operation] = {
     "rollback": control.roll_back,
     "forget": control.forget,
     "reload": reload,
+    "route": route,
     "keys": keyring.listed,
     "key_create": keys.create,
     "key_rotate": keys.rotate,
     "key_revoke": keys.revoke,
+    "graders": graders.graders,
+    "grade": graders.grade,
+    "agreement": graders.agreement,
 }
 ASKED: dict[str, type[msgspec.Struct]] = {
     **reading.ARGUMENTS,
@@ -153,10 +158,14 @@ ASKED: dict[str, type[msgspec.Struct]] = {
     "rollback": control.RollBackAsked,
     "forget": control.UserAsked,
     "reload": ReloadAsked,
+    "route": RouteAsked,
     "keys": keys.TenantAsked,
     "key_create": keys.CreateAsked,
     "key_rotate": keys.RotateAsked,
     "key_revoke": keys.RevokeAsked,
+    "graders": graders.GradersAsked,
+    "grade": graders.GradeAsked,
+    "agreement": graders.AgreementAsked,
 }
 """What the arguments of each are read as."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windlass.stats.discounted import DiscountedPosterior, Recency
-from windlass.stats.linear import LinearPosterior, predict
+from windlass.stats.linear import LinearPosterior, Stacked
 
 KEPT_HALF_LIVES = 20
 """After so many half-lives a value counts a millionth; corrections of what is older change nothing."""
@@ -48,6 +48,7 @@ class LinearArms:
         self._arms: dict[str, LinearPosterior] = {}
         self._steps = Recency(math.ceil(KEPT_HALF_LIVES * half_life))
         self._untried = LinearPosterior(prior_precision, noise_variance)
+        self._stacked = Stacked()
 
     @property
     def memory(self) -> float:
@@ -66,7 +67,7 @@ class LinearArms:
         self, actions: Sequence[str], x: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation of each action's value at `x: (d,)`: two (k,) arrays."""
-        return predict([self._arms.get(action, self._untried) for action in actions], x)
+        return self._stacked.predict([self._arms.get(action, self._untried) for action in actions], x)
 
     def observed(self, action: str) -> int:
         """How many values were observed of `action`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,22 @@ from numpy.typing import NDArray
 from windlass.records import ContextValue
 
 Context: TypeAlias = Mapping[str, ContextValue]
+HIDDEN = ("_nusd", "_nusd:", "objective:")
+"""What a name ends in, holds or begins with that is no feature: prices, allowances and what is asked for."""
+_PLAIN = frozenset((float,))
+
+
+def hidden(name: str) -> bool:
+    """Whether a name is read by itself and no feature."""
+    return name.endswith(HIDDEN[0]) or HIDDEN[1] in name or name.startswith(HIDDEN[2])
 
 
 def finite(context: Context) -> dict[str, ContextValue]:
     """`context` with everything that is no finite number as 0: what a ledger can store and a policy can read."""
+    values = context.values()
+    # Nearly all are plain numbers, whose length is finite where each of them is.
+    if _PLAIN.issuperset(map(type, values)) and math.hypot(*cast(Iterable[float], values)) < math.inf:
+        return dict(context)
     return {
         str(name): tuple(_number(v) for v in value) if isinstance(value, (tuple, list)) else _number(value)
         for name, value in context.items()
@@ -27,7 +39,7 @@ class Features:
 
     Position by (name, index within a tuple); a plain number is index 0. Names that one context brings for the first
     time are appended in sorted order, so that positions depend on the order of learning alone. At most `limit` features
-    are kept: later ones are ignored, which bounds the state whatever a caller sends.
+    are kept: later ones are ignored, which bounds the state whatever a caller sends. Names that are `hidden` get none.
     """
 
     def __init__(self, limit: int, names: Sequence[tuple[str, int]] = ()) -> None:
@@ -35,6 +47,8 @@ class Features:
         self._positions: dict[tuple[str, int], int] = {key: place for place, key in enumerate(names, start=1)}
         # Of the last context that was learned from, if it held plain numbers alone: most contexts are made alike.
         self._usual: tuple[str, ...] = ()
+        # Those of it that are features; None where all are, as nearly always.
+        self._shown: tuple[str, ...] | None = None
         self._places: NDArray[np.intp] = np.empty(0, np.intp)
         self._known: Context | None = None
 
@@ -51,8 +65,15 @@ class Features:
             return
         for key, _ in self._sorted(context)[1]:
             self._positions[key] = len(self._positions) + 1
-        if tuple not in map(type, context.values()) and all((name, 0) in self._positions for name in names):
-            self._usual, self._places = names, np.array([self._positions[name, 0] for name in names], np.intp)
+        if tuple not in map(type, context.values()):
+            self._learn_usual(names)
+
+    def _learn_usual(self, names: tuple[str, ...]) -> None:
+        """Note where plain numbers of these names stand, if each has a position or is hidden."""
+        if all((name, 0) in self._positions or hidden(name) for name in names):
+            shown = tuple(name for name in names if (name, 0) in self._positions)
+            self._usual, self._shown = names, None if len(shown) == len(names) else shown
+            self._places = np.array([self._positions[name, 0] for name in shown], np.intp)
 
     def vector(self, context: Context) -> NDArray[np.float64]:
         """(1 + features,) float64: the constant, the known features (0 where absent), then the unknown ones in the
@@ -61,8 +82,9 @@ class Features:
         if tuple(context) == self._usual:
             x = np.zeros(1 + len(self._positions))
             x[0] = 1.0
+            values = context.values() if self._shown is None else [context[name] for name in self._shown]
             try:
-                x[self._places] = np.fromiter(context.values(), np.float64, len(self._places))
+                x[self._places] = np.fromiter(values, np.float64, len(self._places))
             except (TypeError, ValueError):
                 pass  # a tuple is among them
             else:
@@ -84,7 +106,7 @@ class Features:
                 place = self._positions.get((name, index))
                 if place is not None:
                     known.append((place, number))
-                else:
+                elif not hidden(name):
                     unknown.append(((name, index), number))
         unknown.sort(key=lambda item: item[0])
         return known, unknown[: max(self.limit - len(self._positions), 0)]

@@ -171,6 +171,7 @@ ALLOWED = {
     "policies/replay.py": "folds",
     "watch/projections.py": "folds",
     "watch/traces/exporter.py": "sends what the operator has told the settings to send",
+    "improve/grading/grading.py": "follows the ledger, and grades each call by its owner's scope",
     "runtime.py": "how old the first entry is that a worker has not folded",
 }
 """Outside these files nobody gets ALL but from `Audit.across`. docs/explanation/audit.md has the same list."""

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -21,6 +22,7 @@ from windlass.ledger.db import Database, metadata, workflow_engine
 from windlass.ledger.ledger import ALL
 from windlass.ledger.migrations import versions
 from windlass.ledger.sql import SqlLedger
+from windlass.stats.chance import Propensity
 
 
 @pytest.fixture
@@ -88,6 +90,21 @@ async def test_a_corrupted_file_is_a_clear_error(tmp_path: Path) -> None:
     path.write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 20)
     with pytest.raises(LedgerError, match="not a database"):
         Database(f"sqlite:///{path}").migrate()
+
+
+async def test_a_probability_that_was_put_off_is_a_number_in_the_database(db: Database) -> None:
+    ledger = SqlLedger(db)
+    late = [Propensity([0.5, 0.6, 0.7], [0.1, 0.2, 0.1], arm).mixed(0.01, 0.97) for arm in range(3)]
+    made = [
+        msgspec.structs.replace(decision(f"decision_{arm}", "call_1"), propensity=chance)
+        for arm, chance in enumerate(late)
+    ]
+    await ledger.append(*made, decision("decision_9", "call_1"))
+    found = ledger.decisions(ALL)
+    ledger.close()
+    assert [one.propensity for one in found] == [0.75, *(float(chance) for chance in reversed(late))]
+    assert sum(one.propensity for one in found[1:]) == pytest.approx(1.0, abs=1e-9)
+    assert all(type(one.propensity) is float for one in found)
 
 
 async def test_a_failed_commit_reaches_its_callers_and_the_next_one_works(db: Database) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import threading
 
+import msgspec
 import numpy as np
 import pytest
 
 from windlass.errors import PolicyError, SettingsError
 from windlass.policies import registry
 from windlass.policies.fixed import Fixed
-from windlass.policies.loop import Loop
+from windlass.policies.loop import Dice, Loop
 from windlass.policies.points import GuardOptions, PointOptions, ShadowOptions
 from windlass.policies.policy import Arm, Choice
 from windlass.policies.reward import RewardOptions
 from windlass.records import Decision, Scope, decode, encode
+from windlass.stats.chance import Propensity
 
 ACTIONS = ("fast", "deep")
 ACME = Scope("acme", "main")
@@ -463,3 +466,81 @@ def test_a_policy_that_cannot_explain_itself_breaks_no_page(account):
         asked.explain("modle", ACME, {}, ACTIONS)
     with pytest.raises(PolicyError, match="no eligible action"):
         asked.explain("model", ACME, {}, ())
+
+
+@pytest.mark.parametrize("policy", ["linear_thompson", "ucb", "epsilon_greedy"])
+def test_a_shadow_beside_a_policy_that_reads_prices_learns_none_of_them(policy):
+    prices = {"cost_nusd:fast": 1e4, "cost_nusd:deep": 7e5, "allowance_nusd": 2e5, "objective:best": 1.0}
+    shadow = ShadowOptions(name="beside", policy=policy)
+    known = []
+    for extra in ({}, prices):
+        asked = loop(policy="joint_thompson", shadows=(shadow,))
+        for number in range(30):
+            context = {"x": number % 7 / 7.0, **{name: value * (1 + number % 3) for name, value in extra.items()}}
+            _, (decision, *_) = ask(asked, call_id=f"call_{number}", context=context)
+            taught = msgspec.structs.replace(decision, action=ACTIONS[number % 2])
+            assert asked.learn(taught, 0.4 + 0.4 * (number % 2), None, "model-shadow-beside")
+        known.append(asked.explain("model", ACME, {"x": 0.5, **extra}, ACTIONS, "beside"))
+        assert asked.failures == {}
+    assert known[0] == known[1]
+
+
+def test_a_look_reads_the_policy_of_the_scope_alone():
+    asked = loop()
+    _, (decision,) = ask(asked)
+    assert asked.learn(decision, 1.0, None)
+    before = asked.states()
+    own, other, again = (asked.look("model", scope, lambda policy: policy.state()) for scope in (ACME, Scope(), ACME))
+    assert own == again == before[0][1]
+    assert other != own
+    assert asked.states() == before
+    assert asked.failures == {}
+
+
+def test_a_look_at_a_shadow_policy_is_one_at_its_place():
+    asked = loop(shadows=(ShadowOptions(name="bold", policy="fixed", options={"action": "deep"}),))
+    assert asked.look("model-shadow-bold", ACME, lambda policy: policy.name) == "fixed"
+    for place in ("modle", "model-shadow-none", ""):
+        with pytest.raises(PolicyError, match="unknown decision point"):
+            asked.look(place, ACME, lambda policy: policy.name)
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("broken"), SystemExit(3)], ids=repr)
+def test_a_look_that_fails_is_counted_and_says_nothing(raised):
+    def view(policy):
+        raise raised
+
+    asked = loop()
+    assert asked.look("model", ACME, view) is None
+    assert asked.failures == {f"model: {type(raised).__name__}": 1}
+
+
+def test_the_dice_are_those_of_a_generator_made_for_the_call():
+    """Philox keyed by BLAKE2b of (policy id, place, call id), though one generator serves all calls."""
+    dice = Dice()
+    for call_id in ("call_1", "call_2", "call_1"):
+        key = hashlib.blake2b(msgspec.msgpack.encode(("x@1", "model", call_id)), digest_size=16).digest()
+        fresh = np.random.Generator(np.random.Philox(key=np.frombuffer(key, "<u8")))
+        again = dice.keyed("x@1", "model", call_id)
+        for draws in (lambda rng: rng.random(), lambda rng: rng.integers(7, dtype=np.uint32)):
+            assert draws(again) == draws(fresh)
+        np.testing.assert_array_equal(again.standard_normal(9), fresh.standard_normal(9))
+
+
+def test_a_probability_may_wait_for_the_ledger():
+    """With three actions nobody works it out on the way of the call; it is the true one all the same."""
+    action, (decision,) = ask(loop(), actions=("fast", "deep", "slow"))
+    assert type(decision.propensity) is Propensity
+    assert float(decision.propensity) == pytest.approx(1 / 3, abs=1e-9)
+    assert decode(encode(decision), Decision).propensity == float(decision.propensity)
+    assert action in ("fast", "deep", "slow")
+
+
+@pytest.mark.parametrize("mixed", [(0.5, 0.9), (-0.1, 1.0), (0.0, 0.0)])
+def test_a_chance_that_might_be_none_is_looked_at_at_once(mixed):
+    """A guard that mixes dishonestly: 0.5 + 0.9 p may be above 1, -0.1 + p below 0."""
+    certain = Propensity([0.9, 0.1, 0.05], [0.1, 0.01, 0.01], 0).mixed(*mixed)
+    _, (decision,) = ask(stubbed(answer=Choice("deep", certain, "")))
+    assert decision.propensity in (1.0, float(certain))
+    assert type(decision.propensity) is float
+    assert 0.0 < decision.propensity <= 1.0

@@ -18,7 +18,8 @@ from windlass.policies.split import Split
 def test_makes_each_policy_it_names():
     for name in registry.names():
         assert registry.make(name, {}).name == name
-    assert set(registry.names()) == {"epsilon_greedy", "fixed", "linear_thompson", "split", "threshold", "ucb"}
+    ours = {"epsilon_greedy", "fixed", "joint_thompson", "linear_thompson", "split", "threshold", "ucb", "ucb1"}
+    assert set(registry.names()) == ours
 
 
 def test_options_are_described():
@@ -42,7 +43,7 @@ def test_options_arrive():
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("thompson", {}, "unknown policy 'thompson'; known: epsilon_greedy, fixed, linear_thompson"),
+        ("thompson", {}, "unknown policy 'thompson'; known: epsilon_greedy, fixed, joint_thompson"),
         ("fixed", {"acton": "a"}, "policy fixed has no option acton; known: action"),
         ("linear_thompson", {"alpha": "much"}, "policy linear_thompson: .*alpha"),
         ("linear_thompson", {"alpha": -1.0}, "alpha is -1.0"),
@@ -59,7 +60,7 @@ def test_what_it_does_not_know_is_refused_with_what_it_does(name, options, words
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("alowed", {}, "unknown guard 'alowed'; known: allowed, budget, cool_down, quality_floor"),
+        ("alowed", {}, "unknown guard 'alowed'; known: allowed, budget, cool_down, floor, quality_floor"),
         ("budget", {"cost": 1}, "guard budget has no option cost; known: remaining, prefix, costs_nusd"),
         ("allowed", {"deny": "all"}, "guard allowed: .*array"),
         ("quality_floor", {"floor": 3}, "floor is 3"),

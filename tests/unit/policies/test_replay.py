@@ -390,8 +390,8 @@ def test_a_rule_needs_no_lesson_and_counts_as_one_that_had_it():
     assert loop.states() == []
     told = Story(loop).tell(call(), decision(policy="fixed@1"), outcome(), said(1.0))
     assert [key for key, _ in loop.states()] == [("acme", "main", "model")]
-    (reward,) = told.rewards().values()
-    assert reward == told.learner.scores(ACME, "model")[0].value
+    assert told.rewards() == {"decision_call_1": None}, "who knows what is not noted"
+    assert told.learner.scores(ACME, "model")[0].value == 1.0
     taught = new_loop(policy="fixed")
     taught.learn(decision(policy="fixed@1"), 1.0, None)
     assert loop.states() == taught.states()
@@ -434,6 +434,71 @@ def test_a_state_from_when_all_contexts_were_kept_goes_on_as_if_they_had_not_bee
     for story in (lean, later):
         story.tell(said(1.0, "call_4"), decision("call_9", policy="fixed@1"), outcome("call_9"))
     assert later.learner.digest() == lean.learner.digest()
+
+
+def test_a_state_from_when_lessons_of_rules_were_noted_goes_on_as_if_they_had_not_been():
+    told = [call(), decision(policy="fixed@1"), outcome()]
+    noted, plain, later = (Story(new_loop(policy="fixed")) for _ in range(3))
+    noted.tell(*told)
+    plain.tell(*told)
+    for account in noted.learner._accounts.calls.values():
+        account.acted[0].taught("model", account.acted[0].scored)
+    assert noted.learner.state() != plain.learner.state()
+    later.learner.restore(noted.learner.state())
+    assert later.learner.state() == plain.learner.state()
+
+
+def _one_call(name, **fields):
+    return [call(name), decision(name, policy="fixed@1", id=f"decision_{name[5:]}-model", **fields), outcome(name)]
+
+
+def _decided_by(record, ids):
+    """The record as the loop's own policies would have left it."""
+    own = ids.get(record.point) if isinstance(record, Decision) else None
+    return msgspec.structs.replace(record, policy=own) if own else record
+
+
+BESIDE = {
+    "as usual": _one_call("call_2", action="fast"),
+    "of a user": [call("call_2", user="ada"), *_one_call("call_2")[1:]],
+    "failed over": [*_one_call("call_2", action="fast")[:2], outcome("call_2", model="deep")],
+    "failed": [*_one_call("call_2")[:2], outcome("call_2", status=502)],
+    "under another": [call("call_2", parent="call_1"), *_one_call("call_2")[1:]],
+    "two points": [*_one_call("call_2")[:2], decision("call_2", policy="fixed@1", point="prompt", id="d"),
+                   outcome("call_2", model="fast")],
+    "two of one id": [*_one_call("call_2")[:2], *_one_call("call_2", action="deep")[1:]],
+    "without an outcome": _one_call("call_2")[:2],
+    "of another point": [call("call_2"), decision("call_2", point="nowhere"), outcome("call_2")],
+    "in shadow": [call("call_2"), decision("call_2", policy="fixed@1", live=False), outcome("call_2")],
+    "of another tenant": [call("call_2"), decision("call_2", scope=Scope("b", "main"), policy="fixed@1"),
+                          outcome("call_2")],
+    "ended by another": [*_one_call("call_2")[:2], outcome("call_2", scope=Scope("b", "main"))],
+    "of another call": [call("call_2"), decision("call_3", policy="fixed@1"), outcome("call_2")],
+    "ended elsewhere": [*_one_call("call_2")[:2], outcome("call_3")],
+    "spoken of before": [said(1.0, "call_2"), *_one_call("call_2")],
+    "named before": [call("call_3", parent="call_2"), *_one_call("call_2"), said(1.0, "call_2")],
+    "told twice": [*_one_call("call_2"), *_one_call("call_2")],
+    "ended before": [outcome("call_2"), *_one_call("call_2")[:2]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("window", [1, 2, 100])
+@pytest.mark.parametrize("points", [new_loop, ruled], ids=["learning", "ruled"])
+@pytest.mark.parametrize("told", BESIDE.values(), ids=BESIDE.keys())
+def test_a_call_told_at_once_is_one_told_bit_by_bit(told, points, window):
+    """What stands together is taken together; it must not show in a bit, nor in who hears of what."""
+    heard = {}
+    for name, step in (("bit by bit", 1), ("at once", 100)):
+        records = [*_one_call("call_1", context={"x": 0.5}), *told, *_one_call("call_9"), said(0.5, "call_9")]
+        loop = points()
+        entries = [Entry(seq, _decided_by(record, loop.ids)) for seq, record in enumerate(records, start=1)]
+        learner, credits = Learner(loop, window), []
+        learner.on_credit(credits.append)
+        for start in range(0, len(entries), step):
+            learner.fold(*entries[start : start + step])
+        heard[name] = (learner.state(), learner.cursor, credits)
+    assert heard["bit by bit"] == heard["at once"]
+    assert heard["at once"][2], "something was earned"
 
 
 def test_a_guard_or_a_policy_that_learns_for_itself_is_taught_around_a_rule():

@@ -221,6 +221,25 @@ def test_the_actions_of_policies_guards_and_shadows_are_looked_at() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("guard", "consequence"),
+    [("quality_floor", "the first eligible one is taken"), ("floor", "no floor is kept")],
+)
+def test_a_floor_whose_reference_is_no_model_says_what_that_means(guard: str, consequence: str) -> None:
+    around = PointOptions(guards=(GuardOptions(guard=guard, options={"reference": "larg"}),))
+    assert doctor.unknown_actions({"model": around}, ("small", "large")) == [
+        "points.model.guards: reference is 'larg', which is no action of the point model: "
+        f"{consequence}; did you mean 'large'?"
+    ]
+    right = PointOptions(guards=(GuardOptions(guard=guard, options={"reference": "large"}),))
+    assert doctor.unknown_actions({"model": right}, ("small", "large")) == []
+
+
+def test_other_guards_name_no_reference() -> None:
+    odd = PointOptions(guards=(GuardOptions(guard="cool_down", options={"reference": "larg"}),))
+    assert doctor.unknown_actions({"model": odd}, ("small", "large")) == []
+
+
 async def test_it_lists_the_models_that_calls_may_name(tmp_path: Path) -> None:
     async with opened(tmp_path, [Echo("echo")], upstreams=[{**PROVIDER, "api_key_env": ""}]) as runtime:
         assert (await doctor.examine(runtime, replay=False))["models"][:2] == ["echo", "m"]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from windlass.stats.features import Features, finite
+from windlass.stats.features import Features, finite, hidden
 
 
 def test_positions_are_sorted_within_a_context_and_kept_afterwards():
@@ -45,6 +45,72 @@ def test_no_more_than_the_limit_is_kept(limit):
         features.learn({name: 1.0})
     assert len(features.names) == limit
     assert len(features.vector({"a": 1.0, "q": 1.0, "r": (1.0,) * 1000})) == 1 + limit
+
+
+PRICES = {"cost_nusd:dear": 7e5, "allowance_nusd": 2e5, "objective:balanced": 1.0, "objective:quality_percent": 90.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_hidden"),
+    [
+        ("cost_nusd:dear", True),
+        ("cost_nusd:", True),
+        ("allowance_nusd", True),
+        ("objective:best", True),
+        ("_nusd", True),
+        ("task:cost", False),
+        ("cost_nusds", False),
+        ("my objective:best", False),
+        ("nusd", False),
+        ("", False),
+    ],
+)
+def test_prices_allowances_and_what_is_asked_for_are_hidden(name, is_hidden):
+    assert hidden(name) == is_hidden
+
+
+def test_hidden_names_change_nothing_wherever_they_stand_and_whatever_they_hold():
+    rng = np.random.default_rng(5)
+    plain, priced = Features(12), Features(12)
+    for number in range(60):
+        names = list(rng.permutation([f"f{i}" for i in range(6)] if number % 3 else [f"g{number % 5}", "f1"]))
+        context = {str(name): float(rng.normal()) for name in names}
+        if number % 7 == 0:
+            context["embedding"] = (0.5, -0.5)
+        beside = dict(PRICES, **({"cost_nusd:odd": (math.nan, 1.0)} if number % 4 == 0 else {}))
+        mixed = {**beside, **context} if number % 2 else {**context, **beside}
+        for _ in range(2):  # as a new form, and as the usual one
+            x = plain.vector(context)
+            assert priced.vector(mixed).tobytes() == x.tobytes()
+            plain.learn(context)
+            priced.learn(mixed)
+            assert priced.names == plain.names
+
+
+def test_a_context_of_hidden_names_alone_is_the_constant():
+    features = Features(5)
+    for _ in range(3):
+        assert features.vector(PRICES).tolist() == [1.0]
+        features.learn(PRICES)
+    assert features.names == ()
+    features.learn({"a": 1.0})
+    assert features.vector(PRICES).tolist() == [1.0, 0.0]
+
+
+def test_hidden_names_take_no_room():
+    features = Features(1)
+    features.learn({**{f"cost_nusd:{number}": 1.0 for number in range(50)}, "z": 2.0})
+    assert features.names == (("z", 0),)
+
+
+def test_a_usual_form_whose_feature_or_price_becomes_a_tuple_is_still_read():
+    features = Features(5)
+    features.learn({"a": 1.0, "allowance_nusd": 9.0})
+    assert features.vector({"a": 3.0, "allowance_nusd": (9.0, 9.0)}).tolist() == [1.0, 3.0]
+    assert features.vector({"a": (3.0, 4.0), "allowance_nusd": 9.0}).tolist() == [1.0, 3.0, 4.0]
+    features.learn({"a": (3.0, 4.0), "allowance_nusd": 9.0})
+    assert features.names == (("a", 0), ("a", 1))
+    assert features.vector({"a": 5.0, "allowance_nusd": 9.0}).tolist() == [1.0, 5.0, 0.0]
 
 
 def test_finite_leaves_only_what_a_ledger_can_store():

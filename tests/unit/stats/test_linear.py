@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from windlass.stats.linear import FEATURE_LIMIT, LinearPosterior, bounded, predict
+from windlass.stats.linear import FEATURE_LIMIT, LinearPosterior, Stacked, bounded, predict
 
 
 def observed(n=200, d=4, prior=2.0, noise=0.25, seed=0):
@@ -185,3 +185,25 @@ def test_however_many_observations_wait_the_sums_have_the_same_bits(dimension):
             assert lazy.precision.tobytes() == precision.tobytes()
     assert lazy.moment.tobytes() == moment.tobytes()
     assert lazy.precision.tobytes() == precision.tobytes()
+
+
+def test_stacked_predictions_are_those_of_one_after_another():
+    """Whatever changes between two of them: an arm, the arms, their order, the features that nobody has seen yet."""
+    rng = np.random.default_rng(9)
+    arms = [LinearPosterior(2.0, 0.1) for _ in range(4)]
+    stacked = Stacked()
+    for step in range(60):
+        size = int(rng.integers(1, 6))
+        arm = arms[int(rng.integers(3))]
+        arm.observe(rng.normal(size=max(size, arm.dimension)), float(rng.random()))
+        chosen = [arms[place] for place in rng.permutation(4)[: int(rng.integers(1, 5))]]
+        x = rng.normal(size=max(one.dimension for one in arms) + int(rng.integers(3)))
+        for found, expected in zip(stacked.predict(chosen, x), predict(chosen, x), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12, err_msg=f"step {step}")
+
+
+def test_what_is_too_large_to_stack_is_predicted_all_the_same():
+    arms = [LinearPosterior(1.0, 0.1, dimension=300) for _ in range(2)]
+    arms[0].observe(np.ones(300), 1.0)
+    found, expected = Stacked().predict(arms, np.ones(300)), predict(arms, np.ones(300))
+    np.testing.assert_array_equal(found, expected)

@@ -27,7 +27,7 @@ _OBJECTS = {"chat.completion": "chat", "text_completion": "completions", "respon
 
 def fits(row: Row) -> bool:
     """Whether a row is one of these."""
-    return row.get("object") in _OBJECTS or requests(row) or ("custom_id" in row and "response" in row)
+    return str(row.get("object", "")) in _OBJECTS or requests(row) or ("custom_id" in row and "response" in row)
 
 
 def requests(row: Row) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Protocol, TypeVar
 
 from windlass.errors import ErrorCategory, UpstreamError, classify
 from windlass.gateway.options import ProviderOptions
 from windlass.gateway.provider import ProviderReply
 
+T = TypeVar("T")
 KEPT_HEADERS = ("retry-after", "retry-after-ms", "x-request-id", "request-id", "content-disposition")
 """Of an answer's headers those that are handed on, the type of its content aside."""
 
@@ -47,6 +49,60 @@ class MakesClient(Protocol):
     """Makes the client of one provider."""
 
     def __call__(self, options: ProviderOptions, headers: Mapping[str, str], url: str) -> HttpClient: ...
+
+
+class Patience:
+    """One timer for many waits, one after another: `asyncio.timeout` around each took a third of a chunk's way.
+
+    A wait only says until when it may last; the timer looks, when it rings, whether that time has come. `expired`: of
+    the last wait. Close it when nothing more is waited for.
+    """
+
+    __slots__ = ("_rings_at", "_task", "_timer", "_until", "expired")
+
+    def __init__(self) -> None:
+        self.expired = False
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = self._until = 0.0
+
+    async def wait(self, coming: Awaitable[T], until: float) -> T:
+        """What `coming` gives. TimeoutError where it gives nothing until then, by the event loop's clock."""
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        if self._timer is None or until < self._rings_at:
+            self._ring(task.get_loop(), until)
+        cancelling = task.cancelling()
+        self._task, self._until, self.expired = task, until, False
+        try:
+            return await coming
+        except asyncio.CancelledError as exc:
+            if self.expired and task.uncancel() <= cancelling:
+                raise TimeoutError from exc
+            raise
+        finally:
+            self._task = None
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _ring(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        self.close()
+        self._rings_at = at
+        self._timer = loop.call_at(at, self._rang, loop)
+
+    def _rang(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._task is None:  # nobody waits now; the next wait sets it again
+            return
+        if loop.time() < self._until:
+            self._ring(loop, self._until)
+        else:
+            self.expired = True
+            self._task.cancel()
 
 
 def failure(provider: str, why: BaseException | str, category: ErrorCategory | None = None) -> UpstreamError:

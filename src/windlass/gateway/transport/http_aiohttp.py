@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-import aiohttp
+from windlass.gateway.transport.certificates import loaded_late
+
+with loaded_late():
+    import aiohttp
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -14,7 +17,7 @@ from yarl import URL
 from windlass.errors import ErrorCategory, UpstreamError
 from windlass.gateway.options import ProviderOptions
 from windlass.gateway.provider import ProviderReply
-from windlass.gateway.transport.http import KEPT_HEADERS, content_type, failure
+from windlass.gateway.transport.http import KEPT_HEADERS, Patience, content_type, failure
 
 MOST_URLS = 64
 
@@ -38,17 +41,19 @@ class AiohttpClient:
                 timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar(), connector=CleanConnector(limit=0)
             )
         headers = self._headers | ({"content-type": kind} if body else {})
+        patience, until = Patience(), asyncio.get_running_loop().time() + self._first_byte_s
         try:
             url = self._urls.get(path) or self._called(path)
-            async with asyncio.timeout(self._first_byte_s):
-                response = await self._session.request(
-                    method, url, data=body or None, headers=headers, allow_redirects=False
-                )
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
-            raise _failed(self._name, exc, ErrorCategory.FIRST_BYTE_TIMEOUT) from exc
+            asking = self._session.request(method, url, data=body or None, headers=headers, allow_redirects=False)
+            response = await patience.wait(asking, until)
+        except BaseException as exc:  # however it ends, also for whoever leaves, no timer is left
+            patience.close()
+            if isinstance(exc, aiohttp.ClientError | TimeoutError | OSError | ValueError):
+                raise _failed(self._name, exc, ErrorCategory.FIRST_BYTE_TIMEOUT) from exc
+            raise
         kept = {name: response.headers[name] for name in KEPT_HEADERS if name in response.headers}
         said = content_type(response.headers.get("content-type"))
-        return ProviderReply(response.status, said, AiohttpChunks(response, self._name, self._idle_s), kept)
+        return ProviderReply(response.status, said, AiohttpChunks(response, self._name, self._idle_s, patience), kept)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -81,10 +86,11 @@ class CleanConnector(aiohttp.TCPConnector):
 class AiohttpChunks:
     """The body as it arrives. Closed early, begun or not, the connection is broken off, so that the upstream stops."""
 
-    def __init__(self, response: aiohttp.ClientResponse, name: str, idle_s: float):
+    def __init__(self, response: aiohttp.ClientResponse, name: str, idle_s: float, patience: Patience):
         self._response = response
         self._name = name
         self._idle_s = idle_s
+        self._patience = patience
 
     def __aiter__(self) -> AiohttpChunks:
         return self
@@ -95,8 +101,8 @@ class AiohttpChunks:
             if content.is_eof() or content._buffer:  # nothing is waited for
                 chunk = await content.readany()
             else:
-                async with asyncio.timeout(self._idle_s):
-                    chunk = await content.readany()
+                until = asyncio.get_running_loop().time() + self._idle_s
+                chunk = await self._patience.wait(content.readany(), until)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             # What came before the connection broke is still the client's; aiohttp would drop it. The next read fails.
             chunk = content._read_nowait(-1)
@@ -105,10 +111,12 @@ class AiohttpChunks:
             self._response.close()
             raise _failed(self._name, exc, ErrorCategory.STREAM_IDLE) from exc
         if not chunk:
+            self._patience.close()
             raise StopAsyncIteration
         return chunk
 
     async def aclose(self) -> None:
+        self._patience.close()
         self._response.close()
 
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from windlass.errors import AccessError, LimitReached, RequestError, WindlassError, classify
 from windlass.runtime import Runtime
 from windlass.server import asgi
-from windlass.server.dashboard import asking, calls, deciding, keyring, onecall, overview, priced, said, upheld
+from windlass.server.dashboard import asking, calls, deciding, keyring, onecall, overview, priced, routing, said, upheld
 from windlass.server.dashboard.events import Streams
 from windlass.server.dashboard.forms import form_of
 from windlass.server.dashboard.site import Safe, Site
@@ -40,6 +40,7 @@ def dashboard(runtime: Runtime, *, secret: str = "", stopping: Callable[[], bool
             Route("/decisions/{point}", partial(deciding.point, site)),
             Route("/decisions/{point}/change", partial(deciding.confirm, site)),
             Route("/decisions/{point}/change", partial(deciding.make, site), methods=["POST"]),
+            Route("/routing", partial(routing.page, site)),
             Route("/feedback", partial(said.page, site)),
             Route("/keys", partial(keyring.page, site)),
             Route("/providers", partial(upheld.page, site)),

@@ -9,7 +9,7 @@ import time
 NUSD = 1_000_000_000
 NONE = "–"
 NBSP = "\N{NO-BREAK SPACE}"
-_LONG_DECIMAL = re.compile(r"\d+\.\d{4,}")
+_LONG_DECIMAL = re.compile(r"\d+\.\d{4,}(?! USD)")
 
 
 def usd(nusd: int) -> str:

@@ -1,0 +1,88 @@
+"""What a call may spend on average from now on, so that the tightest budget that is about it lasts through its window.
+
+    allowance = what is left of the budget / calls expected in the rest of the window
+
+What was not spent is carried over to the rest of the window by itself. Calls are expected at the rate that was seen in
+the window. Money that calls under way hold does not count as spent: it is what they may cost at most, many times what
+they will.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from windlass.gateway.access.admission import Caller
+from windlass.gateway.access.limits import Limits, Place, Used
+from windlass.gateway.options import LimitOptions
+from windlass.gateway.route.latest import Latest
+from windlass.records import Scope
+
+SMOOTHED = 0.01
+"""Of a window: so long the first calls count as, or a burst at its begin would count as the pace of all of it."""
+LOOK_S = 1.0
+MOST_KNOWN = 10_000
+
+
+class Allowances:
+    """How many calls each budget has seen in its window, by this process. options: the limits of the settings."""
+
+    def __init__(self, options: Callable[[], Sequence[LimitOptions]]) -> None:
+        self._options = options
+        self._seen: Latest[Place, tuple[float, int]] = Latest(MOST_KNOWN)
+        self._found: Latest[tuple[Scope, str, str, str], tuple[float, list[Used]]] = Latest(MOST_KNOWN)
+
+    def allowance_nusd(
+        self, limits: Limits, caller: Caller, user: str, now: float, *, counts: bool = True
+    ) -> float | None:
+        """Nano-dollars that this call may spend by the tightest of its budgets; None without a budget that ends.
+
+        now: UTC seconds. counts: the call is made and not only looked at; ask once for each.
+        """
+        budgets = self._budgets(limits, caller, user, now)
+        return min((self._share(used, now, counts=counts) for used in budgets), default=None)
+
+    def _budgets(self, limits: Limits, caller: Caller, user: str, now: float) -> list[Used]:
+        """The budgets of a caller, which are looked for once a second: each counts on by itself."""
+        who = (caller.scope, caller.team, caller.key, user)
+        until, found = self._found.get(who, (0.0, []))
+        if until - LOOK_S <= now < until:
+            return [used for used in found if now < used.ends]
+        groups = {limit.name: group for limit, group in _about(self._options(), caller, user)}
+        found = [one for one in limits.counts() if _paced(one, now) and groups.get(one.place.limit) == one.place.group]
+        self._found.put(who, (now + LOOK_S, found))
+        return found
+
+    def _share(self, used: Used, now: float, *, counts: bool) -> float:
+        """What one call may take of a budget; never less than nothing."""
+        place, length = used.place, used.ends - used.place.since
+        first, calls = self._seen.get(place, (max(now - SMOOTHED * length, place.since), 0))
+        if counts:
+            self._seen.put(place, (first, calls + 1))
+        rate = (calls + 1) / max(now - first, SMOOTHED * length)
+        return max(0.0, (used.most - used.used) / max(1.0, rate * (used.ends - now)))
+
+
+def _paced(used: Used, now: float) -> bool:
+    """Whether it is money of a window that goes on and will end.
+
+    Each worker of several has a part of a limit that says nothing of the whole.
+    """
+    since, ends = used.place.since, used.ends
+    return used.place.measure == "nusd" and since <= now < ends and math.isfinite(ends) and used.lent is None
+
+
+def _about(options: Iterable[LimitOptions], caller: Caller, user: str) -> Iterator[tuple[LimitOptions, str]]:
+    """The budgets that are about a call whoever answers it, each with the group whose count holds for it."""
+    tenant = caller.scope.tenant
+    who = {"all": "", "tenant": tenant} | {
+        name: f"{tenant}/{is_}" for name, is_ in (("team", caller.team), ("key", caller.key), ("user", user))
+    }
+    of = {"tenant": tenant, "team": caller.team, "key": caller.key, "user": user}
+    for limit in options:
+        about = all(getattr(limit, name) in ("", is_) for name, is_ in of.items())
+        if limit.usd is not None and about and not limit.model and limit.per != "model":
+            yield limit, who[limit.per]
+    for limit in caller.limits:
+        if limit.usd is not None and limit.per != "model":
+            yield limit, f"/{tenant}/{caller.key}/{who[limit.per]}"
