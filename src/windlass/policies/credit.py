@@ -97,8 +97,9 @@ class Credits:
             for place in self._deciders(account, point, row[0]):
                 if place not in costed:
                     continue
-                # What another model cost says nothing of the one that was chosen.
-                if account.cost_nusd is not None and not failed_over:
+                # What another model cost says nothing of the one that was chosen, nor does a call that came to nothing.
+                broken = failed_over or (account.error and not account.cost_nusd)
+                if account.cost_nusd is not None and not broken:
                     self._charge(key, acted, place, float(account.cost_nusd))
                 if failed_over or quality is not None:
                     self._teach(key, acted, (key[0], key[1], place), 0.0 if failed_over else quality or 0.0)

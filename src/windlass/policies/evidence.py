@@ -49,6 +49,8 @@ class Evidence(msgspec.Struct, array_like=True):
     sampled: in this window, the calls that the other one took: the reference, or while it acts the policy inside.
     tries, before: windows of this period so far, and the calls sampled in those that are over.
     since: decisions from before it belong to the phase before. words: why the reference acts, "" if it does not.
+    unsure: later ones may belong there too, because rewards come late: the policy inside acts again, and no choice has
+    been seen yet that the phase before could not have made.
     counted: hashes of the window's newest decisions, the oldest first.
     """
 
@@ -67,6 +69,7 @@ class Evidence(msgspec.Struct, array_like=True):
     routed: WeightedSums = msgspec.field(default_factory=WeightedSums)
     reference: WeightedSums = msgspec.field(default_factory=WeightedSums)
     counted: dict[int, None] = msgspec.field(default_factory=dict)
+    unsure: bool = False
 
     def learn(self, decision: Decision, reward: float, previous: float | None, terms: FloorTerms) -> None:
         """One reward, in place of `previous` where there was one. What the window does not know is not corrected."""
@@ -90,11 +93,19 @@ class Evidence(msgspec.Struct, array_like=True):
         return self.below.sound() and self.shown.sound() and len(self.counted) <= _REMEMBERED
 
     def _usable(self, decision: Decision, terms: FloorTerms) -> bool:
-        """Whether it was a choice that this guard stood around, in this phase."""
-        p = float(decision.propensity)
-        least = terms.audit - _SLACK
-        fits = least <= p <= 1.0 if decision.action == terms.reference else 0.0 < p <= 1.0 - least
-        return fits and len(decision.actions) > 1 and terms.reference in decision.actions and decision.at >= self.since
+        """Whether it was a choice that this guard stood around, in this phase.
+
+        The phase is told by the propensity alone, never by what came of it, so that the bets stay fair.
+        """
+        p, reference = float(decision.propensity), terms.reference
+        # Not `<`: a time that is no number is of no phase.
+        if len(decision.actions) < 2 or reference not in decision.actions or not decision.at >= self.since:
+            return False
+        if self.unsure:
+            if _fits(p, terms.audit, moved=True, reference=decision.action == reference):
+                return False
+            self.unsure, self.since = False, decision.at
+        return _fits(p, terms.audit, moved=self.moved, reference=decision.action == reference)
 
     def _count(self, decision: Decision, value: float, sign: int, terms: FloorTerms) -> None:
         # NaN, which only a `previous` can be, fails both comparisons.
@@ -128,7 +139,7 @@ class Evidence(msgspec.Struct, array_like=True):
                 self._renew(terms)
         elif self.moved:
             if self.shown.reached(seldom):
-                self.moved, self.words, self.since = False, "", at
+                self.moved, self.words, self.since, self.unsure = False, "", at, True
                 self._renew(terms, period=True)
             elif self.below.reached(terms.delta) or self.sampled >= terms.window:
                 # A window full of what was bad would hide for long that it is good again.
@@ -143,7 +154,7 @@ class Evidence(msgspec.Struct, array_like=True):
     def _alarm(self, at: float, terms: FloorTerms, verdict: str) -> None:
         self.alarms += 1
         self.words = f"{self.told(terms)}; {verdict} by {self.sampled} audited calls; alarm {self.alarms}"
-        self.moved, self.since = True, at
+        self.moved, self.since, self.unsure = True, at, False
         self._renew(terms, period=True)
 
     def told(self, terms: FloorTerms) -> str:
@@ -168,6 +179,13 @@ class Evidence(msgspec.Struct, array_like=True):
         self.window, self.calls, self.sampled = self.window + 1, 0, 0
         self.below, self.shown = _fresh(self.guess, terms)
         self.routed, self.reference, self.counted = WeightedSums(), WeightedSums(), {}
+
+
+def _fits(p: float, audit: float, *, moved: bool, reference: bool) -> bool:
+    """Whether a choice can have had the propensity `p` in that phase: the reference's is at least `audit`, or all but
+    `audit` while it acts, and what is left is divided among the others."""
+    least = (1.0 - audit if moved else audit) - _SLACK
+    return least <= p <= 1.0 if reference else 0.0 < p <= 1.0 - least
 
 
 def begun(terms: FloorTerms) -> Evidence:

@@ -436,4 +436,7 @@ class JointThompson:
             raise ValueError(f"its parts do not agree: {sizes} arms, {self._layout.size} features")
         self._select = self._costs.select(self._layout.numbers)
         self._since, self._rewards = dict(stored.since), stored.rewards
-        self._curve = stored.curve
+        known = stored.curve
+        if known is not None and not known.sound():
+            raise ValueError(f"its curve of prices is none: {known}")
+        self._curve = known

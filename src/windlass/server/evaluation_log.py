@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from windlass.errors import InputError
+from windlass.gateway.history.past import MOST_NUSD
 from windlass.gateway.history.shapes import Broken, Found
 from windlass.gateway.history.source import Export
 from windlass.gateway.history.values import shown
@@ -30,6 +31,8 @@ from windlass.stats.dollars import NUSD
 SHOWN: Final = 10
 MOST_ACTIONS: Final = 200
 MOST_ROWS: Final = 1_000_000
+MOST_NAMES: Final = 1_000
+"""Different actions in all rows together: the arrays have a column for each."""
 _FEATURES: Final = 4_096
 
 
@@ -56,6 +59,7 @@ class _Pass:
     def __init__(self, point: str) -> None:
         self.point = point
         self.kept: dict[str, Logged] = {}
+        self.names: set[str] = set()
         self.left_out: Counter[str] = Counter()
         self.bad: list[dict[str, Any]] = []
         self.rows = 0
@@ -72,6 +76,9 @@ class _Pass:
         except _Unusable as exc:
             self.note(item.line, exc.reason, exc.why)
             return
+        self.names.update(one.decision.actions)
+        if len(self.names) > MOST_NAMES:
+            raise InputError(f"the rows name more than {MOST_NAMES:,} different actions; replay those of one point")
         name = one.decision.id
         if name in self.kept:
             same = (
@@ -108,8 +115,8 @@ class _Pass:
             context=_context(row),
         )
         quality = self._known(item, "quality" if "quality" in row else "reward", 0.0, 1.0)
-        nusd = self._known(item, "cost_nusd", 0.0, 1e18)
-        usd = self._known(item, "cost_usd", 0.0, 1e9)
+        nusd = self._known(item, "cost_nusd", 0.0, MOST_NUSD)
+        usd = self._known(item, "cost_usd", 0.0, MOST_NUSD / NUSD)
         return Logged(decision, quality, usd * NUSD if nusd is None and usd is not None else nusd)
 
     def _known(self, item: Found, name: str, low: float, high: float) -> float | None:
@@ -149,6 +156,8 @@ def _actions(row: Mapping[str, Any]) -> tuple[str, ...]:
     found = _unpacked(row.get("actions"))
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found) or len(found) > MOST_ACTIONS:
         raise _Unusable("it has no list of actions", f"actions is {shown(found)}")
+    if not _writable("".join(found)):
+        raise _Unusable("an action's name is no text", f"actions is {shown(found)}")
     return tuple(dict.fromkeys(found))
 
 
@@ -156,7 +165,18 @@ def _context(row: Mapping[str, Any]) -> dict[str, ContextValue]:
     found = _unpacked(row.get("context")) or {}
     if not isinstance(found, Mapping) or len(found) > _FEATURES:
         raise _Unusable("the context is no mapping of names to numbers", f"context is {shown(found)}")
+    if not _writable("".join(map(str, found))):
+        raise _Unusable("the name of a feature is no text", f"context is {shown(found)}")
     return {str(name): _feature(str(name), value) for name, value in found.items()}
+
+
+def _writable(name: str) -> bool:
+    """Whether it is text that a report can hold; bytes that are none come as halves of surrogate pairs."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _feature(name: str, value: Any) -> ContextValue:

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from functools import total_ordering
+from itertools import groupby
 from typing import NamedTuple, SupportsFloat, TypeAlias
 
 import numpy as np
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 from windlass.stats import thompson
 
 _AT_ONCE = 32
+_NODES = 16
+"""Numbers of nodes are multiples of this, so that many integrals have the same."""
 _LEAST = sys.float_info.min
 _ROOT_TWO_PI = math.sqrt(2.0 * math.pi)
-_NEVER = -1e6
-"""The mean of an arm that is there to fill up a row: never the largest."""
 
 
 @total_ordering
@@ -119,6 +120,9 @@ def draw_listed(m: list[float], s: list[float], rng: np.random.Generator) -> tup
         return 0, 1.0
     centres, spreads = (m, s) if _usual(m, s) else thompson.scaled(m, s)
     drawn = [mean + sd * z for mean, sd, z in zip(centres, spreads, rng.standard_normal(len(m)).tolist(), strict=True)]
+    # Here, while only this call can fail of it: a NaN in what is left for later would cost a whole commit.
+    if not all(map(math.isfinite, drawn)):
+        raise ValueError(f"means {m} and sds {s} must be finite")
     index = drawn.index(max(drawn))
     if len(m) == 2:
         return index, max(thompson.of_two(m, s)[index], _LEAST)
@@ -145,16 +149,24 @@ def settle(chances: Iterable[Propensity]) -> None:
         else:
             everyone = thompson.probabilities(np.array(chance._means), np.array(chance._sds))
             _know(chance, float(everyone[chance._index]))
-    # Of a like number of nodes beside each other, so that none is given many more than it needs.
-    smooth.sort(key=lambda one: one[0])
-    for start in range(0, len(smooth), _AT_ONCE):
-        some = smooth[start : start + _AT_ONCE]
-        for (_, _, chance), probability in zip(some, _integrals(some[-1][0], [row for _, row, _ in some]), strict=True):
-            _know(chance, probability)
+    # Only what has the same number of nodes and arms is worked out together: the bits are those of each alone.
+    smooth.sort(key=_size)
+    for (nodes, _), alike in groupby(smooth, key=_size):
+        same = list(alike)
+        for start in range(0, len(same), _AT_ONCE):
+            some = same[start : start + _AT_ONCE]
+            for (_, _, chance), probability in zip(some, _integrals(nodes, [row for _, row, _ in some]), strict=True):
+                _know(chance, probability)
+
+
+def _size(one: tuple[int, _Integral, Propensity]) -> tuple[int, int]:
+    return one[0], len(one[1].means)
 
 
 def _know(chance: Propensity, probability: float) -> None:
     # What was drawn has a probability, were it smaller than the integral can tell.
+    if chance._value is not None:
+        return  # another thread was first
     chance._value = min(max(chance.offset + chance.factor * probability, _LEAST), 1.0)
 
 
@@ -167,21 +179,22 @@ class _Integral(NamedTuple):
 
 
 def _row(problem: thompson.Problem, arm: int) -> tuple[int, _Integral]:
-    """How many nodes of the problem's grid lie where `arm` may be at all, and what is integrated over them."""
+    """How many nodes of the problem's grid lie where `arm` may be at all, in whole sixteens, and what is integrated."""
     _, means, sds, floor, step, nodes = problem
     mean, sd = means[arm], sds[arm]
     skipped = max(math.floor((mean - thompson.REACH * sd - floor) / step), 0)
     needed = min(math.ceil((mean + thompson.REACH * sd - floor) / step) + 1, nodes) - skipped
     own = (floor + skipped * step, step, mean, sd)
-    return needed, _Integral(own, [*means[:arm], *means[arm + 1 :]], [*sds[:arm], *sds[arm + 1 :]])
+    return -(-needed // _NODES) * _NODES, _Integral(
+        own, [*means[:arm], *means[arm + 1 :]], [*sds[:arm], *sds[arm + 1 :]]
+    )
 
 
 def _integrals(nodes: int, rows: Sequence[_Integral]) -> list[float]:
-    """The probabilities by the trapezoidal rule of `thompson.probabilities`, with so many nodes for each."""
-    width = max([len(row.means) for row in rows])
+    """The probabilities by the trapezoidal rule of `thompson.probabilities`, of so many nodes and as many arms each."""
     floor, step, mean, sd = np.array([row.own for row in rows]).T[:, :, None]
-    centres = np.array([row.means + [_NEVER] * (width - len(row.means)) for row in rows]).T[:, :, None]
-    spreads = np.array([row.sds + [1.0] * (width - len(row.sds)) for row in rows]).T[:, :, None]
+    centres = np.array([row.means for row in rows]).T[:, :, None]
+    spreads = np.array([row.sds for row in rows]).T[:, :, None]
     t = floor + step * np.arange(nodes)
     z = (t - mean) / sd
     integrand = np.exp(-0.5 * z * z) * np.prod(thompson.normal_cdf((t - centres) / spreads), axis=0)

@@ -9,6 +9,7 @@ A `Curve` holds mean cost and mean quality at a few prices, so that a request as
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 
 import msgspec
@@ -32,6 +33,12 @@ class Curve(msgspec.Struct, frozen=True, array_like=True):
     costs_nusd: tuple[float, ...]
     qualities: tuple[float, ...]
     best: tuple[tuple[int, float], ...]
+
+    def sound(self) -> bool:
+        """Whether it can be one that `curve` made: finite numbers, as many of each."""
+        numbers = (*self.prices, *self.costs_nusd, *self.qualities, *[mean for _, mean in self.best])
+        sizes = {len(self.prices), len(self.costs_nusd), len(self.qualities)}
+        return len(sizes) == 1 and bool(self.prices) and all(map(math.isfinite, numbers))
 
     def price_within(self, allowance_nusd: float) -> float:
         """The lowest price at which the mean cost is at most `allowance_nusd`; the highest where none is enough."""

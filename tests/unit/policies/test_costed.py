@@ -138,6 +138,12 @@ def test_a_call_that_failed_has_no_quality():
     assert [(what, value) for what, _, value, _ in story.heard] == [("cost", 700.0), ("quality", 0.0)]
 
 
+def test_a_call_that_came_to_nothing_says_nothing_of_costs():
+    """Or a model that was down would be believed to be free."""
+    story = Story().tell(call(), decision(), outcome(0, status=502, error="upstream_server_error"))
+    assert [(what, value) for what, _, value, _ in story.heard] == [("quality", 0.0)]
+
+
 def test_what_another_model_cost_is_not_the_chosen_ones():
     story = Story().tell(call(), decision(action="fast"), outcome(model="deep"))
     assert [(what, value) for what, _, value, _ in story.heard] == [("quality", 0.0)]

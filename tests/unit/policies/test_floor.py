@@ -105,6 +105,29 @@ def test_it_comes_back_where_the_evidence_says_so(drive):
     assert guard.choose({}, ACTIONS, np.random.default_rng(1)).fallback == ""
 
 
+def test_rewards_of_the_phase_before_that_come_after_its_end_count_for_neither(drive, decided):
+    """While the reference acts it has a propensity of 0.8; such choices, rated late, are no evidence for the router."""
+    guard = alarmed(floor_around(), drive)
+    drive(guard, {"large": 0.8, "small": 0.95}, 3_000, seed=2)
+    (report,) = guard.reports()
+    assert not report.moved
+    guard = alarmed(floor_around(), drive)
+    for seed in range(3_000):
+        drive(guard, {"large": 0.8, "small": 0.95}, 1, seed=seed)
+        if not guard.reports()[0].moved:
+            break
+    late = {"policy": "fixed@1", "actions": ACTIONS, "at": 1e9}
+    for number in range(500):
+        of_reference = decided("large", {}, id=f"decision_late_{number}", propensity=0.8, **late)
+        of_router = decided("small", {}, id=f"decision_late_small_{number}", propensity=0.2, **late)
+        guard.learn(of_reference, 1.0, None)
+        guard.learn(of_router, 0.0, None)
+    assert [(one.audited, one.window) for one in guard.reports()] == [(0, guard.reports()[0].window)]
+    guard.learn(decided("small", {}, id="decision_new", propensity=0.8, **(late | {"at": 2e9})), 1.0, None)
+    guard.learn(decided("large", {}, id="decision_newer", propensity=0.2, **(late | {"at": 2e9})), 1.0, None)
+    assert guard.reports()[0].audited == 1
+
+
 def test_a_good_router_is_left_alone(drive):
     """Equal to the reference, a floor of 80 %: a false alarm has a chance below 1e-4 in these windows."""
     guard = floor_around(share_of_reference=80.0)

@@ -15,6 +15,7 @@ import pytest
 from tests.golden.application import opened
 
 from windlass.cli import main
+from windlass.errors import InputError
 from windlass.records import Call, Decision, Feedback, Outcome, Scope
 from windlass.server import evaluation_log
 
@@ -134,6 +135,8 @@ HOSTILE: list[tuple[Any, str]] = [
     ({**GOOD, "actions": "small"}, "it has no list of actions"),
     ({**GOOD, "actions": [1, 2]}, "it has no list of actions"),
     ({**GOOD, "actions": ["small", "small"]}, "one action was eligible"),
+    ({**GOOD, "actions": ["small", "\ud800"]}, "an action's name is no text"),
+    ({**GOOD, "context": {"\ud800": 1.0}}, "the name of a feature is no text"),
     ({**GOOD, "context": [1, 2]}, "the context is no mapping of names to numbers"),
     ({**GOOD, "context": {"x": "much"}}, "the context holds what is no number"),
     ({**GOOD, "context": {"x": float("inf")}}, "the context holds what is no number"),
@@ -156,8 +159,8 @@ def test_a_row_that_cannot_be_used_is_counted_and_named(row: Any, reason: str, t
     [
         ({"quality": 1.2}, "quality is no number from 0 to 1"),
         ({"quality": float("nan")}, "quality is no number from 0 to 1"),
-        ({"cost_usd": -1}, "cost_usd is no number from 0 to 1e+09"),
-        ({"cost_nusd": "free"}, "cost_nusd is no number from 0 to 1e+18"),
+        ({"cost_usd": -1}, "cost_usd is no number from 0 to 1e+06"),
+        ({"cost_nusd": "free"}, "cost_nusd is no number from 0 to 1e+15"),
     ],
 )
 def test_a_row_with_a_broken_result_stays(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
@@ -165,6 +168,12 @@ def test_a_row_with_a_broken_result_stays(change: dict[str, Any], reason: str, t
     found = evaluation_log.read(Path(written(tmp_path / "log.jsonl", [{**GOOD, **change}])), "model")
     assert len(found.log.choices) == 1
     assert found.log.left_out == {reason: 1}
+
+
+def test_more_actions_than_a_point_has_are_refused(tmp_path: Path) -> None:
+    lines = [{**GOOD, "actions": ["small", f"model {number}"]} for number in range(1_001)]
+    with pytest.raises(InputError, match="more than 1,000 different actions"):
+        evaluation_log.read(Path(written(tmp_path / "log.jsonl", lines)), "model")
 
 
 def test_of_rows_with_one_id_the_last_counts(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from windlass.stats import thompson
-from windlass.stats.chance import Propensity, draw, settle
+from windlass.stats.chance import Propensity, draw, draw_listed, settle
 
 NORMALS = [
     ([0.5, 0.6, 0.7], [0.1, 0.1, 0.1]),
@@ -37,7 +37,12 @@ def test_many_are_worked_out_at_once_and_each_is_what_it_is_alone():
     together = [one for _ in range(9) for means, sds in NORMALS for one in chances(means, sds)]
     settle(together)
     alone = [float(one) for _ in range(9) for means, sds in NORMALS for one in chances(means, sds)]
-    np.testing.assert_allclose([float(one) for one in together], alone, atol=1e-10)
+    assert [float(one) for one in together] == alone, "bit for bit: a propensity is not of the company it came in"
+
+
+def test_what_is_no_number_is_refused_by_the_call_that_brings_it():
+    with pytest.raises(ValueError, match="finite"):
+        draw_listed([math.nan, 1.0, 2.0], [1.0, 1.0, 1.0], np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("means", "sds"), NORMALS)
