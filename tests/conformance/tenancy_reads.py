@@ -174,7 +174,10 @@ OTHERS: dict[str, str] = {
     **{f"Keys.{name}": "opens doors by the key itself" for name in ("find", "get", "now", "refresh")},
     **{f"Keys.{name}": "of all tenants; probed through /api/keys" for name in ("all", "strange")},
     **{f"Keys.{name}": "by tenant and name; probed through /api/key_*" for name in ("create", "revoke", "rotate")},
-    **{f"Limits.{name}": "of all tenants; probed through /api/budgets" for name in ("any", "counts", "reserve")},
+    **{
+        f"Limits.{name}": "of all tenants; probed through /api/budgets"
+        for name in ("any", "budget", "counts", "reserve")
+    },
     "Limits.replace": "writes; of the machine's owner alone",
     **{f"Audit.{name}": "keeps the chain" for name in ("checkpoint", "seal", "start", "stop", "tick")},
     "SqlLedger.folded": "reads over all scopes, for the folds alone",

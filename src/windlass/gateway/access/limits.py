@@ -220,6 +220,10 @@ class Limits:
         """Every count of a window that is not over, for the pages."""
         return sorted(self._counts.values(), key=lambda count: count.place)
 
+    def budget(self, limit: LimitOptions, group: str, now: float) -> Used | None:
+        """What a group has used of a limit's money in the window of `now`; None where nothing was held of it yet."""
+        return self._counts.get(Place(limit.name, group, "nusd", self._window(limit.window, now)[0]))
+
     def _asked(self, claim: Claim, more: Sequence[LimitOptions]) -> Sequence[_Asked]:
         """What a caller is held against; found once for each. The limits of a key count for it alone, whatever else is
         named like them."""

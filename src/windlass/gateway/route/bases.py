@@ -17,6 +17,7 @@ import structlog
 from numpy.typing import NDArray
 
 from windlass.errors import LedgerError
+from windlass.gateway.route.latest import Latest
 from windlass.gateway.route.store import BasisTable, KeptBasis
 from windlass.gateway.route.vectors import Vector
 from windlass.records import Scope
@@ -27,6 +28,8 @@ VERSION = 1
 """Of how a basis is made; with another one each workspace makes a new one."""
 DIGEST_CHARS = 16
 LOOK_S = 10.0
+MOST_SCOPES = 1_000
+"""So many workspaces are held here; the basis of another one is read again where it is asked for."""
 
 
 class MadeBasis(NamedTuple):
@@ -56,25 +59,25 @@ class Bases:
         self._embedder = embedder
         self._prompts = prompts
         self._clock = clock
-        self._made: dict[Scope, MadeBasis] = {}
-        self._looked: dict[Scope, float] = {}
-        self._first: dict[Scope, dict[bytes, Vector]] = {}
+        self._made: Latest[Scope, MadeBasis | None] = Latest(MOST_SCOPES)
+        self._looked: Latest[Scope, float] = Latest(MOST_SCOPES)
+        self._first: Latest[Scope, dict[bytes, Vector]] = Latest(MOST_SCOPES)
         self._making: dict[Scope, asyncio.Task[None]] = {}
 
     async def of(self, scope: Scope) -> MadeBasis | None:
         """The basis of a workspace, None where there is none yet; another worker may make it, so it is looked for again
         every `LOOK_S`."""
-        known, looked_at = self._made.get(scope), self._looked.get(scope, -math.inf)
+        known, looked_at = self._made.get(scope, None), self._looked.get(scope, -math.inf)
         if known is None and abs(self._clock() - looked_at) >= LOOK_S:
-            self._looked[scope] = self._clock()
+            self._looked.put(scope, self._clock())
             found = await asyncio.to_thread(self._table.find, scope, self._embedder, VERSION)
-            if found is not None:
-                self._made.setdefault(scope, _read(found))
-        return self._made.get(scope)
+            if found is not None and scope not in self._made:
+                self._made.put(scope, _read(found))
+        return self._made.get(scope, None)
 
     def seen(self, scope: Scope) -> int:
         """How many different prompts of a workspace without a basis have been seen by this process."""
-        return len(self._first.get(scope, ()))
+        return len(self._first.get(scope, {}))
 
     @property
     def wanted(self) -> int:
@@ -83,15 +86,16 @@ class Bases:
 
     def note(self, scope: Scope, digest: bytes, vector: Vector) -> None:
         """A prompt of a workspace that has no basis yet; the last one that is wanted makes it, in a thread."""
-        first = self._first.setdefault(scope, {})
+        first = self._first.get(scope, {})
         first.setdefault(digest, vector)
+        self._first.put(scope, first)
         if len(first) >= self._prompts and scope not in self._making:
             making = self._making[scope] = asyncio.create_task(self._make(scope, np.stack(list(first.values()))))
             making.add_done_callback(lambda _: self._making.pop(scope, None))
 
     def forget(self, scope: Scope) -> None:
         """Let go of the vectors that a basis was to be made of: somebody of the workspace is forgotten."""
-        self._first.pop(scope, None)
+        self._first.drop(scope)
 
     async def settled(self) -> None:
         """Return once no basis is being made."""
@@ -103,10 +107,10 @@ class Bases:
             made = await asyncio.to_thread(self._kept, scope, vectors)
         except (LedgerError, ValueError, np.linalg.LinAlgError) as exc:
             log.error("routing_basis_waits", tenant=scope.tenant, reason=f"{type(exc).__name__}: {exc}")
-            self._first.pop(scope, None)  # prompts that no basis can be made of: the next ones may do
+            self._first.drop(scope)  # prompts that no basis can be made of: the next ones may do
             return
-        self._made[scope] = made
-        self._first.pop(scope, None)
+        self._made.put(scope, made)
+        self._first.drop(scope)
 
     def _kept(self, scope: Scope, vectors: NDArray[np.float32]) -> MadeBasis:
         data = Basis.fit(vectors).to_bytes()

@@ -32,6 +32,10 @@ DOUBT = 4.0
 """So many answers' weight a guess has against what is seen."""
 CACHED_FROM_TOKENS = 1_024
 """No provider reads a shorter beginning of a prompt from its cache."""
+BEGINNINGS = 32
+"""So many of a prompt are known, the longest ones: the next turn of a conversation adds a few messages."""
+MOST_MESSAGES = 2_000
+"""Of a longer chat no beginning is known, as finding them would hold other calls up."""
 MOST_KNOWN = 20_000
 MOST_SCOPES = 1_000
 DIGEST_BYTES = 16
@@ -40,7 +44,7 @@ Model: TypeAlias = tuple[str, str]
 
 class Prompt(NamedTuple):
     """A prompt as prices see it: about how many tokens go in, and (digest, tokens) of those of its beginnings that a
-    provider may hold, message by message, the whole one last.
+    provider may hold, message by message, the whole one last; of many the longest `BEGINNINGS`.
 
     most_tokens: as many may come out, of each of `choices`; None where that is open.
     """
@@ -65,19 +69,20 @@ def prompt_of(messages: Sequence[Message], most_tokens: int | None, choices: int
     """What prices see of a chat."""
     texts = [message.text for message in messages]
     tokens = estimate_tokens("\n".join(texts))
-    held = _beginnings(messages, texts, tokens) if tokens >= CACHED_FROM_TOKENS else ()
+    cached = tokens >= CACHED_FROM_TOKENS and len(messages) <= MOST_MESSAGES
+    held = _beginnings(messages, texts, tokens) if cached else ()
     return Prompt(tokens, tuple(held), most_tokens, choices)
 
 
 def _beginnings(messages: Sequence[Message], texts: Sequence[str], tokens: int) -> Iterator[tuple[bytes, int]]:
     """The beginnings of a prompt that are long enough, each with its share of the tokens by its characters."""
     digest, chars, every = hashlib.blake2b(digest_size=DIGEST_BYTES), 0, sum(map(len, texts))
-    for message, text in zip(messages, texts, strict=True):
+    for left, message, text in zip(range(len(texts), 0, -1), messages, texts, strict=True):
         digest.update(f"{len(message.role)} {message.role} {len(text)} ".encode("utf-8", "surrogatepass"))
         digest.update(text.encode("utf-8", "surrogatepass"))
         chars += len(text)
         share = tokens * chars // (every or 1)
-        if share >= CACHED_FROM_TOKENS:
+        if left <= BEGINNINGS and share >= CACHED_FROM_TOKENS:
             yield digest.digest(), share
 
 
@@ -120,7 +125,7 @@ class CallCosts:
     def __init__(self, prefix_s: float):
         self._prefix_s = prefix_s
         self._lengths: Latest[Scope, _Lengths] = Latest(MOST_SCOPES)
-        self._shares: Latest[Model, _Mean] = Latest(MOST_KNOWN)
+        self._shares: Latest[tuple[Scope, Model], _Mean] = Latest(MOST_KNOWN)
         self._answered: Latest[tuple[Scope, Model, bytes], float] = Latest(MOST_KNOWN)
 
     def expected_nusd(
@@ -138,7 +143,7 @@ class CallCosts:
             completion = _bounded(lengths.expected(key), prompt)
             held = self._prefix_tokens(scope, key, prompt, now) if prompt.beginnings else 0
             if held or price.tiers:
-                found[model.name] = self._exactly(price, prompt, completion, held * self._share(key))
+                found[model.name] = self._exactly(price, prompt, completion, held * self._share(scope, key))
             else:
                 rates = price.rates
                 found[model.name] = (prompt.tokens * rates.input + completion * rates.output + price.request) / MILLION
@@ -153,7 +158,8 @@ class CallCosts:
         held = self._prefix_tokens(scope, model, prompt, now)
         if held and usage.prompt_tokens:
             share = min(1.0, usage.cache_read_tokens / held)
-            self._shares.put(model, self._shares.get(model, _Mean(DOUBT, 1.0)).with_value(share))
+            before = self._shares.get((scope, model), _Mean(DOUBT, 1.0))
+            self._shares.put((scope, model), before.with_value(share))
         for digest, _ in prompt.beginnings:
             self._answered.put((scope, model, digest), now)
         self.answered(scope, model, completion)
@@ -199,9 +205,9 @@ class CallCosts:
                 return tokens
         return 0
 
-    def _share(self, model: Model) -> float:
+    def _share(self, scope: Scope, model: Model) -> float:
         """How much of what could be in its cache a model's provider reads from there; all of it until it tells."""
-        return self._shares.get(model, _Mean(DOUBT, 1.0)).mean
+        return self._shares.get((scope, model), _Mean(DOUBT, 1.0)).mean
 
 
 def _bounded(tokens: float, prompt: Prompt) -> float:

@@ -62,6 +62,7 @@ class Seen:
     """What policies are told. vector: the prompt's, for whoever needs it on the way; None where it was not there.
 
     missing: why the context holds no embedding, "" where it does. failed: that is a failure, and not how it should be.
+    asked: the question, where its costs are to be learned from.
     """
 
     context: dict[str, ContextValue]
@@ -70,6 +71,7 @@ class Seen:
     vector: Vector | None = None
     missing: str = ""
     failed: bool = False
+    asked: Question | None = None
 
     def marked(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
         """Decisions of policies that would have had an embedding, with the reason why they had none."""

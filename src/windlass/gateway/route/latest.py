@@ -41,3 +41,23 @@ class Latest(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+class Generations(Generic[K]):
+    """Which generation of a key's values is the present one, so that what was begun for an older one can be dropped.
+
+    Of more than `most` keys, the one whose generation ended longest ago is taken for new.
+    """
+
+    def __init__(self, most: int):
+        self._ended: Latest[K, int] = Latest(most)
+        self._ends = 0
+
+    def of(self, key: K) -> int:
+        """The present one; another one than any before, once it has ended."""
+        return self._ended.get(key, 0)
+
+    def end(self, key: K) -> None:
+        """Let another one begin."""
+        self._ends += 1
+        self._ended.put(key, self._ends)

@@ -116,13 +116,17 @@ class Router:
         if self._costed:
             await self._recall(asked.caller.scope)
             context |= self._money(asked, prompt)
-        return Seen(context | told, made.featuriser, prompt, made.vector, made.missing, made.failed)
+        learned = asked if self._costed else None
+        return Seen(context | told, made.featuriser, prompt, made.vector, made.missing, made.failed, learned)
 
     def ended(self, seen: Seen, outcome: Outcome, target: Target, usage: Usage) -> None:
-        """Learn from what came of a call: how long the answer was, and what the provider had in its cache.
+        """Learn from what came of a call: how long the answer was, and what the provider had in its cache. Its budgets
+        expect more like it.
 
         target: who answered; usage: as its provider counted.
         """
+        if seen.asked is not None:
+            self._pace.ended(seen.asked, outcome.at)
         if _good(outcome):
             tokens = outcome.completion_tokens
             self.costs.ended(outcome.scope, target.key, seen.prompt, usage, tokens, outcome.at)
@@ -157,12 +161,13 @@ class Router:
         scope, now = asked.caller.scope, asked.now
         costs = self.costs.expected_nusd(scope, asked.targets, asked.prices, prompt, now)
         found: dict[str, ContextValue] = {f"{COST}{model}": cost for model, cost in costs.items()}
-        allowed = self._pace.allowance_nusd(asked.limits, asked.caller, asked.asked.user, now, counts=not asked.looks)
+        allowed = self._pace.allowance_nusd(asked.limits, asked.caller, asked.asked.user, now)
         return found if allowed is None else found | {ALLOWANCE: allowed}
 
     async def _embedding(self, asked: Question) -> _Embedding:
         """The numbers of the prompt, in the time that there is. A workspace without a basis waits for nothing."""
         scope, text = asked.caller.scope, question(asked.asked.messages)
+        generation = self.vectors.generations.of(scope)
         if self._loop.mode(POINT, scope) == "off":
             return _Embedding()  # no policy is asked
         if self.vectors.embedder is None:
@@ -175,32 +180,33 @@ class Router:
             return _Embedding(missing=f"the basis cannot be read: {exc}", failed=True)
         if basis is None:
             if not asked.looks:
-                self._collect(scope, text)
+                self._collect(scope, text, generation)
             seen = f"{self.bases.seen(scope)} of {self.bases.wanted}"
             return _Embedding(missing=f"{seen} prompts seen that embeddings need")
         if len(asked.targets) < 2 and not asked.looks:
             found = self.vectors.known(scope, text)  # nothing to choose is nothing to wait for
         else:
             timeout_s = LOOK_S if asked.looks else self.options.embedding_timeout_ms / 1000.0
-            found = await self.vectors.find(scope, text, timeout_s)
+            found = await self.vectors.find(scope, text, timeout_s, generation)
         if found.vector is None:
             return _Embedding(missing=found.missing, failed=len(asked.targets) > 1)
         return _Embedding(found.vector, basis.numbers(found.vector), basis.featuriser)
 
-    def _collect(self, scope: Scope, text: str) -> None:
+    def _collect(self, scope: Scope, text: str, generation: int) -> None:
         """Embed a prompt of a workspace that has no basis yet, beside the call."""
-        task = asyncio.create_task(self._collected(scope, text))
+        task = asyncio.create_task(self._collected(scope, text, generation))
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
-    async def _collected(self, scope: Scope, text: str) -> None:
-        found = await self.vectors.find(scope, text, LOOK_S)
+    async def _collected(self, scope: Scope, text: str, generation: int) -> None:
+        found = await self.vectors.find(scope, text, LOOK_S, generation)
         try:
             wanted_still = found.vector is not None and await self.bases.of(scope) is None
         except (LedgerError, ValueError) as exc:
             log.error("routing_basis_waits", tenant=scope.tenant, reason=str(exc))
             return
-        if wanted_still and found.vector is not None:
+        forgotten = generation != self.vectors.generations.of(scope)
+        if wanted_still and found.vector is not None and not forgotten:
             self.bases.note(scope, found.digest, found.vector)
 
 

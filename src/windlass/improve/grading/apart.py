@@ -12,10 +12,11 @@ from windlass.improve.grading.grader import GraderFailed
 T = TypeVar("T")
 
 
-async def apart(work: Callable[[], T], timeout_s: float) -> T:
-    """What `work` returns or raises; TimeoutError where it takes longer. A thread cannot be ended: it is left behind.
+async def apart(work: Callable[[], T], timeout_s: float, left: set[threading.Thread]) -> T:
+    """What `work` returns or raises; TimeoutError where it takes longer. A thread cannot be ended: it goes into `left`.
 
-    SystemExit and its like would end the thread without a word: they come as GraderFailed.
+    SystemExit and its like would end the thread without a word, and a TimeoutError of its own is none of ours: they
+    come as GraderFailed.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
@@ -26,7 +27,8 @@ async def apart(work: Callable[[], T], timeout_s: float) -> T:
         if exc is None:
             done.set_result(value)  # type: ignore[arg-type]  # without an exception it is what `work` returned
         else:
-            done.set_exception(exc if isinstance(exc, Exception) else GraderFailed(f"it raised {type(exc).__name__}"))
+            theirs = isinstance(exc, Exception) and not isinstance(exc, TimeoutError)
+            done.set_exception(exc if theirs else GraderFailed(f"it raised {type(exc).__name__}"))
 
     def run() -> None:
         value, exc = None, None
@@ -41,6 +43,11 @@ async def apart(work: Callable[[], T], timeout_s: float) -> T:
         except RuntimeError:
             return  # the loop is closed: the program ends
 
-    threading.Thread(target=run, name="grader", daemon=True).start()
-    async with asyncio.timeout(timeout_s):
-        return await done
+    thread = threading.Thread(target=run, name="grader", daemon=True)
+    thread.start()
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await done
+    except TimeoutError:
+        left.add(thread)
+        raise

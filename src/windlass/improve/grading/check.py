@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Final, get_args
 
+import msgspec
+
 from windlass.errors import SettingsError
-from windlass.improve.grading.grader import Case, Check, Grade, Grader, Judge, On, Skipped
+from windlass.improve.grading.grader import Case, Check, Grade, Grader, Judge, On, Skipped, plain
 from windlass.records import Call
 
 _CALL: Final = Call(id="call_0000000000000000000000000000000a", at=0.0, endpoint="chat", model="m")
@@ -59,12 +61,14 @@ def _verdict(grader: Check, case: Case) -> object:
 
 
 def checked(verdict: object) -> Grade | Skipped:
-    """`verdict` if it is one. SettingsError for anything else, and for a value outside [0, 1]."""
+    """`verdict` if it is one, its reason made plain. SettingsError for anything else, and a value outside [0, 1]."""
     match verdict:
         case Skipped(why=why) if isinstance(why, str) and 0 < len(why) <= 40:
             return verdict
-        case Grade(value=float() | int() as value) if math.isfinite(value) and 0.0 <= value <= 1.0:
-            return verdict
+        case Grade(value=float() | int() as value, reason=str() as reason) if (
+            math.isfinite(value) and 0.0 <= value <= 1.0
+        ):
+            return msgspec.structs.replace(verdict, reason=plain(reason))
         case _:
             raise SettingsError(
                 f"{str(verdict)[:200]} is no verdict; return a Grade with a value in [0, 1], or Skipped"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from windlass.errors import SettingsError
 from windlass.improve.grading.grader import Case, GraderFailed, On, Skipped, Verdict, said
-from windlass.improve.grading.sandbox import run_python
+from windlass.improve.grading.sandbox import START_S, run_python
 
 MOST_CHARS: Final = 200_000
 _FENCE = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
@@ -55,6 +55,7 @@ class Code:
 
     def __init__(self, options: CodeOptions):
         self._options = options
+        self.most_s = options.seconds + START_S
 
     def grade(self, case: Case) -> Verdict:
         """1, 0, or the share of tests that pass. GraderFailed where code cannot be shut off on this machine."""

@@ -1,8 +1,8 @@
 """Shuts the process that runs it off from network, files and other processes, for good. Linux only; no imports of ours.
 
 Three walls of the kernel, none of which takes a privilege:
-- Landlock (kernel 5.13, landlock(7)): files outside the given folders can be neither read nor changed, and nothing can
-  be written anywhere; from kernel 6.7 on no TCP connection can be made either.
+- Landlock (kernel 6.2, landlock(7)): files outside the given folders can be neither read nor changed, and nothing can
+  be written or cut short anywhere; from kernel 6.7 on no TCP connection can be made either.
 - seccomp (seccomp(2), filter mode): no sockets, no new processes or programs, no signals to others, no tracing, no
   change of modes, owners or clocks. Threads are allowed.
 - resource limits (setrlimit(2)): CPU time, address space, file size, open files; no core dump.
@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _LANDLOCK_READ, _LANDLOCK_WRITE = 0b1101, 0b0010  # execute, read a file, read a folder; write a file
-_LANDLOCK_FS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # ABI -> how many kinds of access it knows
+_LANDLOCK_FS = {3: 15, 4: 15, 5: 16}  # ABI -> how many kinds of access it knows
 _NO_NEW_PRIVS, _SET_SECCOMP, _FILTER = 38, 22, 2
 _ALLOW, _EPERM, _ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
 _CLONE_THREAD = 0x00010000
@@ -103,6 +103,8 @@ def _close_files(libc: ctypes.CDLL) -> None:
     abi = libc.syscall(_LANDLOCK_CREATE, None, 0, 1)
     if abi < 1:
         raise OSError(ctypes.get_errno(), "the kernel has no Landlock (or it is switched off)")
+    if abi < 3:  # opening a file to read it may cut it to nothing: a right of its own, and only since ABI 3
+        raise OSError(0, f"Landlock of this kernel (ABI {abi}) does not keep files from being cut short; use Linux 6.2")
     handled = (1 << _LANDLOCK_FS.get(abi, 16)) - 1
     attributes = struct.pack("=QQQ", handled, 3, 3)[: 8 if abi < 4 else 16 if abi < 6 else 24]
     rules = libc.syscall(_LANDLOCK_CREATE, attributes, len(attributes), 0)

@@ -144,8 +144,13 @@ Grader: TypeAlias = Check | Judge
 
 def said(value: float, reason: str, **more: Any) -> Grade:
     """A grade with a reason that any database and any page takes."""
-    plain = "".join(c if c.isprintable() else " " for c in reason.encode(errors="replace").decode())
-    return Grade(value=value, reason=plain[:MOST_REASON_CHARS], **more)
+    return Grade(value=value, reason=plain(reason), **more)
+
+
+def plain(reason: str) -> str:
+    """`reason` as any database and any page takes it: printable, and not long."""
+    printable = (c if c.isprintable() else " " for c in reason.encode(errors="replace").decode())
+    return "".join(printable)[:MOST_REASON_CHARS]
 
 
 def norm(text: str) -> str:

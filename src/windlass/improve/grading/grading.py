@@ -28,7 +28,7 @@ from windlass.improve.grading.grader import Case, Grade, GraderFailed, Judge, Sk
 from windlass.improve.grading.measuring import Measuring
 from windlass.improve.grading.panel import MOST_HUNG, Seat
 from windlass.improve.grading.store import GradingPlace
-from windlass.ledger import ids
+from windlass.ledger import ids, retention
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import ALL, CallTrace, Ledger
 from windlass.records import Call, Feedback, LedgerRecord, Outcome, Scope
@@ -81,6 +81,7 @@ class Grading:
     ):
         self.seats = tuple(seats)
         self.measuring = Measuring(ledger, clock)
+        self._db = db
         self._ledger = ledger
         self._say = say
         self._place = GradingPlace(db, clock)
@@ -252,7 +253,6 @@ class Grading:
         except OverBudget:
             return Skipped(why="budget")
         except TimeoutError:
-            seat.hung += not isinstance(seat.grader, Judge)
             return f"no verdict within {seat.options.timeout_s:g} s; raise graders.{seat.metric}.timeout_s"
         except LedgerError:
             raise
@@ -263,8 +263,11 @@ class Grading:
         grader, limit_s = seat.grader, seat.options.timeout_s
         if isinstance(grader, Judge):
             async with seat.turn, asyncio.timeout(limit_s):  # one question at a time, so that a budget holds
+                # It was read before the wait; a question would bring a forgotten user's words back, as a new call.
+                if await asyncio.to_thread(retention.forgotten, self._db, case.call.scope, case.call.id):
+                    return Skipped(why="forgotten")
                 return await grader.judge(case, partial(self._asking[seat.metric].ask, case.call.scope))
-        return await apart(partial(grader.grade, case), limit_s)
+        return await apart(partial(grader.grade, case), limit_s, seat.left)
 
     async def _fed_back(self, seat: Seat, trace: CallTrace, grade: Grade, dry: bool) -> Given:
         """The grade as feedback on the call, through the door that all feedback takes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ import msgspec
 from windlass.errors import SettingsError
 from windlass.improve.grading import registry
 from windlass.improve.grading.answers import KnownAnswers
+from windlass.improve.grading.code import Code
 from windlass.improve.grading.grader import Grader, Judge, digest
 from windlass.improve.grading.options import GraderOptions
 from windlass.records import Scope
 
 MOST_HUNG: Final = 3
-"""So often may a grader run into its time limit in a thread of its own before it is left alone until a restart."""
+"""So many threads of a grader may run beyond its time limit; it is left alone until one of them has come back."""
 _BEGAN = re.compile(r"call_([0-9a-f]{12})")
 _SHARES: Final = 16**8
 
@@ -29,8 +31,8 @@ _SHARES: Final = 16**8
 class Seat:
     """One grader of the settings. metric: its name there. id: `check@version+options`, part of every grade's id.
 
-    given, skipped (by why), failed, last_failure, spent_nusd: since this process began, all tenants together. hung:
-    threads that were left behind.
+    given, skipped (by why), failed, last_failure, spent_nusd: since this process began, all tenants together. left:
+    threads that were left behind at the time limit.
     """
 
     metric: str
@@ -42,9 +44,15 @@ class Seat:
     failed: int = 0
     last_failure: str = ""
     spent_nusd: int = 0
-    hung: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    left: set[threading.Thread] = field(default_factory=set)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def hung(self) -> int:
+        """How many of the threads that were left behind still run."""
+        self.left -= {thread for thread in self.left if not thread.is_alive()}
+        return len(self.left)
 
     def wants(self, call: str) -> bool:
         """Whether the call is in this grader's share; the same for everyone who asks."""
@@ -80,5 +88,8 @@ def _seat(name: str, given: GraderOptions) -> Seat:
         raise SettingsError(f"graders.{name}: {exc}") from exc
     if isinstance(grader, Judge) and given.daily_usd <= 0.0:
         raise SettingsError(f"graders.{name}: a judge costs money; set graders.{name}.daily_usd above 0")
+    if isinstance(grader, Code) and grader.most_s >= given.timeout_s:
+        remedy = f"set graders.{name}.timeout_s above that, or lower graders.{name}.options.seconds"
+        raise SettingsError(f"graders.{name}: code may take {grader.most_s:g} s with the start of a Python; {remedy}")
     told = digest(msgspec.json.encode(given.options, order="sorted", enc_hook=repr))
     return Seat(name, f"{grader.name}@{grader.version}+{told[:8]}", given, grader, answers)

@@ -129,3 +129,28 @@ def test_messages_are_told_apart_whatever_stands_in_them() -> None:
     assert one.beginnings[-1][0] != other.beginnings[-1][0]
     assert prompt_of([Message("user", "\ud800"), Message("user", None)], None, 1).tokens >= 0
     assert prompt_of([], None, 1).tokens == 0
+
+
+def test_of_a_long_chat_the_newest_beginnings_are_known_and_of_one_without_end_none() -> None:
+    def chat(messages: int) -> Prompt:
+        said = [Message("user", LONG)] + [Message("user", str(number)) for number in range(messages - 1)]
+        return prompt_of(said, None, 1)
+
+    long, longer = chat(200), chat(202)
+    assert len(long.beginnings) == costs.BEGINNINGS
+    assert long.beginnings[-1][1] == long.tokens
+    known = CallCosts(300.0)
+    known.ended(ACME, ("echo", "m"), long, Usage(), 256, NOW)
+    assert _expected(known, longer) < _expected(CallCosts(300.0), longer), "the next turn is recognised"
+    assert len(chat(costs.MOST_MESSAGES).beginnings) == costs.BEGINNINGS
+    assert chat(costs.MOST_MESSAGES + 1).beginnings == ()
+
+
+def test_what_a_provider_reads_from_its_cache_is_learned_for_each_workspace_alone() -> None:
+    known, other = CallCosts(1e9), CallCosts(1e9)
+    first, second = _prompt(LONG), _prompt(LONG, "An answer.", "And why?")
+    for turn in range(100):
+        known.ended(OTHER, ("echo", "m"), first, Usage(prompt_tokens=first.tokens), 256, NOW + turn)
+    for one in (known, other):
+        one.ended(ACME, ("echo", "m"), first, Usage(), 256, NOW)
+    assert _expected(known, second) == _expected(other, second)

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from tests.golden.application import resilience
 
-from windlass.errors import EmbedderMissing, RequestError
+from windlass.errors import EmbedderMissing, LimitReached, RequestError
 from windlass.gateway.access.admission import Admission, Caller
 from windlass.gateway.access.limits import Limits
 from windlass.gateway.gateway import Answer, Gateway, Request
@@ -31,6 +31,7 @@ from windlass.gateway.route.objectives import Wish
 from windlass.gateway.route.options import ObjectiveOptions, RoutingOptions
 from windlass.gateway.route.router import Router, costed, wanted
 from windlass.gateway.route.store import BasisTable, bases
+from windlass.gateway.wire import parse_chat
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import ALL
 from windlass.ledger.memory import MemoryLedger
@@ -371,7 +372,7 @@ async def test_another_workers_basis_is_found(tmp_path: Path) -> None:
         async with bench(tmp_path) as first:
             await first.warm()
             made = await first.router.bases.of(ACME.scope)
-        late.router.bases._looked.clear()
+        late.router.bases._looked.drop(ACME.scope)
         assert made is not None
         assert (await late.decision("Why?")).featuriser == made.featuriser
 
@@ -393,3 +394,59 @@ async def test_a_basis_that_is_damaged_fails_no_call(tmp_path: Path) -> None:
     db.close()
     async with bench(tmp_path) as b:
         assert "the basis cannot be read: not a basis" in (await b.decision("Why?")).fallback
+
+
+async def test_calls_that_are_refused_make_no_budget_smaller(tmp_path: Path) -> None:
+    daily = LimitOptions(name="daily", usd=1.0, window="day")
+    rate = LimitOptions(name="rate", tenant="acme", requests=3, window="minute")
+    async with bench(tmp_path, limits=(daily, rate)) as b:
+        await b.ask("the first call opens the window")
+        b.router._pace._found.drop((ACME.scope, "", "ann", ""))
+
+        async def allowed() -> float:
+            chat = parse_chat(b'{"model":"auto","messages":[{"role":"user","content":"Why?"}]}')
+            question = b.gateway.question(Request(b"", caller=OTHER), chat, OTHER, looks=True)
+            told = (await b.router.seen(question)).context["allowance_nusd"]
+            assert isinstance(told, float)
+            return told
+
+        await b.ask("the second is counted")
+        before = await allowed()
+        await b.ask("and so is the third")
+        after = await allowed()
+        assert after < 0.75 * before
+        for _ in range(50):
+            with pytest.raises(LimitReached):
+                await b.ask("one too many")
+        assert await allowed() == after
+
+
+async def test_a_prompt_under_way_while_somebody_is_forgotten_is_not_collected(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        b.embedder.open.clear()
+        await b.ask("secret words")
+        await asyncio.sleep(0)
+        assert b.embedder.asked == ["secret words"]
+        b.router.forget(ACME.scope)
+        b.embedder.open.set()
+        await asyncio.gather(*b.router._beside)
+        assert b.router.bases.seen(ACME.scope) == 0
+        assert b.router.vectors.known(ACME.scope, "secret words").vector is None
+        await b.ask("later words")
+        await asyncio.gather(*b.router._beside)
+        assert b.router.bases.seen(ACME.scope) == 1
+
+
+async def test_workspaces_beyond_those_that_are_held_are_looked_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windlass.gateway.route.bases.MOST_SCOPES", 1)
+    async with bench(tmp_path) as b:
+        await b.warm()
+        before = await b.decision("Why?")
+        await b.warm(OTHER)
+        for caller in (ACME, OTHER):
+            b.router.bases.note(caller.scope, b"digest", b.embedder.embed(["x"])[0])
+        held = (b.router.bases._made, b.router.bases._looked, b.router.bases._first)
+        assert [len(one) for one in held] == [1, 1, 1]
+        assert (await b.decision("Why?")).featuriser == before.featuriser

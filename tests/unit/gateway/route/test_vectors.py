@@ -105,6 +105,21 @@ async def test_a_crowd_of_new_prompts_does_not_queue_up(monkeypatch: pytest.Monk
     assert (await kept.find(ACME, "c", 1.0)).vector is not None
 
 
+async def test_one_workspace_leaves_the_embedder_to_others() -> None:
+    embedder = Counting()
+    embedder.open.clear()
+    kept = PromptVectors(embedder)
+    texts = [f"prompt {number}" for number in range(vectors.OF_ONE_SCOPE)]
+    waiting = [asyncio.create_task(kept.find(ACME, text, 5.0)) for text in texts]
+    await asyncio.sleep(0)
+    beyond = await kept.find(ACME, "one more", 5.0)
+    assert beyond.missing == f"the embedder is busy with {vectors.OF_ONE_SCOPE} prompts of this workspace"
+    waiting.append(asyncio.create_task(kept.find(OTHER, "one more", 5.0)))
+    await asyncio.sleep(0)
+    embedder.open.set()
+    assert all(one.vector is not None for one in await asyncio.gather(*waiting))
+
+
 async def test_an_embedder_that_fails_costs_no_call_and_is_tried_again() -> None:
     embedder = Counting()
     embedder.fails = True
@@ -135,6 +150,29 @@ async def test_a_workspace_whose_user_is_forgotten_is_let_go() -> None:
     kept.forget(ACME)
     assert kept.known(ACME, "why").vector is None
     assert kept.known(OTHER, "why").vector is not None
+
+
+@pytest.mark.parametrize("scope", [ACME, OTHER])
+async def test_what_is_being_computed_while_somebody_is_forgotten_is_answered_but_not_kept(scope: Scope) -> None:
+    embedder = Counting()
+    embedder.open.clear()
+    kept = PromptVectors(embedder)
+    waiting = asyncio.create_task(kept.find(ACME, "why", 5.0))
+    await asyncio.sleep(0)
+    kept.forget(scope)
+    embedder.open.set()
+    assert (await waiting).vector is not None
+    assert (kept.known(ACME, "why").vector is None) == (scope == ACME)
+    assert (await kept.find(ACME, "why", 1.0)).vector is not None
+    assert kept.known(ACME, "why").vector is not None, "what comes afterwards is kept"
+
+
+async def test_a_call_that_came_before_somebody_was_forgotten_leaves_no_vector() -> None:
+    kept = PromptVectors(Counting())
+    came = kept.generations.of(ACME)
+    kept.forget(ACME)
+    assert (await kept.find(ACME, "why", 1.0, came)).vector is not None
+    assert kept.known(ACME, "why").vector is None
 
 
 async def test_half_a_surrogate_pair_is_a_prompt_like_any_other() -> None:

@@ -140,6 +140,16 @@ def test_where_the_kernel_lacks_a_wall_nothing_is_run(monkeypatch: pytest.Monkey
         value(GOOD)
 
 
+def test_a_kernel_that_lets_files_be_cut_runs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Linux 5.13 to 6.1: a file that can be read there can be emptied."""
+    for name in ("child.py", "confinement.py"):
+        text = (Path(sandbox.__file__).with_name(name)).read_text()
+        (tmp_path / name).write_text(text.replace("abi = libc.syscall(_LANDLOCK_CREATE, None, 0, 1)", "abi = 2"))
+    monkeypatch.setattr(sandbox, "_CHILD", tmp_path / "child.py")
+    with pytest.raises(GraderFailed, match=r"not run: .*ABI 2.*use Linux 6\.2"):
+        value(GOOD)
+
+
 def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sandbox.tempfile, "tempdir", str(tmp_path))
     assert value(GOOD) == 1.0

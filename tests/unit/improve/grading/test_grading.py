@@ -20,7 +20,8 @@ from windlass.improve.grading import registry
 from windlass.improve.grading.cases import MOST_BYTES
 from windlass.improve.grading.exact import Exact, ExactOptions
 from windlass.improve.grading.grader import Case, Grade, GraderFailed, Skipped, Verdict, said
-from windlass.improve.grading.panel import MOST_HUNG
+from windlass.improve.grading.options import GraderOptions
+from windlass.improve.grading.panel import MOST_HUNG, seats
 from windlass.improve.grading.store import GradingPlace
 from windlass.ledger.ledger import Body
 from windlass.records import Scope
@@ -140,6 +141,7 @@ async def test_without_graders_nothing_of_them_is_there(tmp_path: Path) -> None:
         (lambda case: Grade(value=float("nan"), reason="x"), "is no verdict"),
         (lambda case: Grade(value=1.5, reason="x"), "is no verdict"),
         (lambda case: Grade(value="1", reason="x"), "is no verdict"),
+        (lambda case: Grade(value=1.0, reason=None), "is no verdict"),
         (lambda case: said(0.0, "another's", target="call_of_somebody_else"), "not the call that it was asked about"),
     ],
 )
@@ -177,6 +179,56 @@ async def test_a_grader_that_hangs_is_left_behind_and_then_left_alone(tmp_path: 
         await graded(runtime)
         assert seat.skipped["hung"] >= 1
         ended.set()
+
+
+async def test_a_grader_whose_threads_come_back_is_asked_again(tmp_path: Path, odd: Any) -> None:
+    ended = threading.Event()
+    odd(lambda case: said(0.5, "at last") if ended.wait(30) else None)
+    async with opened(tmp_path, [Echo("a")], graders__odd={"timeout_s": 0.3}) as runtime:
+        ready(runtime)
+        (seat,) = runtime.grading.seats
+        for number in range(MOST_HUNG):
+            await called(runtime, f"42 {number}", **KNOWN)
+        await graded(runtime)
+        await called(runtime, "42 more", **KNOWN)
+        await graded(runtime)
+        assert (seat.hung, dict(seat.skipped)) == (MOST_HUNG, {"hung": 1})
+        left = list(seat.left)
+        ended.set()
+        for thread in left:
+            thread.join(10)
+        call = await called(runtime, "42 again", **KNOWN)
+        await graded(runtime)
+        assert seat.hung == 0
+        assert [one.target for one in grades(runtime, "odd")] == [call]
+
+
+async def test_a_time_out_of_a_graders_own_is_a_failure_like_any_other(tmp_path: Path, odd: Any) -> None:
+    odd(lambda case: (_ for _ in ()).throw(TimeoutError("its own")))
+    async with opened(tmp_path, [Echo("a")], graders__odd={}) as runtime:
+        ready(runtime)
+        (seat,) = runtime.grading.seats
+        for number in range(MOST_HUNG + 1):
+            await called(runtime, f"42 {number}", **KNOWN)
+            await graded(runtime)
+        assert (seat.failed, seat.hung, dict(seat.skipped)) == (MOST_HUNG + 1, 0, {})
+        assert seat.last_failure == "it raised TimeoutError"
+
+
+def test_code_needs_more_time_than_it_may_use() -> None:
+    with pytest.raises(SettingsError, match=r"may take 10 s .* set graders\.code\.timeout_s above that"):
+        seats({"code": GraderOptions(timeout_s=10.0, options={"seconds": 5.0})})
+    assert seats({"code": GraderOptions(timeout_s=10.1, options={"seconds": 5.0})})
+
+
+async def test_a_reason_that_no_database_takes_stops_no_other_grader(tmp_path: Path, odd: Any) -> None:
+    odd(lambda case: Grade(value=0.5, reason="a\x00b"))
+    async with opened(tmp_path, [Echo("a")], graders__a={"check": "odd"}, graders__exact={}) as runtime:
+        ready(runtime)
+        call = await called(runtime, "42", **KNOWN)
+        await graded(runtime)
+        assert [one.comment for one in grades(runtime, "a")] == ["a b"]
+        assert [one.target for one in grades(runtime, "exact")] == [call]
 
 
 async def test_words_that_no_database_takes_are_made_plain(tmp_path: Path, odd: Any) -> None:

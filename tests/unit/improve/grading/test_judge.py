@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.golden.application import NOW, opened
 from tests.unit.improve.grading.scene import Says, called, graded, grades, ready
+from tests.unit.improve.grading.test_grading import Odd
 
-from windlass.errors import SettingsError
-from windlass.gateway.provider import ProviderRequest
+from windlass.errors import ErrorCategory, SettingsError, UpstreamError
+from windlass.gateway.provider import ProviderReply, ProviderRequest
+from windlass.improve.grading import registry
+from windlass.improve.grading.grader import said
 from windlass.ledger.ledger import ALL
 from windlass.records import Call, Scope
 from windlass.testing import Clock, Echo
@@ -25,6 +30,20 @@ COST_NUSD = 2_000_000
 def material(request: ProviderRequest) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(request.chat.messages[-1].text)
     return found
+
+
+class Slow(Says):
+    """Answers questions about something slow only when it may."""
+
+    def __init__(self, *models: str, by: Any, usd: float = 0.0):
+        super().__init__(*models, by=by, usd=usd)
+        self.reached, self.may = asyncio.Event(), asyncio.Event()
+
+    async def send(self, request: ProviderRequest) -> ProviderReply:
+        if "slow" in material(request)["question"]:
+            self.reached.set()
+            await self.may.wait()
+        return await super().send(request)
 
 
 def scoring(score: Any = 8, **more: Any) -> Any:
@@ -83,6 +102,22 @@ async def test_a_budget_holds_over_restarts_and_ends_with_the_day(tmp_path: Path
         assert runtime.grading.spent_nusd("judge") == 2 * COST_NUSD
         clock.forward(86_400)
         assert runtime.grading.spent_nusd("judge") == 0
+
+
+async def test_questions_without_an_answer_count_towards_the_budget(tmp_path: Path) -> None:
+    """First a hundredth of the day's budget, and as the dearest answer once there was one."""
+    judge = Slow("judge", by=scoring(5), usd=1.0)
+    async with opened(tmp_path, [Echo("a"), judge], graders__judge={**JUDGE, "timeout_s": 1.0}) as runtime:
+        ready(runtime)
+        for text, spent in (
+            ("slow", 10_000_000),
+            ("quick", 10_000_000 + COST_NUSD),
+            ("slow again", 10_000_000 + 2 * COST_NUSD),
+        ):
+            await called(runtime, text, model="a")
+            await graded(runtime)
+            assert runtime.grading.spent_nusd("judge") == spent
+        assert (runtime.grading.seats[0].failed, len(judge.asked)) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +227,7 @@ async def test_a_judge_without_its_model_fails_with_the_remedy_and_invents_nothi
         assert grades(runtime, "judge") == []
         assert "judge" in runtime.grading.seats[0].last_failure
         assert "no answer" in runtime.grading.seats[0].last_failure
+        assert runtime.grading.spent_nusd("judge") == 0, "nobody was asked"
 
 
 async def test_a_judges_model_that_fails_is_counted(tmp_path: Path) -> None:
@@ -200,6 +236,22 @@ async def test_a_judges_model_that_fails_is_counted(tmp_path: Path) -> None:
         await called(runtime, "hello", model="a")
         await graded(runtime)
         assert runtime.grading.seats[0].failed == 1
+        assert runtime.grading.spent_nusd("judge") == 10_000_000, "nobody knows: a hundredth of the budget"
+
+
+@pytest.mark.parametrize(
+    "exc", [UpstreamError("full", status=503), UpstreamError("nobody", category=ErrorCategory.CONNECT_REFUSED)]
+)
+async def test_a_question_that_no_model_worked_on_costs_nothing(tmp_path: Path, exc: UpstreamError) -> None:
+    def refused(request: ProviderRequest) -> str:
+        raise exc
+
+    async with opened(tmp_path, [Echo("a"), Says("judge", by=refused, usd=1.0)], graders__judge=JUDGE) as runtime:
+        ready(runtime)
+        await called(runtime, "hello", model="a")
+        await graded(runtime)
+        assert runtime.grading.seats[0].failed == 1
+        assert runtime.grading.spent_nusd("judge") == 0
 
 
 async def test_a_judge_takes_a_budget(tmp_path: Path) -> None:
@@ -219,6 +271,48 @@ async def test_forgetting_a_user_deletes_what_judges_read_of_them(tmp_path: Path
         assert all(runtime.ledger.bodies(Scope(), call.id) for call in calls)
         await runtime.forget(Scope(), "ann", by="test")
         assert not any(runtime.ledger.bodies(Scope(), call.id) for call in calls)
+
+
+async def test_who_is_forgotten_while_a_judge_waits_is_not_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check before the judge holds the case, which has been read, until the user is forgotten."""
+    read, go, make = threading.Event(), threading.Event(), registry.make
+
+    def act(case: Any) -> Any:
+        read.set()
+        return said(float(go.wait(10)), "waited")
+
+    monkeypatch.setattr(registry, "make", lambda name, given: Odd(act) if name == "odd" else make(name, given))
+    judge = Says("judge", by=scoring(8))
+    graders = {"graders__a": {"check": "odd"}, "graders__judge": JUDGE}
+    async with opened(tmp_path, [Echo("a"), judge], **graders) as runtime:
+        ready(runtime)
+        await called(runtime, "my name is Ann Smith", model="a", user="ann")
+        looking = asyncio.create_task(graded(runtime))
+        assert await asyncio.to_thread(read.wait, 10)
+        await runtime.forget(Scope(), "ann", by="test")
+        go.set()
+        await looking
+        assert judge.asked == []
+        assert dict(runtime.grading.seats[1].skipped) == {"forgotten": 1}
+
+
+async def test_what_a_judge_was_asked_while_the_user_was_forgotten_goes_the_second_time(tmp_path: Path) -> None:
+    judge = Slow("judge", by=scoring(8))
+    async with opened(tmp_path, [Echo("a"), judge], graders__judge=JUDGE) as runtime:
+        ready(runtime)
+        own = await called(runtime, "slow, my name is Ann Smith", model="a", user="ann")
+        looking = asyncio.create_task(graded(runtime))
+        await asyncio.wait_for(judge.reached.wait(), 10)
+        await runtime.forget(Scope(), "ann", by="test")
+        judge.may.set()
+        await looking
+        (asked,) = (trace.call for trace in runtime.ledger.calls(Scope()) if trace.call.id != own)
+        assert asked.user == "ann"
+        assert runtime.ledger.bodies(Scope(), asked.id)
+        await runtime.forget(Scope(), "ann", by="test")
+        assert not runtime.ledger.bodies(Scope(), asked.id)
 
 
 async def test_long_replies_are_passed_over(tmp_path: Path) -> None:
