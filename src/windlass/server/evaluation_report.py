@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from windlass.policies.evaluation import Evaluation, Judgement, Placed
-from windlass.server.terminal import clean, console, note, when
+from windlass.server.terminal import add_line, clean, console, listing, note, when
 from windlass.stats import hull
 from windlass.stats.dollars import NUSD
 from windlass.stats.offpolicy import Estimate
@@ -153,35 +153,24 @@ def _saved(answer: Mapping[str, Any], cost: Mapping[str, Any], rated: Mapping[st
 
 
 def _estimators(name: str, answer: Mapping[str, Any], words: Words) -> Table:
-    table = _table(name.replace("_", " "), "value", "95 % interval", "")
+    table = listing(name.replace("_", " "), "value", "95 % interval", "")
     for estimator, one in answer["estimators"].items():
         setting = "" if one.get("setting") is None else f"at {one['setting']:.3g}, bias {words(one['bias'])}"
-        _row(table, estimator, words(one["value"]), spread(one, words), setting)
+        add_line(table, estimator, words(one["value"]), spread(one, words), setting)
     size = f"effective sample size {answer['effective_sample_size']:.0f} of {answer['known']}"
     weights = f"mean weight {answer['mean_weight']:.3f}, largest {answer['largest_weight']:.1f}"
-    _row(table, size, "", weights, "")
+    add_line(table, size, "", weights, "")
     return table
 
 
 def _actions(answer: Mapping[str, Any]) -> Table:
-    table = _table("always", "chosen", "cost", "95 % interval", "quality", "95 % interval", "")
+    table = listing("always", "chosen", "cost", "95 % interval", "quality", "95 % interval", "")
     for one in answer["fixed"]:
         cells: list[str] = []
         for name, words in zip(QUANTITIES, (usd, quality), strict=True):
             cells += ["not known", ""] if one[name] is None else [words(one[name]["value"]), spread(one[name], words)]
-        _row(table, one["action"], str(one["chosen"]), *cells, "on the hull" if one["on_hull"] else "")
+        add_line(table, one["action"], str(one["chosen"]), *cells, "on the hull" if one["on_hull"] else "")
     return table
-
-
-def _table(*columns: str) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
-
-
-def _row(table: Table, *cells: str) -> None:
-    table.add_row(*(escape(clean(cell)) for cell in cells))
 
 
 def usd(amount: float) -> str:

@@ -6,10 +6,9 @@ import time
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from windlass.server import terminal
-from windlass.server.terminal import ago, clean, console, when
+from windlass.server.terminal import add_line, ago, clean, console, listing, when
 
 Answer = dict[str, Any]
 STANDS = {
@@ -37,23 +36,12 @@ def show(operation: str, answer: Answer, *, as_json: bool) -> int:
     return 0
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: str) -> None:
-    table.add_row(*(escape(clean(cell)) for cell in cells))
-
-
 def _budgets(answer: Answer) -> None:
     """One line a count of a limit, then what was refused."""
-    table = _table("limit", "of", "window", "at most", "used", "held", "left", "spent by")
+    table = listing("limit", "of", "window", "at most", "used", "held", "left", "spent by")
     for one in answer["budgets"]:
         amounts = (_amount(one["measure"], one[name]) for name in ("most", "used", "held", "left"))
-        _row(table, one["name"], whom(one), one["window"], *amounts, _spent_by(one))
+        add_line(table, one["name"], whom(one), one["window"], *amounts, _spent_by(one))
     if not table.row_count:
         console().print("No limits; [[limits]] in the settings and `windlass keys create --budget-usd` make some.")
         return
@@ -96,19 +84,19 @@ def _spent_by(one: Answer) -> str:
 
 def _providers(answer: Answer) -> None:
     """One line a model, then what fails and what did."""
-    table = _table(
+    table = listing(
         "provider", "model", "stands", "calls answered", "attempts failed", "p50 ms", "p95 ms", "first byte p95 ms"
     )
     for one in answer["providers"]:
         times = (one["latency"]["p50_ms"], one["latency"]["p95_ms"], one["first_byte"]["p95_ms"])
         counts = (f"{one['answered']:,}", f"{one['failed']:,}")
         shown = ("" if value is None else f"{value:.0f}" for value in times)
-        _row(table, one["provider"], one["model"], STANDS[one["standing"]], *counts, *shown)
+        add_line(table, one["provider"], one["model"], STANDS[one["standing"]], *counts, *shown)
     console().print(table if table.row_count else "No models yet; [[providers]] in the settings names some.")
     now = time.time()
     for title, episodes in (("Failing now", answer["failing"]), ("Over", answer["over"])):
         if episodes:
-            table = _table(
+            table = listing(
                 "provider",
                 "model",
                 "cause",
@@ -119,7 +107,7 @@ def _providers(answer: Answer) -> None:
                 "recovered",
             )
             for one in episodes:
-                _row(table, *_episode(one, now))
+                add_line(table, *_episode(one, now))
             console().print(f"\n[bold]{title}[/bold]")
             console().print(table)
 

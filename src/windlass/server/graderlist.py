@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from windlass.server import terminal
-from windlass.server.terminal import clean, console, usd
+from windlass.server.terminal import add_line, clean, console, listing, usd
 
 Answer = dict[str, Any]
 _FAILED = "failed: "
@@ -27,7 +26,7 @@ def show(operation: str, answer: Answer, *, as_json: bool) -> int:
 
 def _standing(answer: Answer) -> None:
     """One line a grader, then what went wrong."""
-    table = _table("grader", "is", "asked on", "source", "costs", "share", "given", "skipped", "failed", "spent today")
+    table = listing("grader", "is", "asked on", "source", "costs", "share", "given", "skipped", "failed", "spent today")
     for one in answer["graders"]:
         cost = "by its model" if one["cost_nusd"] is None else usd(one["cost_nusd"])
         counts = ("", "", "", "")
@@ -35,7 +34,7 @@ def _standing(answer: Answer) -> None:
             spent = f"{usd(one['spent_today_nusd'])} of {usd(one['daily_nusd'])}" if one["needs_model"] else ""
             counts = (str(one["given"]), _reasons(one["skipped"]), str(one["failed"]), spent)
         cells = (one["grader"], one["id"], one["asked_on"], one["source"], cost, f"{one['share']:g}", *counts)
-        _row(table, *cells)
+        add_line(table, *cells)
     if not table.row_count:
         console().print("No graders; [graders.<name>] in the settings makes one.", markup=False)
         return
@@ -50,9 +49,9 @@ def _graded(answer: Answer) -> None:
     given: dict[str, list[Answer]] = defaultdict(list)
     for one in answer["given"]:
         given[one["grader"]].append(one)
-    table = _table("grader", "graded", "mean", "new", "nothing said", "cost")
+    table = listing("grader", "graded", "mean", "new", "nothing said", "cost")
     for name, theirs in sorted(given.items()):
-        _row(table, name, *_said_by(theirs))
+        add_line(table, name, *_said_by(theirs))
     out = console()
     out.print(table if table.row_count else "None of the calls is in the share of a grader.")
     out.print(f"{answer['calls']} calls looked at.")
@@ -73,16 +72,16 @@ def _said_by(given: list[Answer]) -> tuple[str, str, str, str, str]:
 
 def _agreeing(answer: Answer) -> None:
     """One line a grader beside people."""
-    table = _table("grader", "labels", "same yes/no", "95 %", "kappa", "Brier", "ECE", "calibrated")
+    table = listing("grader", "labels", "same yes/no", "95 %", "kappa", "Brier", "ECE", "calibrated")
     for one in answer["agreement"]:
         raw = one["raw"]
         if raw is None:
-            _row(table, one["grader"], "0", "not measured", "", "", "", "", "")
+            add_line(table, one["grader"], "0", "not measured", "", "", "", "", "")
             continue
         kappa = "undefined" if raw["kappa"] is None else f"{raw['kappa']:.2f}"
         interval = f"{raw['low']:.2f}-{raw['high']:.2f}"
         figures = (f"{raw['accuracy']:.2f}", interval, kappa, f"{raw['brier']:.3f}", f"{raw['ece']:.3f}")
-        _row(table, one["grader"], str(raw["n"]), *figures, _calibration(one))
+        add_line(table, one["grader"], str(raw["n"]), *figures, _calibration(one))
     console().print(table if table.row_count else "No graders that people's words can be compared with.")
 
 
@@ -97,17 +96,6 @@ def _calibration(one: Answer) -> str:
 
 def _reasons(counts: Answer) -> str:
     return ", ".join(f"{why} {count}" for why, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: str) -> None:
-    table.add_row(*(escape(clean(cell)) for cell in cells))
 
 
 def joined(pages: Iterable[Answer]) -> Answer:

@@ -98,7 +98,7 @@ def show_ask(answer: Answer) -> None:
 
 def show_calls(answer: Answer) -> None:
     """One line a call."""
-    table = _table("when", "call", "asked for", "answered by", "ms", "tokens", "cost", "feedback", "error")
+    table = listing("when", "call", "asked for", "answered by", "ms", "tokens", "cost", "feedback", "error")
     for trace in answer["calls"]:
         call, outcome = trace["call"], trace["outcome"] or {}
         tokens = f"{outcome['prompt_tokens']}+{outcome['completion_tokens']}" if outcome else ""
@@ -108,7 +108,7 @@ def show_calls(answer: Answer) -> None:
         latency = f"{outcome['latency_ms']:.1f}" if outcome else ""
         cost = usd(outcome["cost_nusd"]) if outcome else ""
         error = outcome.get("error", "no outcome")
-        _row(
+        add_line(
             table,
             when(call["at"]),
             call["id"],
@@ -125,9 +125,9 @@ def show_calls(answer: Answer) -> None:
 
 def show_decisions(answer: Answer) -> None:
     """One line a decision."""
-    table = _table("when", "point", "action", "propensity", "of", "policy", "live", "fallback")
+    table = listing("when", "point", "action", "propensity", "of", "policy", "live", "fallback")
     for decision in answer["decisions"]:
-        _row(
+        add_line(
             table,
             when(decision["at"]),
             decision["point"],
@@ -144,14 +144,14 @@ def show_decisions(answer: Answer) -> None:
 def show_call(answer: Answer) -> None:
     """One call: what it was, what was decided, what came of it, what was said."""
     out, call, outcome = console(), answer["call"], answer["outcome"]
-    table = _table("what", "")
+    table = listing("what", "")
     facts = {name: str(call[name]) for name in ("id", "endpoint", "model", "user", "parent")} | {"at": when(call["at"])}
     if outcome:
         names = ("model", "provider", "status", "error", "latency_ms", "prompt_tokens", "completion_tokens")
         facts |= {f"answered: {name}": str(outcome[name]) for name in names} | {"cost": usd(outcome["cost_nusd"])}
     for name, value in facts.items():
         if value:
-            _row(table, name, value)
+            add_line(table, name, value)
     out.print(table)
     show_decisions(answer)
     for said in answer["feedback"]:
@@ -163,7 +163,7 @@ def show_call(answer: Answer) -> None:
 
 def show_points(answer: Answer) -> None:
     """One line an action of a policy at a point; then what was asked for by name, which nobody chose."""
-    table = _table("point", "mode", "policy", "acts", "action", "chosen", "share", "reward")
+    table = listing("point", "mode", "policy", "acts", "action", "chosen", "share", "reward")
     for point in answer["points"]:
         mode = point["mode"] or "unknown"
         for decider in point["deciders"] or [
@@ -174,20 +174,20 @@ def show_points(answer: Answer) -> None:
                 reward = "" if action["reward"] is None else f"{action['reward']:.3f}"
                 share = f"{100 * action['share']:.1f} %"
                 row = point["point"], mode, decider["policy"], acts, action["action"], str(action["chosen"]), share
-                _row(table, *row, reward)
+                add_line(table, *row, reward)
         for action in point["named"]:
             reward = "" if action["reward"] is None else f"{action['reward']:.3f}"
-            _row(table, point["point"], mode, "", "by name", action["action"], str(action["chosen"]), "", reward)
+            add_line(table, point["point"], mode, "", "by name", action["action"], str(action["chosen"]), "", reward)
     console().print(table if table.row_count else "No decision point is known.")
 
 
 def show_feedback(answer: Answer) -> None:
     """One line a feedback."""
-    table = _table("when", "from", "kind", "metric", "value", "target", "comment")
+    table = listing("when", "from", "kind", "metric", "value", "target", "comment")
     for said in answer["feedback"]:
         value = "" if said["value"] is None else f"{said['value']:g}"
         row = when(said["at"]), said["source"], said["kind"], said["metric"], value, said["target"], said["comment"]
-        _row(table, *row)
+        add_line(table, *row)
     _show_page(answer, table, "No feedback fits; POST /v1/feedback brings some.")
 
 
@@ -203,9 +203,9 @@ def _show_page(answer: Answer, table: Table, none: str) -> None:
 
 def show_doctor(answer: Answer) -> None:
     """The settings in force, then the findings."""
-    table = _table("setting", "from", "value")
+    table = listing("setting", "from", "value")
     for path, setting in answer["settings"].items():
-        _row(table, path, setting["source"], _written(setting["value"]))
+        add_line(table, path, setting["source"], _written(setting["value"]))
     out = console()
     out.print(table)
     for worker in answer.get("workers", ()):
@@ -287,23 +287,25 @@ class Steps:
             self._bar.stop()
 
 
-def _table(*columns: str) -> Table:
+def listing(*columns: str) -> Table:
+    """A table with these columns, without lines around it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
-def _row(table: Table, *cells: str) -> None:
+def add_line(table: Table, *cells: str) -> None:
+    """Add one line to a `listing`: plain text, whatever it holds."""
     table.add_row(*(escape(clean(cell)) for cell in cells))
 
 
 def show_snapshots(answer: Answer) -> None:
     """One line a snapshot."""
-    table = _table("snapshot", "when (UTC)", "ago", "kept because")
+    table = listing("snapshot", "when (UTC)", "ago", "kept because")
     now = time.time()
     for one in answer["snapshots"]:
-        _row(table, str(one["snapshot"]), when(one["at"]), ago(now - one["at"]), one["note"])
+        add_line(table, str(one["snapshot"]), when(one["at"]), ago(now - one["at"]), one["note"])
     console().print(table if table.row_count else "No snapshots yet; one is taken every 5,000 records and at the end.")
 
 
