@@ -46,12 +46,15 @@ class Options:
 
 @dataclass
 class Figures:
-    """What was measured. `spread` holds the standard deviation of a metric, `peers` the same metrics of others."""
+    """What was measured. `spread` holds the standard deviation of a metric, `peers` the same metrics of others.
+
+    notes: what a reader of the figures has to know, a sentence each."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     peers: dict[str, dict[str, float]] = field(default_factory=dict)
     targets: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def mean(self, name: str, values: ArrayLike, seed: int) -> None:
         """Add the mean of `values` as a metric; its spread is the bootstrap's standard deviation of that mean."""
@@ -107,6 +110,7 @@ def _object(name: str, options: Options, figures: Figures, held: dict[str, bool]
         "spread": figures.spread,
         "peers": figures.peers,
         "targets": {target: {"bound": figures.targets[target], "holds": held[target]} for target in figures.targets},
+        "notes": figures.notes,
     }
 
 
@@ -121,7 +125,7 @@ def _table(name: str, options: Options, figures: Figures, held: dict[str, bool])
             f"  {figures.targets[metric]} {'holds' if held[metric] else 'DOES NOT HOLD'}" if metric in held else ""
         )
         lines.append(f"{metric:28}{value:12.4f}{spread}{beside}{promise}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *figures.notes])
 
 
 def _cell(value: float | None) -> str:

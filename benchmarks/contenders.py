@@ -74,9 +74,12 @@ def direct(upstream: int) -> Contender:
 
 
 class Home:
-    """A state folder of Windlass with one key, over one upstream; transport: of the settings, '' for the default."""
+    """A state folder of Windlass with one key, over one upstream.
 
-    def __init__(self, folder: Path, upstream: int, *, transport: str = "", database_url: str = ""):
+    transport, policy (which chooses the model): of the settings, '' for the default.
+    """
+
+    def __init__(self, folder: Path, upstream: int, *, transport: str = "", policy: str = "", database_url: str = ""):
         folder.mkdir(parents=True)
         self.folder = folder
         models = ", ".join(
@@ -86,6 +89,7 @@ class Home:
             f'[[providers]]\nname = "upstream"\nbase_url = "http://127.0.0.1:{upstream}/v1"\nmodels = [{models}]\n'
             + (f'transport = "{transport}"\n' if transport else "")
             + '\n[memory]\nembedder = "off"\n'
+            + (f'\n[points.model]\nmode = "live"\npolicy = "{policy}"\n' if policy else "")
             + '\n[[limits]]\nname = "all"\nwindow = "month"\nusd = 1e6\ntokens = 1000000000000\n'
         )
         # With its bytecode kept, as an installation has it: compiling what was changed took 0.15 s of a start.

@@ -8,47 +8,38 @@ Plain names mean a body of 1 kB at 32 connections, `_c1` one connection, `_16kb`
 stream of 32 events, 1 ms apart, `sse_at_once_` the same events without a pause. A ratio is the mean over the rounds.
 `added_p50_ms` and `ttft_added_ms` are at one connection, less the same without a gateway. `_tensorzero` is its gateway
 as a library of Python programs, less the loop that calls it; `_tensorzero_http` the same gateway over HTTP, under the
-same load as the others. `cpu_us_joint` is absent: there is no joint router yet. `growth_mb_per_million`
-(over 200,000 requests, after 60,000 that fill what is kept) and `scaling_2_workers` (PostgreSQL) take the full run.
+same load as the others. Parts that can be run by themselves: gateway_routed.py (`cpu_us_joint`, `cpu_us_embed`),
+gateway_scaling.py (`scaling_2_workers`, PostgreSQL) and gateway_growth.py (`growth_mb_per_million` over 200,000
+requests, which takes the full run).
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from statistics import median
 
 import numpy as np
-from numpy.typing import ArrayLike
-from tests.scenario.postgres import Postgres, binary
 
 from benchmarks import contenders, load
 from benchmarks.common import Figures, Options, run
 from benchmarks.contenders import Contender, Home
-from benchmarks.load import Refused, Sample
-from benchmarks.machine import cores, pin, prefer, rss_mb
+from benchmarks.gateway_bench import FULL, OURS, QUICK, note, prepared
+from benchmarks.gateway_growth import growth
+from benchmarks.gateway_routed import embedding, joint
+from benchmarks.gateway_scaling import scaling
+from benchmarks.load import Sample
+from benchmarks.machine import pin, rss_mb
 from benchmarks.peers import PeerMissing
-from benchmarks.rounds import ALONE, AT_ONCE, LIBRARY, PLAIN, SSE, SSE_ALONE, Bench, Cell, Measured, Plan
-from benchmarks.upstream import Upstream
+from benchmarks.rounds import ALONE, AT_ONCE, LIBRARY, PLAIN, SSE, SSE_ALONE, Bench, Cell, Measured
 from windlass.gateway.options import ProviderOptions
-from windlass.memory import embedder
-from windlass.settings import load as settings
 
-REPLY_BYTES, EVENTS, GAP_US = 600, 32, 1_000
-DIRECT, OURS, TURBO, LITELLM, SERVED = "direct", "windlass", "turbo", "litellm", "tensorzero_http"
-# Before it is measured, the learner has the 50,000 calls that it keeps for feedback to come.
-GROWTH_WARM, GROWTH_COUNT, GROWTH_STEP, GROWTH_BLOCK = 60_000, 200_000, 2_000, 10
-SCALING_CALLS, SCALING_TURNS = 1_500, 3
+DIRECT, TURBO, LITELLM, SERVED = "direct", "turbo", "litellm", "tensorzero_http"
 CANCELS, CANCELS_QUICK, GONE_S = 200, 20, 5.0
-PROMPT = "Why does a windlass turn only one way?"
 BOUNDS = {
     "cpu_ratio_litellm": 1 / 60,
     "turbo_cpu_ratio_litellm": 1 / 130,
@@ -59,7 +50,6 @@ BOUNDS = {
     "added_p50_ms": 0.45,
     "turbo_added_p50_ms": 0.3,
 }
-QUICK, FULL = Plan(2, 0.3, 12, everybody=False), Plan(5, 2.0, 60, everybody=True)
 STARTS_QUICK, STARTS = 1, 5
 
 
@@ -67,7 +57,7 @@ def measure(options: Options) -> Figures:
     """All of it; without a peer's environment its figures are absent, and the promises about them do not hold."""
     plan, figures = QUICK if options.quick else FULL, Figures()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is stopped, whoever ends this
-    with _prepared() as bench, ExitStack() as stack:
+    with prepared() as bench, ExitStack() as stack:
         # It takes ten seconds, so it does so on a core that nobody needs yet.
         starting = stack.enter_context(ThreadPoolExecutor(1))
         slow = starting.submit(contenders.litellm, bench.folder, bench.upstream.port, [bench.on.upstream])
@@ -75,7 +65,7 @@ def measure(options: Options) -> Figures:
         if "transport" in ProviderOptions.__struct_fields__:
             homes[TURBO] = Home(bench.folder / TURBO, bench.upstream.port, transport=TURBO)
         else:
-            _note("turbo is absent: the settings know no transport of that name")
+            note("turbo is absent: the settings know no transport of that name")
         _started(figures, bench, homes, STARTS_QUICK if options.quick else STARTS, stack)
         _peers(bench, figures, slow, stack)
         seen = bench.rounds(plan, (OURS, TURBO))
@@ -85,34 +75,13 @@ def measure(options: Options) -> Figures:
             if TURBO in homes or not name.startswith(TURBO):
                 figures.target(name, f"<= {limit:.6g}")
         _prove(seen)
+        ours = next(one for one in bench.running if one.name == OURS)
+        joint(figures, bench, ours, plan, options.seed)
         if not options.quick:
-            _growth(figures, bench)
-    _embedding(figures)
-    if not options.quick:
-        _scaling(figures)
+            growth(figures, ours)
+    embedding(figures)
+    scaling(figures, options)
     return figures
-
-
-def _note(what: str) -> None:
-    print(f"gateway: {what}", file=sys.stderr)
-
-
-@contextmanager
-def _prepared() -> Iterator[Bench]:
-    """The upstream on its core, this process, which is the load, on another."""
-    folder, on, before = Path(tempfile.mkdtemp(prefix="windlass-bench-")), cores(), os.sched_getaffinity(0)
-    upstream = Upstream(folder, on.upstream, reply_bytes=REPLY_BYTES, events=EVENTS, gap_us=GAP_US)
-    os.sched_setaffinity(0, [on.load])
-    prefer(os.getpid())
-    try:
-        yield Bench(upstream, on, folder, [contenders.direct(upstream.port)])
-    except (Refused, TimeoutError) as exc:
-        raise OSError(f"an answer was wrong: {exc}") from exc
-    finally:
-        os.sched_setaffinity(0, before)
-        prefer(os.getpid(), 0)
-        upstream.stop()
-        shutil.rmtree(folder)
 
 
 def _started(figures: Figures, bench: Bench, homes: dict[str, Home], starts: int, stack: ExitStack) -> None:
@@ -147,7 +116,7 @@ def _peers(bench: Bench, figures: Figures, slow: Future[Contender], stack: ExitS
         try:
             made = make()
         except (PeerMissing, OSError) as exc:
-            _note(f"{name} is absent: {exc}")
+            note(f"{name} is absent: {exc}")
             continue
         stack.callback(made.stop)
         pin(made.pid, where[2])
@@ -156,7 +125,7 @@ def _peers(bench: Bench, figures: Figures, slow: Future[Contender], stack: ExitS
         else:
             bench.running.append(made)
         figures.peers[name] = {"start_s": made.start_s, "rss_mb": rss_mb(made.pid)}
-    _note(f"peers: {', '.join((*contenders.LITELLM, contenders.TENSORZERO[0]))}. {contenders.__doc__}")
+    note(f"peers: {', '.join((*contenders.LITELLM, contenders.TENSORZERO[0]))}. {contenders.__doc__}")
 
 
 def _compared(figures: Figures, seen: Measured, seed: int) -> None:
@@ -200,7 +169,7 @@ def _prove(seen: Measured) -> None:
             rate = float(np.mean([one.sample.rate for one in rounds]))
             used = float(np.mean([one.upstream_us for one in rounds]))
             share = f"{rate * used / 1e4:.1f} % of a core"
-            _note(f"{name}: {rate:.0f} {kind}/s; the upstream took {used:.0f} us each, {share}")
+            note(f"{name}: {rate:.0f} {kind}/s; the upstream took {used:.0f} us each, {share}")
 
 
 def _cancels(figures: Figures, bench: Bench, count: int) -> None:
@@ -217,82 +186,6 @@ def _cancels(figures: Figures, bench: Bench, count: int) -> None:
         name = "cancel_p99_ms" if contender.name == OURS else "turbo_cancel_p99_ms"
         figures.metrics[name] = float(np.quantile(took, 0.99))
         figures.target(name, "<= 50")
-
-
-def _growth(figures: Figures, bench: Bench) -> None:
-    """Resident memory over the requests: the slope of a straight line through the least of each block of samples.
-
-    The least, because a snapshot of what was learned takes tens of megabytes for a moment. What the calls before took,
-    which fill what is kept, stands apart.
-    """
-    ours = next(one for one in bench.running if one.name == OURS)
-    sending, before = ours.request(1), rss_mb(ours.pid)
-    load.drive(ours.port, sending, GROWTH_WARM, 32)
-    sizes = []
-    for _ in range(GROWTH_COUNT // GROWTH_STEP):
-        load.drive(ours.port, sending, GROWTH_STEP, 32)
-        sizes.append(rss_mb(ours.pid))
-    least = np.array(sizes).reshape(-1, GROWTH_BLOCK).min(axis=1)
-    figures.metrics["kept_calls_mb"] = float(least[0]) - before
-    figures.metrics["growth_mb_per_million"] = slope(least, GROWTH_STEP * GROWTH_BLOCK) * 1e6
-    figures.target("growth_mb_per_million", "<= 5")
-    _note(f"memory over {GROWTH_COUNT} requests: {', '.join(f'{size:.1f}' for size in least)} MB")
-
-
-def slope(values: ArrayLike, step: float) -> float:
-    """The least squares slope of `values: (n,)`, n >= 2, that are `step` apart."""
-    y = np.asarray(values, np.float64)
-    return float(np.polyfit(step * np.arange(len(y)), y, 1)[0])
-
-
-def _embedding(figures: Figures) -> None:
-    """What a short prompt costs whoever routes by its meaning; no router of the gateway does so yet."""
-    _note("cpu_us_joint is absent: the point `model` sees words and lengths alone, and there is no joint router yet")
-    if not embedder.available():
-        _note("cpu_us_embed is absent: the extra `embeddings` is not installed")
-        return
-    model = embedder.load(settings(environ={}).cache.expanduser(), cached_texts=0)
-    for _ in range(20):
-        model.embed([PROMPT])
-    began = time.process_time()
-    for _ in range(200):
-        model.embed([PROMPT])
-    figures.metrics["cpu_us_embed"] = (time.process_time() - began) / 200 * 1e6
-
-
-def _scaling(figures: Figures) -> None:
-    """Answers a second of two workers over those of one, on PostgreSQL, for one tenant. Two cores are the workers'."""
-    try:
-        binary("postgres")
-    except AssertionError as exc:
-        _note(f"scaling_2_workers is absent: {exc}")
-        return
-    if len(os.sched_getaffinity(0)) < 4:
-        _note("scaling_2_workers is absent: it takes four cores")
-        return
-    ratios = []
-    with _prepared() as bench, ExitStack() as stack:
-        server = Postgres()
-        server.start()
-        stack.callback(server.stop)
-        pin(server.pid, sorted({bench.on.load, bench.on.upstream}))
-        for turn in range(SCALING_TURNS):
-            one, two = (_shared_rate(bench, server.create(), f"{turn}-{count}", count) for count in (1, 2))
-            _note(f"answers/s on PostgreSQL with 1 and 2 workers: {one:.0f}, {two:.0f}")
-            ratios.append(two / one)
-    figures.mean("scaling_2_workers", ratios, 0)
-    figures.target("scaling_2_workers", ">= 1.5")
-
-
-def _shared_rate(bench: Bench, url: str, name: str, count: int) -> float:
-    home = Home(bench.folder / name, bench.upstream.port, database_url=url)
-    made = home.up(OURS, [bench.on.gateway, min(bench.on.rest)], "--workers", str(count))
-    try:
-        sending = made.request(1)
-        load.drive(made.port, sending, SCALING_CALLS // 5, 32)
-        return load.drive(made.port, sending, SCALING_CALLS, 32).rate
-    finally:
-        made.stop()
 
 
 if __name__ == "__main__":

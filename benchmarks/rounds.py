@@ -73,11 +73,11 @@ class Bench:
     library: Contender | None = None
     _rates: dict[tuple[str, Cell], float] = field(default_factory=dict)
 
-    def rounds(self, plan: Plan, ours: tuple[str, ...]) -> Measured:
+    def rounds(self, plan: Plan, ours: tuple[str, ...], cells: tuple[Cell, ...] = (*SMALL, *LARGE)) -> Measured:
         """All rounds. ours: who gets the large bodies in any case."""
         seen: Measured = {}
         for _ in range(plan.rounds):
-            for cell in (*SMALL, *LARGE):
+            for cell in cells:
                 everybody = plan.everybody or cell in SMALL
                 for contender in self.running:
                     if everybody or contender.name in ours:

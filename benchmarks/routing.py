@@ -77,13 +77,6 @@ class Plan:
 def measure(options: Options) -> Figures:
     """All runs in two processes, then the time of single calls alone."""
     plan = Plan(_folder(options), options.seed, options.quick)
-    for name in SETS:
-        models = routing_sets.load(plan.folder, name).models
-        print(f"routing: {name}: {', '.join(models)}", file=sys.stderr)
-    print(
-        "routing: zero7 has almost no headroom: no router that reads prompts beats its best fixed model",
-        file=sys.stderr,
-    )
     results = Results()
     # The workers inherit it: two processes with threads of their own for small matrices wait for each other.
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -96,7 +89,9 @@ def measure(options: Options) -> Figures:
             if found.budgeted:
                 results.budgeted[found.peer] = found.budgeted
         results.speed = pool.submit(routing_speed.measured, plan.wheres("llmrouter")[0], OURS).result()
-    return routing_figures.figures(results, OURS.name)
+    made = routing_figures.figures(results, OURS.name)
+    made.notes += [f"{name}: {', '.join(routing_sets.load(plan.folder, name).models)}." for name in SETS]
+    return made
 
 
 def _folder(options: Options) -> Path:

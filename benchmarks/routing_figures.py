@@ -16,6 +16,8 @@ from benchmarks.routing_sets import SETS
 
 LINUCB, FULL = "linucb_pca25", "full_information"
 STILL = "ours_without_walk"
+LITTLE = 0.1
+"""Headroom below this is named."""
 EPSILON = ("decaying_epsilon", "linear_epsilon")
 BOUNDS = {
     "gap_closed_mmlu": ">= 0.50",
@@ -103,7 +105,21 @@ def _utilities(made: Figures, results: Results, ours: str) -> None:
     if math.isfinite(best) and "utility_mean" in made.metrics:
         made.metrics["utility_best_peer"] = best
         made.metrics["utility_over_best_peer"] = made.metrics["utility_mean"] - best
+    _headroom(made)
     _regret(made, results, ours)
+
+
+def _headroom(made: Figures) -> None:
+    """What the best fixed model leaves of the reachable utility: no router can win more by reading prompts."""
+    for name in SETS:
+        fixed = made.peers.get("best_fixed", {}).get(f"utility_{name}", math.nan)
+        if math.isfinite(fixed):
+            left = made.metrics[f"headroom_{name}"] = 1.0 - fixed
+            if left < LITTLE:
+                made.notes.append(
+                    f"{name} has almost no headroom: its best fixed model reaches {fixed:.1%} of what a router that "
+                    "has seen every label would."
+                )
 
 
 def _regret(made: Figures, results: Results, ours: str) -> None:

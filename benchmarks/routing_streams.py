@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.routing_sets import ROWS, TRADE, RoutingSet
 from windlass.gateway.route.options import RoutingOptions
+from windlass.improve.warm.forced import Forced
 from windlass.policies import registry
 from windlass.policies.policy import DEFAULT_SHARE, Choice, Costed, Policy, identity, innermost
 from windlass.records import ContextValue, Decision
@@ -55,7 +56,8 @@ class World:
     """What happens on a stream of n calls and k models: quality, cost_nusd and price_nusd (expected cost), each (n, k).
 
     joined: the call from which each model can be chosen, (k,). budget_nusd: a call, on average; 0 for no budget.
-    quality_per_nusd: what a nano-dollar takes off the utility.
+    quality_per_nusd: what a nano-dollar takes off the utility. warm: so many prompts of the beginning also go to every
+    other model, and the policy learns what their answers were worth, as in a warm start of the gateway.
     """
 
     quality: NDArray[np.float64]
@@ -64,6 +66,7 @@ class World:
     joined: tuple[int, ...]
     budget_nusd: float = 0.0
     quality_per_nusd: float = 0.0
+    warm: int = 0
 
     @property
     def utility(self) -> NDArray[np.float64]:
@@ -146,13 +149,21 @@ def play(contender: Contender, on: Stream, world: World, seed: int) -> NDArray[n
         paid, good = cost[call][place], quality[call][place]
         left -= paid
         chosen[call] = place
-        if costed:
-            assert isinstance(policy, Costed)
-            policy.spend(decision, paid, None)
-            policy.learn(decision, good, None)
-        else:
-            policy.learn(decision, good - world.quality_per_nusd * paid, None)
+        _tell(policy, decision, paid, good, world)
+        if call < world.warm:
+            for other, at in teller.beside(decision):
+                _tell(policy, other, cost[call][at], quality[call][at], world)
     return chosen
+
+
+def _tell(policy: Policy, decision: Decision, paid: float, good: float, world: World) -> None:
+    """What a call cost and how good it was, to whoever learns both apart; else its utility."""
+    if isinstance(innermost(policy), Costed):
+        assert isinstance(policy, Costed)
+        policy.spend(decision, paid, None)
+        policy.learn(decision, good, None)
+    else:
+        policy.learn(decision, good - world.quality_per_nusd * paid, None)
 
 
 def _priced(contexts: Sequence[Named], world: World, models: Sequence[str]) -> list[Named]:
@@ -190,6 +201,24 @@ class _Teller:
             context=context,
         )
         return decision, self._places[choice.action]
+
+    def beside(self, decision: Decision) -> list[tuple[Decision, int]]:
+        """The decisions of a warm start beside one: of each other model that could have been chosen."""
+        others = [action for action in decision.actions if action != decision.action]
+        return [(self._forced(decision, model), self._places[model]) for model in others]
+
+    @staticmethod
+    def _forced(decision: Decision, model: str) -> Decision:
+        _, (forced,) = Forced(decision).decide(
+            decision.point,
+            call_id=f"{decision.call}-{model}",
+            at=decision.at,
+            scope=decision.scope,
+            context=decision.context,
+            actions=(model,),
+            featuriser=decision.featuriser,
+        )
+        return forced
 
     def _eligible(self, call: int) -> tuple[str, ...]:
         return tuple(model for model, since in zip(self._models, self._joined, strict=True) if call >= since)

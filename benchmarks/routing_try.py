@@ -4,7 +4,8 @@
         --orders 2 --options '{"alpha": 0.1}'
 
 Kinds: utilities, gaps (mmlu, gsm8k), permuted (mmlu), budgeted (llmrouter, pareto), laddered (llmrouter), drifted,
-joined. Prints the mean over the orders and the seconds; `--most 1000` cuts the streams short.
+joined, warmed, warmed_paced (the first 300 prompts also go to every other model, as in a warm start). Prints the mean
+over the orders and the seconds; `--most 1000` cuts the streams short.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import routing_gaps, routing_runs, routing_sets
+from benchmarks.routing_metrics import Chosen, reachable, taken
 from benchmarks.routing_runs import Where
-from benchmarks.routing_streams import FITTED, Contender
+from benchmarks.routing_streams import FITTED, Contender, World, paced, play
 from windlass.policies.policy import DEFAULT_SHARE
+
+WARMED, FIRST = 300, 500
+BINDS = 1.0 / 3.0
+"""A budget that binds on every set, of the best model's mean cost."""
 
 
 def main() -> int:
@@ -70,6 +77,39 @@ def _budgeted(where: Where, ours: Contender) -> Mapping[str, float]:
     }
 
 
+def _warmed(where: Where, ours: Contender) -> Mapping[str, float]:
+    """Reachable utility of the first 500 calls and of all, with and without a warm start.
+
+    paid: dollars of the extra answers over those of all calls without one.
+    """
+    on = routing_runs.streamed(where)
+    utility, cost, first = on.world.utility, on.world.cost_nusd, slice(FIRST)
+    best, found = routing_runs.informed(where, on.world), {}
+    for name, chosen in _both(on.world, where, ours).items():
+        found[f"first {name}"] = reachable(utility[first], chosen[first], best[first])
+        found[f"whole {name}"] = reachable(utility, chosen, best)
+        found[f"usd {name}"] = float(taken(cost, chosen).sum()) / routing_sets.NUSD
+        beside = cost[:WARMED].sum() - taken(cost[:WARMED], chosen[:WARMED]).sum()
+    found["usd of the extra answers"] = float(beside) / routing_sets.NUSD
+    return found
+
+
+def _warmed_paced(where: Where, ours: Contender) -> Mapping[str, float]:
+    """Quality of the first 500 calls under a budget that binds, and what they spend of it, with and without one."""
+    on = routing_runs.streamed(where)
+    budget, found = BINDS * float(on.world.cost_nusd[:, on.set.best].mean()), {}
+    for name, chosen in _both(paced(on, budget), where, ours).items():
+        found[f"quality {name}"] = float(taken(on.world.quality, chosen)[:FIRST].mean())
+        found[f"spent {name}"] = float(taken(on.world.cost_nusd, chosen)[:FIRST].mean() / budget)
+    return found
+
+
+def _both(world: World, where: Where, ours: Contender) -> dict[str, Chosen]:
+    """What is chosen without a warm start, and with one."""
+    worlds = {"cold": world, "warm": replace(world, warm=WARMED)}
+    return {name: play(ours, routing_runs.streamed(where), each, where.key) for name, each in worlds.items()}
+
+
 KINDS: dict[str, Callable[[Where, Contender], Mapping[str, Any]]] = {
     "utilities": routing_runs.utilities,
     "alone": _alone,
@@ -79,6 +119,8 @@ KINDS: dict[str, Callable[[Where, Contender], Mapping[str, Any]]] = {
     "laddered": routing_runs.laddered,
     "drifted": routing_runs.drifted,
     "joined": routing_runs.joined,
+    "warmed": _warmed,
+    "warmed_paced": _warmed_paced,
 }
 
 if __name__ == "__main__":

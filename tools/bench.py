@@ -11,7 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
-NAMES = ("ledger", "ask", "retrieval", "gateway", "routing", "floor", "replay")
+NAMES = ("ledger", "ask", "retrieval", "gateway", "routing", "floor", "replay", "slo", "personal", "experiment")
 
 
 def main() -> int:
@@ -54,6 +54,7 @@ def _section(printed: dict[str, Any]) -> str:
         target = printed["targets"].get(metric)
         promise = f"{target['bound']}: {'holds' if target['holds'] else 'does not hold'}" if target else ""
         lines.append(f"| `{metric}` | {_figure(value)} | {spread} |{beside} {promise} |")
+    lines += [f"\n{note}" for note in printed["notes"]]
     return "\n".join(lines) + "\n"
 
 

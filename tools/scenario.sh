@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install what the scenarios need (a browser, its driver's Python package, PostgreSQL, Prometheus, openai for Python and
-# Node.js), and run them.
+# Node.js), and run them. With --install alone: install, and leave.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -29,10 +29,11 @@ fi
 "$bin/python" -m tests.scenario.javascript
 "$bin/python" -m tests.scenario.openai_suite
 "$bin/python" -m tests.scenario.litellm_environment
-# Three files at a time, since most of a scenario is waiting; then alone what measures time. Forty-five minutes is three
+[ "${1:-}" != --install ] || exit 0
+# Four files at a time, since most of a scenario is waiting; then alone what measures time. Forty-five minutes is three
 # times what they take on a busy machine; a scenario that hangs says where it stands, and does not hang the rest.
 scenarios() {
   timeout --signal=ABRT --kill-after=30 2700 "$bin/python" -X faulthandler -m pytest tests/scenario --durations=15 "$@"
 }
-scenarios -m "not alone" -n "${SCENARIOS_AT_ONCE:-3}" --dist loadfile --no-loadscope-reorder "$@"
+scenarios -m "not alone" -n "${SCENARIOS_AT_ONCE:-4}" --dist loadfile --no-loadscope-reorder "$@"
 scenarios -m alone "$@"

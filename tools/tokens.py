@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse  # type: ignore[import-untyped]
-from scipy.optimize import linprog, lsq_linear  # type: ignore[import-untyped]
+from scipy import sparse
+from scipy.optimize import linprog, lsq_linear
 
 from windlass.gateway.money.estimate import CLASSES, MILLI, pairs
 

@@ -39,6 +39,7 @@ from windlass.gateway.gateway import Gateway
 from windlass.gateway.provider import Provider
 from windlass.gateway.providers.local import Local
 from windlass.gateway.route.store import BasisTable
+from windlass.improve.warm.store import WarmTable
 from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
 from windlass.ledger.db import STATEMENT_TIMEOUT_MS, Database
@@ -55,6 +56,7 @@ from windlass.policies.replay import Learner
 from windlass.policies.rollout import Change, rollout
 from windlass.records import USER_CHARS, Decision, Erasure, Feedback, Scope, user_digest
 from windlass.settings import Settings, changed
+from windlass.watch.clusters import PromptClusters
 from windlass.watch.overview import Overview
 from windlass.watch.projections import Projections
 from windlass.watch.store import Rollups
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from windlass.gateway.transit import Answer, Request
     from windlass.improve.grading.grading import Grading
     from windlass.improve.grading.panel import Seat
+    from windlass.improve.warm.warm import WarmStart
     from windlass.workflows.durable import RunStatus
 
 log = structlog.get_logger(__name__)
@@ -139,6 +142,7 @@ class Runtime:
             raise
         self.rollups = Rollups(self.db)
         self.overview = Overview(self.rollups)
+        self.clusters = PromptClusters(self.ledger, settings.reward, clock)
         self.projections = Projections(
             self.ledger, self.loop, self.rollups, make_loop=partial(_loop, settings), clock=clock
         )
@@ -162,6 +166,7 @@ class Runtime:
         self.gateway = self._assembly.begin(self._gateway())
         self._repeats: Repeats | None = None
         self.grading = self._grading(seats)
+        self.warm = self._warm()
         self.ask = self._ask()
         self.refused_settings = ""
         self.pass_on: Callable[[], None] | None = None
@@ -187,7 +192,7 @@ class Runtime:
     def _routing(self) -> Router | None:
         """What tells policies at the point `model` more than lexical features, None where none of them asks for it."""
         options = self.settings.routing
-        if options.embedding != "always" and not self.loop.costed:
+        if options.embedding != "always" and not self.loop.costed and not self.loop.watched:
             return None
         from windlass.gateway.route import router  # for those who route by prompts and prices
 
@@ -236,6 +241,21 @@ class Runtime:
             seats, db=self.db, ledger=self.ledger, complete=self._complete, say=self.feedback, clock=self.clock
         )
 
+    def _warm(self) -> WarmStart | None:
+        """What asks every model the first prompts, None where that is off."""
+        options = self.settings.routing
+        if not options.warm_start_prompts:
+            return None
+        from windlass.gateway.money.pricelist import PriceBook
+        from windlass.improve.warm.forced import InForce
+        from windlass.improve.warm.warm import WarmStart  # most processes have none
+
+        def in_force() -> InForce:
+            prices = {one.name: (one.kind, one.base_url) for one in self.settings.providers}
+            return InForce(self.gateway, self.settings.gateway, PriceBook(prices))
+
+        return WarmStart(options, db=self.db, ledger=self.ledger, loop=self.loop, in_force=in_force, clock=self.clock)
+
     def _complete(self, request: Request) -> Awaitable[Answer]:
         """An answer of the gateway in force."""
         return self.gateway.complete(request)
@@ -252,6 +272,8 @@ class Runtime:
         async with self._reloading:
             if not (paths := changed(self.settings, settings)):
                 return ()
+            if new := sorted(settings.decided.keys() - self.loop.points.keys()):
+                raise SettingsError(f"there is more for `auto` to choose now, at {', '.join(new)}; restart the server")
             draft = await asyncio.to_thread(self._assembly.draft, settings)
             self.settings, self.gateway = settings, self._assembly.follow(draft)
             self.ask = self._ask()
@@ -296,6 +318,8 @@ class Runtime:
             self._background.append(asyncio.create_task(self._auditing()))
             if self.grading is not None:
                 self._background.append(asyncio.create_task(self.grading.run()))
+            if self.warm is not None:
+                self._background.append(asyncio.create_task(self.warm.run()))
         if self.runs.unfinished:
             try:
                 await asyncio.to_thread(self.runs.start)
@@ -314,6 +338,7 @@ class Runtime:
             await self._repeats.idle()
         if self._leases is not None:
             await self._leases.idle()
+        await self.clusters.close()
         if self.router is not None:
             await self.router.close()
         await self._assembly.close()
@@ -395,7 +420,9 @@ class Runtime:
         place = await self.ledger.append(erasure)
         await self.caught_up()
         await self._all_at(place)
+        await asyncio.to_thread(WarmTable(self.db).forget, scope, user)
         changed = await asyncio.to_thread(self.projections.erase, erasure)
+        self.clusters.forget(scope)
         if self.router is not None:
             self.router.forget(scope)
         told = {"erasure": erasure.id, "user": erasure.user, "changed": changed, "reason": reason}
@@ -530,7 +557,7 @@ class Runtime:
 def _loop(settings: Settings) -> Loop:
     """A loop that has learned nothing."""
     try:
-        return Loop(settings.points, settings.reward)
+        return Loop(settings.decided, settings.reward)
     except PolicyError as exc:
         raise SettingsError(f"points: {exc}") from exc
 

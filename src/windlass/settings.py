@@ -27,10 +27,11 @@ from windlass.gateway.access.keys import WELL_KNOWN
 from windlass.gateway.options import GatewayOptions, KeyOptions, LimitOptions, ProviderOptions
 from windlass.gateway.redaction import RedactionOptions
 from windlass.gateway.resilience.resilience import ResilienceOptions
+from windlass.gateway.route import kinds
 from windlass.gateway.route.options import RoutingOptions
 from windlass.improve.grading.options import GraderOptions, Name
 from windlass.ledger.db import CONNECTIONS, Durability
-from windlass.policies.points import PointOptions
+from windlass.policies.points import GuardOptions, PointOptions
 from windlass.policies.reward import RewardOptions
 from windlass.watch.traces.options import HEADERS_SECRET, TelemetryOptions, installed
 
@@ -102,6 +103,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.storage.database_url or self.home / "ledger.db"
 
     @property
+    def decided(self) -> dict[str, PointOptions]:
+        """The points at which something is decided: `points`, and those of the kinds of work that `auto` does beside
+        chats, where there is something to choose."""
+        return kinds.decided(self.points, self.gateway, self.providers)
+
+    @property
     def key_secret(self) -> str:
         """What virtual keys are hashed under, '' where the state folder holds it."""
         return self.secrets.get(KEY_SECRET, "")
@@ -115,6 +122,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _RELOADED = (
     "gateway.",
     "routing.objectives",
+    "routing.max_latency_ms",
+    "routing.latency_quantile",
+    "routing.max_error_percent",
     "providers",
     "keys",
     "limits",
@@ -334,7 +344,19 @@ def _problem(section: str, message: str, sources: Mapping[str, str]) -> str:
 
 def _checked(settings: Settings, env: Mapping[str, str]) -> Settings:
     _check_rules(settings)
-    return _with_secrets(settings, env)
+    return _with_secrets(_with_guards(settings), env)
+
+
+def _with_guards(settings: Settings) -> Settings:
+    """`settings` in which the point `model` has the guards that routing asks for."""
+    point, routing = settings.points["model"], settings.routing
+    asked = [("service", routing.limits_calls), ("personal", routing.personalise)]
+    there = {guard.guard for guard in point.guards}
+    more = tuple(GuardOptions(name) for name, wanted in asked if wanted and name not in there)
+    if not more:
+        return settings
+    guarded = dataclasses.replace(point, guards=(*point.guards, *more))
+    return msgspec.structs.replace(settings, points={**settings.points, "model": guarded})
 
 
 def _with_secrets(settings: Settings, env: Mapping[str, str]) -> Settings:
@@ -352,14 +374,27 @@ def _with_secrets(settings: Settings, env: Mapping[str, str]) -> Settings:
 
 def _check_rules(settings: Settings) -> None:
     """SettingsError where a rule that spans sections is broken."""
+    kinds.check(settings.gateway, settings.providers)
     if weak := [key.name for key in settings.keys if key.sha256 in _WEAK]:
         raise SettingsError(f"keys {', '.join(weak)}: everybody knows this key; make one with `windlass keys create`")
     twice = [name for name, count in Counter(limit.name for limit in settings.limits).items() if count > 1]
     if twice:
         raise SettingsError(f"limits: {', '.join(twice)} stands there more than once; give each a name of its own")
+    if settings.routing.warm_start_prompts:
+        _check_warm_start(settings)
     if settings.telemetry.otlp_endpoint and not installed():
         remedy = "`pip install windlass[telemetry]`, or clear telemetry.otlp_endpoint"
         raise SettingsError(f"telemetry.otlp_endpoint is set, but what sends traces is not installed; {remedy}")
+
+
+def _check_warm_start(settings: Settings) -> None:
+    """SettingsError where it is on, and what it stands on is not."""
+    if not settings.graders:
+        remedy = "add a grader, such as [graders.exact], or set it to 0"
+        raise SettingsError(f"routing.warm_start_prompts: nobody would say how good the extra answers are; {remedy}")
+    if not settings.gateway.keep_bodies:
+        remedy = "set gateway.keep_bodies to true, or this to 0"
+        raise SettingsError(f"routing.warm_start_prompts: prompts are asked again from the bodies kept; {remedy}")
 
 
 def flat(settings: Settings) -> dict[str, tuple[Any, str]]:

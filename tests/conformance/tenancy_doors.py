@@ -45,6 +45,8 @@ ASKED |= {
     "graders",
     "grade",
     "agreement",
+    "warm_start",
+    "clusters",
 }
 
 
@@ -112,7 +114,13 @@ async def _standing(world: World, probe: Probe) -> str:
 
 
 async def _routing(world: World, probe: Probe) -> str:
-    """What the router would choose for the rival, and of a call that it made, by ids of the owner's."""
+    """What the router would choose for the rival, of a call that it made, by ids of the owner's, what a warm start
+    would cost, and the rival's clusters of prompts."""
+    if probe.number % 5 == 0:
+        return await api(world, "warm_start", {"prompts": 1 + probe.number % 100})
+    if probe.number % 5 == 1:
+        owner = {"tenant": probe.text} if probe.number % 2 else {"workspace": probe.text}
+        return await api(world, "clusters", owner if probe.number % 3 else {})
     asked = {"call": probe.text or "x"} if probe.number % 2 else {"prompt": probe.text or "x"}
     return await api(world, "route", asked)
 

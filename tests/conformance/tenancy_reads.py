@@ -167,7 +167,7 @@ OTHERS: dict[str, str] = {
         f"{kind}.{name}": "the ledger's own keeping: appends, snapshots of all policies together, pruning"
         for kind in ("SqlLedger", "MemoryLedger")
         for name in (
-            *("append", "append_now", "post", "on_commit", "head", "close", "prune", "prune_contexts", "erase"),
+            *("append", "append_now", "keep", "post", "on_commit", "head", "close", "prune", "prune_contexts", "erase"),
             *("save_snapshot", "snapshot", "snapshots", "has_contexts", "rewrite_snapshot"),
         )
     },
@@ -199,7 +199,14 @@ OTHERS: dict[str, str] = {
     **{f"Rollups.{name}": "the fold" for name in ("clear", "credited", "flush", "fold", "look")},
     **{f"Providers.{name}": "of the settings" for name in ("embedders", "embedding")},
     "Loop.look": "of one workspace's policy, behind /api/route and the page, which are probed",
-    "Loop.spend": "the policies' own keeping",
+    **{f"Loop.{name}": "the policies' own keeping" for name in ("forget", "serve", "spend")},
+    **{f"PromptClusters.{name}": "of one workspace; probed through /api/clusters" for name in ("of", "within")},
+    "PromptClusters.forget": "lets go of one workspace's",
+    "choices.choices": "reads by the scope, behind /api/clusters, which is probed",
+    "clustering.clustered": "reads by the scope, behind /api/clusters, which is probed",
+    "judged.said_of": "makes a record",
+    "objectives.limits": "of the settings, for the caller's own call",
+    "selection.selected": "decides for the scope; probed through the gateway",
     "Grading.grade": "reads by the scope that it is given, behind /api/grade, which is probed",
     **{
         f"Measuring.{name}": "reads by the scope, behind /api/agreement, which is probed"
@@ -207,6 +214,11 @@ OTHERS: dict[str, str] = {
     },
     "Asking.ask": "asks the gateway in the name of the call's owner",
     "Seat.grade_id": "makes an id",
+    "Forced.decide": "of one call, by what was chosen beside it",
+    **{f"Forced.{name}": "of a loop without points" for name in ("explain", "forget", "look", "mode")},
+    **{f"WarmTable.{name}": "of one workspace; probed through /api/warm_start" for name in ("claim", "progress")},
+    "WarmTable.forget": "lets go of what is one user's",
+    "prompt.parent_of": "makes an id",
     "Gateway.question": "the context of one call, of the caller's own workspace; probed through /api/route",
     "Allowances.allowance_nusd": "of the limits that hold the caller's own call; probed through /api/route",
     **{

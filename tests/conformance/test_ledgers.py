@@ -1,12 +1,9 @@
-"""One suite over every ledger."""
+"""One suite over every ledger that needs no server; PostgreSQL's run of it is among the scenarios."""
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
-
-import pytest
-from tests.scenario.postgres import Postgres
 
 from windlass.ledger.db import Database
 from windlass.ledger.sql import SqlLedger
@@ -29,22 +26,3 @@ async def test_the_ledger_on_sqlite_keeps_the_contract(tmp_path: Path) -> None:
     await check_ledger(make)
     for db in opened:
         db.close()
-
-
-@pytest.mark.scenario
-async def test_the_ledger_on_postgresql_keeps_the_contract() -> None:
-    server, opened = Postgres(), []
-    server.start()
-
-    def make() -> SqlLedger:
-        db = Database(server.create())
-        db.migrate()
-        opened.append(db)
-        return SqlLedger(db)
-
-    try:
-        await check_ledger(make)
-    finally:
-        for db in opened:
-            db.close()
-        server.stop()

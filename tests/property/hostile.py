@@ -130,6 +130,8 @@ BODIES: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     "/api/key_rotate": _one({"name": "ann", "grace": "1h"}),
     "/api/history": _one({"calls": [], "said": [], "tenant": "", "workspace": "", "dry": True}),
     "/api/route": _one({"prompt": "Why?", "objective": "best", "quality_floor": 95.0}),
+    "/api/clusters": _one({"tenant": "default", "workspace": "default"}),
+    "/api/warm_start": _one({"prompts": 3}),
     "/api/graders": _one({}),
     "/api/grade": _one(
         {"graders": ["exact"], "limit": 3, "dry": True, "answers": [{"question": "2+2?", "expected": 4}]}

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from windlass.ledger import check, seal
 from windlass.ledger.audit import Audit, AuditRow, digest_of
-from windlass.ledger.checkpoint import FILE, PRIVATE, PUBLIC
+from windlass.ledger.checkpoint import FILE
 from windlass.ledger.db import Database
+from windlass.ledger.signing import PRIVATE, PUBLIC
 from windlass.ledger.sql import SqlLedger
 from windlass.ledger.verify import Verdict, verify
 from windlass.records import Erasure, RunEvent, Scope, StepResult

@@ -107,6 +107,8 @@ GUARD_OPTIONS = {
     "cool_down": {"below": 0.5, "bad": 2, "rest": 3},
     "quality_floor": {"floor": 0.4, "k": 0.5, "reference": "b"},
     "floor": {"reference": "b", "contents": {"x": 90.0}, "audit_share": 0.3, "window": 50},
+    "service": {"max_latency_ms": 100.0, "max_error_percent": 20.0, "least_calls": 1},
+    "personal": {"users": 2},
 }
 SUBJECTS = {
     **{name: lambda name=name: registry.make(name, {}) for name in registry.names()},

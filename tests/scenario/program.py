@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -104,8 +105,29 @@ def post(url: str, body: object, timeout_s: float = 30.0) -> tuple[int, bytes]:
             return refused.code, refused.read()
 
 
+def in_tables(home: Path, patience_s: float = 5.0) -> None:
+    """Wait until living processes have put into the tables what their journals hold; those of the dead stay as they
+    are."""
+    deadline = time.monotonic() + patience_s
+    while any(map(_holds, home.glob("ledger.db.journal-*"))) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _holds(journal: Path) -> bool:
+    """Whether records follow the two lines with which the journal of a living process begins."""
+    try:
+        with journal.with_name(f"{journal.name[:-1]}0").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return len(journal.read_bytes().split(b"\n", 2)[2]) > 0
+    except FileNotFoundError:
+        pass
+    return False
+
+
 def rows(home: Path, query: str, *values: object) -> list[tuple[object, ...]]:
     """What the ledger's file holds, read with the standard library alone."""
+    in_tables(home)
     connection = sqlite3.connect(f"file:{home / 'ledger.db'}?mode=ro", uri=True)
     try:
         return connection.execute(query, values).fetchall()

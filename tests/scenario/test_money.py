@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import signal
 import sqlite3
 import threading
 import time
@@ -92,6 +93,9 @@ def _round(home: Path, clients: Clients, seed: int, kills: bool, **more: str) ->
         stop.set()
         for thread in threads:
             thread.join()
+        if not kills:  # in order, so that no journal is left for the next start
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
     finally:
         stop.set()
         if process.poll() is None:

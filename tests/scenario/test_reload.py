@@ -230,6 +230,7 @@ def _books(world: _World, database_url: str = "") -> tuple[int, int, int]:
         with psycopg.connect(database_url.replace("+psycopg", "")) as remote:
             found = [remote.execute(query).fetchone() for query in queries]
     else:
+        program.in_tables(world.home)
         with closing(sqlite3.connect(f"file:{world.home / 'ledger.db'}?mode=ro", uri=True)) as local:
             found = [local.execute(query).fetchone() for query in queries]
     good, cost, spent = (int(row[0]) for row in found if row is not None)

@@ -187,11 +187,11 @@ def test_the_policys_name_in_the_settings_is_what_decides(place: Place) -> None:
     linear = _replayed(place)
     place.settings("joint_thompson")
     with place.server() as url:
-        found = _settled(url, 0)  # a policy learns from the calls in which it decided
+        found = _settled(url, 30)  # what another policy decided teaches it too
         assert found["policy"] == "joint_thompson@1"
         assert _believed(found) != _believed(before)
         answered = _stream(url)
-        after = _settled(url, CALLS)
+        after = _settled(url, 30 + CALLS)
         why = _ask(url, LOOK)["x-windlass-why"]
     assert _replayed(place) != linear, "another policy learned another state"
     assert why.startswith("joint_thompson@1")
@@ -368,3 +368,38 @@ def test_the_page_of_the_router_is_accessible_and_fits(place: Place, tmp_path: P
                 assert real.overflow(page) <= 0
                 page.locator("#choices a").first.click()
                 page.wait_for_url("**/routing?range=7d&call=call_*")
+
+
+def test_clusters_of_prompts_are_named_and_the_page_stays_accessible(place: Place) -> None:
+    """The prompts are embedded by the real embedder; the same clusters are on the page, by HTTP and in the shell."""
+    about = (
+        "Which rope holds an anchor of {} kg?",
+        "Write a poem about the sea, number {}.",
+        "Sort list {} in Python.",
+    )
+    place.settings("joint_thompson", LIMIT)
+    with place.server() as url, real.chromium() as browser:
+        for number in range(PROMPTS + 60):
+            headers = _ask(url, about[number % 3].format(number))
+            _say(url, headers["x-windlass-call"], 1.0 if headers["x-windlass-model"] == "mid" else 0.5)
+        _until(lambda: bool(_clusters(url)["clusters"]))
+        found = _clusters(url)
+        assert 2 <= len(found["clusters"]) <= 8
+        topics = [{example.split()[0] for example in one["examples"]} for one in found["clusters"]]
+        assert all(len(each) == 1 for each in topics), "what is alike is together"
+        for size in (real.DESKTOP, real.PHONE):
+            with real.window(browser, url, size=size, scheme="light") as (page, _):
+                page.goto("/routing")
+                expect(page.locator("#clusters h3").first).to_contain_text(found["clusters"][0]["examples"][0])
+                assert real.findings(page, real.axe()) == []
+                assert real.overflow(page) <= 0
+        done = program.windlass(place.home, "route", "--clusters", "--json", WINDLASS_CONFIG=str(place.config))
+        assert [one["name"] for one in json.loads(done.stdout)["clusters"]] == [
+            one["name"] for one in found["clusters"]
+        ]
+
+
+def _clusters(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/api/clusters", timeout=30) as reply:
+        found: dict[str, Any] = json.loads(reply.read())
+    return found

@@ -43,6 +43,9 @@ class _Ledger:
         self.items += items
         return len(self.items)
 
+    def keep(self, *items: Item) -> asyncio.Future[int]:
+        return asyncio.ensure_future(self.append(*items))
+
     def sum(self, kind: type[Outcome] | type[Spend]) -> int:
         found: list[Any] = [item for item in self.items if isinstance(item, kind)]
         return sum(item.nusd if isinstance(item, Spend) else item.cost_nusd for item in found)

@@ -45,11 +45,57 @@ class Table:
         return len(self.rows)
 
 
+class Paper:
+    """A journal in two lists: what is cut from them must be in the table. full: sometimes it takes nothing."""
+
+    def __init__(self, schedule: Schedule, table: Table, rng: random.Random, full: float):
+        self._schedule, self._table, self._rng, self._full = schedule, table, rng, full
+        self._sheets: tuple[list[tuple[int, str]], list[tuple[int, str]]] = ([], [])
+        self._at = self._appended = self._committed = 0
+
+    @property
+    def waiting(self) -> bool:
+        return self._committed < self._appended
+
+    def append(self, data: bytes) -> bool:
+        if self._rng.random() < self._full:
+            return False
+        self._appended += 1
+        self._sheets[self._at].append((self._appended, data.decode()))
+        self._schedule.step()
+        return True
+
+    def turn(self) -> None:
+        if not self._sheets[1 - self._at]:
+            self._at = 1 - self._at
+
+    def done(self, count: int) -> None:
+        self._schedule.step()
+        self._committed += count
+        self._cut(1 - self._at)
+
+    def rest(self) -> None:
+        self._cut(self._at)
+
+    def _cut(self, which: int) -> None:
+        sheet = self._sheets[which]
+        if sheet and sheet[-1][0] <= self._committed:
+            lost = [item for _, item in sheet if item not in self._table.rows]
+            assert not lost, f"{lost} were cut from the journal, and are not in the table"
+            sheet.clear()
+
+    def holds(self, item: str) -> bool:
+        """Whether a process that is killed now leaves `item` behind."""
+        return any(item == kept for sheet in self._sheets for _, kept in sheet)
+
+
 class Crowd:
     """Those who use one group commit at the same time. posted: telemetry that was taken, and when."""
 
-    def __init__(self, schedule: Schedule, table: Table, group: Any):
+    def __init__(self, schedule: Schedule, table: Table, group: Any, paper: Paper):
         self.posted: dict[str, float] = {}
+        self.kept: list[str] = []
+        self._paper = paper
         self._schedule, self._table, self._group = schedule, table, group
 
     def confirmed(self, items: tuple[str, ...], head: int) -> None:
@@ -81,6 +127,23 @@ class Crowd:
         except (LedgerError, DiskFull):
             return
 
+    def keeper(self) -> None:
+        """Keep in the journal, look whether it is safe, and now and then at the table."""
+        for number in range(4):
+            item = f"kept-{number}"
+            if self._group.keep((item,), item.encode()):
+                self.kept.append(item)
+                self.safe()
+            if number % 2:
+                self._group.flush()
+                here = item not in self.kept or item in self._table.rows
+                assert here or self._table.failed, f"{item} was flushed, and is not there"
+            self._schedule.step()
+
+    def safe(self) -> None:
+        lost = [item for item in self.kept if item not in self._table.rows and not self._paper.holds(item)]
+        assert not lost, f"{lost} were kept, and are nowhere"
+
     def reporter(self) -> None:
         """Post telemetry until the ledger is closed."""
         for number in range(3):
@@ -97,19 +160,25 @@ def group_commit(commit: ModuleType) -> Story:
     async def story(schedule: Schedule) -> None:
         rng = random.Random(schedule.seed)
         table = Table(schedule, rng, rng.choice((0.0, 0.0, 0.2)))
-        group = commit.GroupCommit(table.write)
-        crowd = Crowd(schedule, table, group)
+        paper = Paper(schedule, table, rng, rng.choice((0.0, 0.3)))
+        group = commit.GroupCommit(table.write, paper)
+        crowd = Crowd(schedule, table, group, paper)
         closing_s = rng.choice((0.0, 0.01, 0.2))
 
         def closer() -> None:
             clock.sleep(closing_s)
             group.close()
 
-        for run in (crowd.worker, crowd.reporter, closer):
+        for run in (crowd.worker, crowd.keeper, crowd.reporter, closer):
             schedule.spawn(run, run.__name__)
         await asyncio.gather(*(crowd.client(f"client-{n}", give_up=n == 0) for n in range(3)))
         await asyncio.to_thread(group.close)
         _all_told(table, crowd.posted, group.dropped)
+        crowd.safe()
+        if not table.failed:
+            assert set(crowd.kept) <= set(table.rows), f"{crowd.kept} were kept, {table.rows} committed"
+        told = [item for item in table.rows if item in crowd.kept]
+        assert told == sorted(told), f"what was kept changed its order: {told}"
 
     return story
 

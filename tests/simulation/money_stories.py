@@ -98,6 +98,13 @@ class Life:
         await self.rounds(4)
         return len(self.books.outcomes)
 
+    def keep(self, *items: Item) -> asyncio.Future[int] | None:
+        """As the ledger's, which writes to a journal, and now and then cannot."""
+        if self.dead or self.rng.random() < 0.3:
+            return asyncio.ensure_future(self.append(*items))
+        self.books.commit(items)
+        return None
+
     async def rounds(self, most: int) -> None:
         """Let others go on; in a process that is dead nothing goes on."""
         for _ in range(self.rng.randrange(most)):

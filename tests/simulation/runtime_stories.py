@@ -44,6 +44,9 @@ class Appending:
     async def append(self, *items: LedgerRecord) -> int:
         return int(await asyncio.wrap_future(self._group.submit(items, durable=True)))
 
+    def keep(self, *items: LedgerRecord) -> asyncio.Future[int]:
+        return asyncio.ensure_future(self.append(*items))
+
     def on_commit(self, listener: Any) -> None:
         self._listeners.append(listener)
 
@@ -83,7 +86,7 @@ def bare_runtime(schedule: Schedule, copies: Copies) -> Any:
     made.watch = SimpleNamespace(run=closed, catch_up=lambda _most: None)
     made._lock = made._leases = made.router = made.grading = None
     made.runs = SimpleNamespace(serve=None, unfinished=False, close=lambda: None)
-    made._assembly = SimpleNamespace(close=closed)
+    made._assembly = made.clusters = SimpleNamespace(close=closed)
     made._background = []
     return made
 

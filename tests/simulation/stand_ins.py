@@ -131,7 +131,12 @@ class _Started:
 
 
 threads: Any = SimpleNamespace(
-    Lock=_Lock, RLock=lambda: _Lock(again=True), Condition=_Condition, Event=_Event, Thread=_Started
+    Lock=_Lock,
+    RLock=lambda: _Lock(again=True),
+    Condition=_Condition,
+    Event=_Event,
+    Thread=_Started,
+    current_thread=lambda: Schedule.of_now().running,
 )
 """`threading` for a module under test."""
 clock: Any = SimpleNamespace(

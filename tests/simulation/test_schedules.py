@@ -88,6 +88,7 @@ TAKEN = """                batch, self._waiting = self._waiting[:BATCH], self._w
                 if not batch:
                     return
 """
+KEPT = "            self._waiting.append((KEPT, items))\n"
 LEFT = "            if not short:\n"
 SENT = "        except BaseException as exc:\n            await asyncio.shield(self._record(transit, *ending(exc)))\n"
 COMMIT = "        await asyncio.shield(committing)\n"
@@ -144,7 +145,25 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
     ),
     "failed telemetry goes behind what came later": (
         "group commit",
-        lambda: _commit(("self._waiting[:0] = telemetry[lost:]", "self._waiting += telemetry[lost:]")),
+        lambda: _commit(("self._waiting[:0] = again[lost:]", "self._waiting += again[lost:]")),
+    ),
+    "the journal is cut before the commit": (
+        "group commit",
+        lambda: _commit(
+            (
+                WRITE,
+                "            if self._journal is not None:\n"
+                "                self._settle(self._journal, sum(waiter is KEPT for waiter, _ in batch))\n" + WRITE,
+            ),
+        ),
+    ),
+    "kept and queued in two steps": (
+        "group commit",
+        lambda: _commit((KEPT, "        with self._changed:\n            self._waiting.append((KEPT, items))\n")),
+    ),
+    "what was kept and cannot be committed is forgotten": (
+        "group commit",
+        lambda: _commit(("entry[0] is None or entry[0] is KEPT]", "entry[0] is None]")),
     ),
     "an append to memory without the lock": (
         "appending to memory",
@@ -157,8 +176,8 @@ RACES: dict[str, tuple[str, Callable[[], Story]]] = {
         lambda: _learning(
             replay=(
                 (
-                    "                with self.loop.lock:\n                    self._take",
-                    "                if True:\n                    self._take",
+                    "                with self.loop.lock:\n                    at = self._take",
+                    "                if True:\n                    at = self._take",
                 ),
             )
         ),

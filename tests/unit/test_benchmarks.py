@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from benchmarks import load, machine
-from benchmarks.contenders import Contender
-from benchmarks.gateway import slope
+from benchmarks.contenders import MODELS, Contender, Home
+from benchmarks.gateway_growth import slope
 from benchmarks.rounds import Cell
 from benchmarks.upstream import Upstream
+
+from windlass.settings import load as settings
 
 PLAIN = b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"usage": {}}'
 EVENTS = b"data: [DONE]\n\n"
@@ -68,6 +70,19 @@ def test_a_request_has_the_size_that_was_asked_for(kilobytes: int) -> None:
     body = Contender("x", 1, "/v1/chat/completions", "auto").request(kilobytes).split(b"\r\n\r\n", 1)[1]
     assert len(body) == 1_000 * kilobytes
     assert json.loads(body)["model"] == "auto"
+
+
+@pytest.mark.parametrize(("policy", "named"), [("", None), ("joint_thompson", "joint_thompson")])
+def test_a_home_sets_the_policy_that_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, named: str | None
+) -> None:
+    monkeypatch.setattr(Home, "_run", lambda *_: "made key sk-x")
+    home = Home(tmp_path / "home", 1, policy=policy)
+    assert home.key == "sk-x"
+    made = settings(environ=home.environment)
+    assert [model.name for model in made.providers[0].models] == list(MODELS)
+    at_model = made.points["model"]
+    assert (at_model.mode, at_model.policy) == ("live", named or "linear_thompson")
 
 
 def test_cpu_time_counts_a_child_that_runs_and_one_that_has_ended() -> None:

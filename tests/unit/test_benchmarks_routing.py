@@ -226,3 +226,14 @@ def test_a_peer_answers_every_stream_of_its_file(tmp_path, monkeypatch):
     playing.serve(lambda stream: [0] * len(stream["x"]))
     answers = json.loads(answered.read_text())
     assert {name: one["chosen"] for name, one in answers.items()} == {"one": [0, 0], "two": [0]}
+
+
+def test_little_headroom_is_said() -> None:
+    """A set whose best fixed model reaches nearly all that is reachable is named, from what was measured alone."""
+    results = Results()
+    for name, fixed in (("mmlu", 0.5), ("zero7", 0.95)):
+        results.runs["utilities"][name] = [{"reach best_fixed": fixed, "reach ours": 0.4}]
+    made = figures(results, "ours")
+    assert made.metrics["headroom_mmlu"] == pytest.approx(0.5)
+    assert [note.split()[0] for note in made.notes] == ["zero7"]
+    assert "95.0%" in made.notes[0]

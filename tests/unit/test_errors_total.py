@@ -182,7 +182,7 @@ def resolved(expression: ast.expr, namespace: dict[str, object], where: str) -> 
     for name in rest:
         value = getattr(value, name)
     if isinstance(value, FunctionType):
-        value = typing.get_type_hints(value)["return"]
+        value = typing.get_type_hints(value, localns=namespace)["return"]
     values = value if isinstance(value, tuple) else (value,)
     assert all(inspect.isclass(cls) and issubclass(cls, BaseException) for cls in values), f"{where}: {dotted}"
     return list(values)

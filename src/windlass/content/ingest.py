@@ -17,8 +17,8 @@ import msgspec
 
 from windlass.content.analysis import chapters, key_quotes
 from windlass.content.options import ContentOptions
-from windlass.content.parse import parse
 from windlass.content.store import Contents
+from windlass.content.transcript import Transcript
 from windlass.errors import InputError
 from windlass.ledger import ids
 from windlass.memory.chunk import chunk
@@ -104,9 +104,15 @@ class Ingest:
             if result.status != "ok" or not result.value:
                 return
 
-    def _text(self, scope: Scope, item: str) -> StepResult:
+    def _parsed(self, scope: Scope, item: str) -> tuple[str, Transcript]:
+        """The item's name, and what its bytes say."""
+        from windlass.content.parse import parse  # brings every format, for a process that takes something in
+
         name, data = self._contents.source(scope, item)
-        transcript = parse(name, data, limit_bytes=self._options.max_file_bytes)
+        return name, parse(name, data, limit_bytes=self._options.max_file_bytes)
+
+    def _text(self, scope: Scope, item: str) -> StepResult:
+        name, transcript = self._parsed(scope, item)
         self._contents.put_item(scope, item, transcript, self._clock())
         breaks = [heading.turn for heading in transcript.headings]
         passages = chunk(transcript.turns, self._options.chunk_words, breaks)
@@ -115,8 +121,7 @@ class Ingest:
         return StepResult(status="ok", value=value)
 
     def _analysis(self, scope: Scope, item: str) -> StepResult:
-        name, data = self._contents.source(scope, item)
-        transcript = parse(name, data, limit_bytes=self._options.max_file_bytes)
+        _, transcript = self._parsed(scope, item)
         found = chapters(transcript)
         picked = key_quotes(transcript, found, self._options.key_quotes)
         self._contents.put_analysis(scope, item, found, picked)

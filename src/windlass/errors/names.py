@@ -241,6 +241,7 @@ _BY_MODULE: dict[str, dict[str, C]] = {
         "MalformedFileError": C.TRANSCRIPT_UNREADABLE,
         "MissingFilenameError": C.BUG,
     },
+    "subprocess": {"TimeoutExpired": C.TOTAL_TIMEOUT},
     "windlass.errors": {
         "AccessError": C.KEY_WRONG,
         "CollectionMismatch": C.COLLECTION_MISMATCH,
@@ -260,6 +261,7 @@ _BY_MODULE: dict[str, dict[str, C]] = {
     },
     "windlass.improve.grading.asking": {"OverBudget": C.BUDGET_SPENT},
     "windlass.improve.grading.grader": {"GraderFailed": C.STEP_FAILED},
+    "windlass.improve.warm.store": {"_OverBudget": C.BUDGET_SPENT},
     "windlass.server.asgi": {"ClientGone": C.CLIENT_GONE},
     "windlass.workflows.durable": {"Stopped": C.SHUTDOWN},
     "yaml.error": {"YAMLError": C.YAML_INVALID},

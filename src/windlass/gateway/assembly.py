@@ -105,8 +105,11 @@ class Assembly:
         drafted = self._drafted(wanted, self._now.made)
         models = [model for options in wanted.providers for model in options.models]
         try:
-            for name in (*wanted.gateway.auto, *(name for model in models for name in model.fallbacks)):
+            auto = wanted.gateway
+            for name in (*auto.auto, *auto.auto_transcriptions, *(name for one in models for name in one.fallbacks)):
                 drafted.providers.find(name)
+            for name in auto.auto_embeddings:
+                drafted.providers.embedding(name)
             if wanted.gateway.pass_through:
                 drafted.providers.named(wanted.gateway.pass_through)
         except ModelUnknown as exc:

@@ -1,7 +1,7 @@
 """The walk of one call, whatever its endpoint. `complete` shows the order; every step is a line of it.
 
-What a client has received is in the ledger: a plain reply leaves after its commit; a stream starts after the call and
-its decisions are committed, and its last event leaves after the outcome is.
+What a client has received is in the ledger: a plain reply leaves after all of it is kept there; a stream starts after
+the call and its decisions are, and its last event leaves after the outcome is.
 """
 
 from __future__ import annotations
@@ -33,18 +33,20 @@ from windlass.gateway.provider import (
 from windlass.gateway.relay import GONE, Incoming, Once, Record, Stream, ending, whole
 from windlass.gateway.resilience.attempt import Target
 from windlass.gateway.resilience.resilience import Resilience
+from windlass.gateway.route import kinds
 from windlass.gateway.transit import Answer, Asked, Request, Transit
 from windlass.gateway.wire import Chat, EmbeddingInput, parse_chat, parse_embedding
 from windlass.ledger import ids
-from windlass.ledger.ledger import Ledger
+from windlass.ledger.ledger import Item, Ledger
 from windlass.policies.loop import Loop
-from windlass.records import USER_CHARS, Call
+from windlass.records import USER_CHARS, Call, Outcome
 
 if TYPE_CHECKING:
     from windlass.gateway.foreign import Foreign
     from windlass.gateway.idempotency import Repeats
     from windlass.gateway.route.features import Question, Seen
     from windlass.gateway.route.router import Router
+    from windlass.gateway.selection import Selected
     from windlass.gateway.ticket import Ticket
 
 __all__ = ["AUTO", "POINT", "Answer", "Gateway", "Request"]
@@ -173,7 +175,7 @@ class Gateway:
     def _decide(self, request: Request, asked: Asked, caller: Caller, seen: Seen | None = None) -> Transit:
         """The point `model`: `auto` leaves the choice to the policy, a named model is the only action.
 
-        For vectors there is no choice: those of two models do not compare.
+        For vectors and for speech see `selection`.
         """
         started, scope = self._clock(), caller.scope
         call = Call(
@@ -190,6 +192,9 @@ class Gateway:
         )
         tally = asked.tally(stream=asked.stream)
         if isinstance(asked, EmbeddingInput | Raw):
+            if asked.model == AUTO and request.endpoint in kinds.POINTS:
+                targets, decisions = self._selected(call, asked, caller)
+                return Transit(call, asked, decisions, targets, targets[0], started, tally)
             if asked.model:
                 _allow(caller, request.endpoint, asked.model)
             target = self._named(request.endpoint, asked)
@@ -209,6 +214,13 @@ class Gateway:
         if seen is not None:
             decisions = seen.marked(decisions)
         return Transit(call, asked, decisions, targets, targets[0], started, tally, seen=seen)
+
+    def _selected(self, call: Call, asked: EmbeddingInput | Raw, caller: Caller) -> Selected:
+        """Who may answer a call for `auto` that is no chat."""
+        from windlass.gateway import selection  # not for chats
+
+        by = selection.Choosing(self.providers, self._options, self._loop, self._prices)
+        return selection.selected(by, call, asked, caller)
 
     def _named(self, endpoint: str, asked: EmbeddingInput | Raw) -> Target:
         if isinstance(asked, EmbeddingInput):
@@ -231,6 +243,9 @@ class Gateway:
 
     def _relaying(self, endpoint: str, model: str) -> tuple[Provider, ModelOptions]:
         """Who gets a request as it came. RequestError where the model is not said, or its provider has no such."""
+        if model == AUTO:
+            has = f"`auto` chooses for chats, vectors and transcriptions, not for the endpoint {endpoint!r}"
+            raise RequestError(f"{has}; name a model", param="model")
         if model:
             provider, options = self.providers.find(model)
         elif self._options.pass_through:
@@ -316,10 +331,12 @@ class Gateway:
         return Continuation(transit, partial(_sent, transit), self.resilience, deadline, held).sent
 
     async def _begin(self, transit: Transit, incoming: Incoming, record: Record) -> None:
-        """Commit a stream's call and decisions before its first byte; a failure or a leaving client ends it here."""
-        begun = asyncio.ensure_future(self._ledger.append(transit.call, *transit.decisions))
+        """Keep a stream's call and decisions before its first byte; a failure or a leaving client ends it here."""
         try:
-            await asyncio.shield(begun)
+            begun = self._ledger.keep(transit.call, *transit.decisions)
+            if begun is not None:
+                await asyncio.shield(begun)
+            transit.begun = True
         except BaseException as exc:
             await incoming.close()
             if isinstance(exc, asyncio.CancelledError):
@@ -329,25 +346,32 @@ class Gateway:
             raise
 
     async def _record(self, transit: Transit, status: int, error: str) -> None:
-        """Everything of a call in one commit; what a stream has committed before changes nothing."""
+        """Everything of a call at once, but what is kept of a stream since it began."""
         now, options = self._clock(), self._options
         outcome = transit.end(now, status, error, self._prices)
         if self._router is not None and transit.seen is not None:
             self._router.ended(transit.seen, outcome, transit.target, transit.tally.usage)
         spent = transit.settle(outcome)
         bodies = transit.bodies(now, options.body_retention_days) if options.keep_bodies else ()
-        ticket = transit.ticket
-        stored = ticket.stored(transit.call, outcome) if ticket is not None else ()
         if transit.tally.stream and transit.first_byte_at and not transit.told:
             self.resilience.ended(transit.target, ErrorCategory(error) if error else None)
-        committing = asyncio.ensure_future(
-            self._ledger.append(transit.call, *transit.decisions, outcome, *bodies, *spent, *stored)
-        )
-        if ticket is not None:
-            ticket.settle(committing)
-        if spent and transit.hold is not None:
-            committing.add_done_callback(transit.hold.committed)
-        await asyncio.shield(committing)
+        committing = self._kept(transit, outcome, *bodies, *spent)
+        if transit.hold is not None:
+            transit.hold.follow(committing)
+        if committing is not None:
+            await asyncio.shield(committing)
+
+    def _kept(self, transit: Transit, outcome: Outcome, *more: Item) -> asyncio.Future[int] | None:
+        """Who tells that all of a call is in the ledger; None: it is."""
+        begun: tuple[Item, ...] = () if transit.begun else (transit.call, *transit.decisions)
+        ticket = transit.ticket
+        if ticket is None:
+            return self._ledger.keep(*begun, outcome, *more)
+        # Other processes are to see at once that there is a reply.
+        stored = ticket.stored(transit.call, outcome)
+        committing = asyncio.ensure_future(self._ledger.append(*begun, outcome, *more, *stored))
+        ticket.settle(committing)
+        return committing
 
 
 def _allow(caller: Caller, endpoint: str, model: str) -> None:
@@ -402,8 +426,8 @@ def _headers(transit: Transit, reply: ProviderReply) -> dict[str, str]:
     if transit.continued is not None:  # as its first client was told, who is gone before anybody could know more
         headers["x-windlass-continued"] = transit.model.name
         headers["x-windlass-model"] = transit.continued.first.model.name
-    if transit.why:
-        headers["x-windlass-why"] = transit.why
+    if why := transit.why:
+        headers["x-windlass-why"] = why
     if transit.outcome is not None:  # a stream has no end yet
         headers["x-windlass-cost-nusd"] = str(transit.outcome.cost_nusd)
         headers["x-windlass-overhead-ms"] = f"{transit.overhead_ms:.3f}"

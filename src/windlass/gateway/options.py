@@ -28,8 +28,9 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     published ones (`windlass prices`).
 
     include_usage: False for an upstream that refuses `stream_options`; its streams are then billed by estimate.
-    serves: what it is for; `auto` chooses among those for chats. fallbacks: models that answer where this one fails;
-    without any, a chat for `auto` may go to whatever else could have been chosen.
+    serves: what it is for; `auto` chooses among those for chats, for vectors, or for speech. fallbacks: models that
+    answer where this one fails; without any, a chat for `auto` may go to whatever else could have been chosen.
+    space: models for vectors that have the same one give vectors that compare; each its own unless set.
     """
 
     name: Annotated[str, Meta(min_length=1)]
@@ -47,8 +48,9 @@ class ModelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image_usd: NotNegative | None = None
     audio_usd_per_minute: NotNegative | None = None
     include_usage: bool = True
-    serves: Literal["chat", "embeddings", "other"] = "chat"
+    serves: Literal["chat", "embeddings", "transcriptions", "other"] = "chat"
     fallbacks: tuple[str, ...] = ()
+    space: str = ""
 
 
 class AnthropicOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,6 +191,9 @@ class LimitOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GatewayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The call path. `auto` lists what the policy chooses from; empty: all upstream models, else the local.
 
+    auto_embeddings: what it chooses from for vectors, all of one `space`; empty: the embedder of this process, else the
+    models that serve embeddings. auto_transcriptions: for transcriptions and translations of speech; empty: the models
+    that serve transcriptions.
     key_secret_env: names the variable that holds what virtual keys are hashed under; machines that share a database
     share it. Empty: a file in the state folder.
     reserved_tokens: held of budgets for an answer whose length the request leaves open.
@@ -199,6 +204,8 @@ class GatewayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     auto: tuple[str, ...] = ()
+    auto_embeddings: tuple[str, ...] = ()
+    auto_transcriptions: tuple[str, ...] = ()
     pass_through: str = ""
     key_secret_env: str = ""
     reserved_tokens: Annotated[int, Meta(ge=1)] = 4_096

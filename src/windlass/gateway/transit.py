@@ -75,7 +75,8 @@ class Transit:
     trail: every attempt so far. hold: what the call holds of limits until it is settled; more: beside that, for a
     continuation. ticket: where its reply is stored for whoever asks the same again. key: the name of the one that
     asked, '' without. continued: how its stream went on after it broke off. told: breakers have heard of that break.
-    seen: what a router told the policies, with the prompt's vector, where there is a router.
+    seen: what a router told the policies, with the prompt's vector, where there is a router. begun: its call and
+    decisions are in the ledger, since its first byte.
     """
 
     call: Call
@@ -96,6 +97,7 @@ class Transit:
     continued: Continued | None = None
     told: bool = False
     seen: Seen | None = None
+    begun: bool = False
 
     @property
     def model(self) -> ModelOptions:
@@ -170,7 +172,7 @@ class Transit:
             prompt = self._estimated_prompt() if answered else 0
         if completion is None:
             completion = estimate_tokens(tally.text) if answered else 0
-        used = msgspec.structs.replace(usage, prompt_tokens=prompt, completion_tokens=completion)
+        used = _billed(usage, prompt, completion)
         cost = self._cost_nusd(prices, self._writer(), used) + self._wasted_nusd(prices)
         if part is not None:
             prompt, completion, estimated = part.joined(prompt, completion, estimated)
@@ -320,6 +322,12 @@ def _plain(chat: Chat) -> int:
         return len(_SAID.decode(chat.fields["messages"]))
     except msgspec.ValidationError:
         return 0
+
+
+def _billed(usage: Usage, prompt: int, completion: int) -> Usage:
+    """Usage with what was told or estimated; sound of which no tokens were told is billed by its seconds."""
+    heard = usage.prompt_tokens is None and usage.audio_s > 0
+    return msgspec.structs.replace(usage, prompt_tokens=None if heard else prompt, completion_tokens=completion)
 
 
 _SAID = msgspec.json.Decoder(list[_Said])

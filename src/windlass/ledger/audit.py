@@ -23,7 +23,7 @@ import structlog
 from windlass.errors import InputError, LedgerError, RecordInvalid
 from windlass.ledger import schema
 from windlass.ledger import seal as seals
-from windlass.ledger.checkpoint import Checkpoint, Checkpoints
+from windlass.ledger.checkpoint import Checkpoint, Checkpoints, fingerprint
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import ALL, AllScopes, AnyScope
 from windlass.records import Scope
@@ -145,8 +145,8 @@ class Audit:
 
     def checkpoint(self) -> Checkpoint:
         """Sign where the trail is, in a row of its own that vouches for the lines before it."""
-        with self._signing, self.checkpoints.writing() as (file, tail):
-            key = self.checkpoints.fingerprint()
+        with self._signing, self.checkpoints.signer() as signer, self.checkpoints.writing() as (file, tail):
+            key = fingerprint(signer.public)
             said = {"key": key, "line": tail.number, "digest": tail.digest}
             row = self._add(SYSTEM, WINDLASS, CHECKPOINT, said, durable=True)
             self._signed, self._signed_at = row.place, self._clock()
@@ -159,7 +159,7 @@ class Audit:
                 key=key,
                 previous=tail.digest,
             )
-            return self.checkpoints.write(file, line)
+            return self.checkpoints.write(file, line, signer)
 
     def seal(self, *, whole: bool = False) -> int:
         """Seal the ledger rows that have settled; returns how many seals that took. whole: full blocks only."""

@@ -28,14 +28,14 @@ import sqlalchemy as sa
 from psycopg.conninfo import make_conninfo
 
 from windlass.errors import InputError, LedgerError
-from windlass.ledger import checkpoint, move
+from windlass.ledger import checkpoint, move, signing
 from windlass.ledger.db import Database, make_folder
 from windlass.ledger.integrity import RESTORING
 from windlass.ledger.move import Sum
 
 LEDGER, RUNS, DUMP, MANIFEST = "ledger.db", "runs.db", "database.dump", "manifest.json"
 # Not the private key: whoever read the backup could sign with it.
-AUDIT = (checkpoint.FILE, checkpoint.PUBLIC)
+AUDIT = (checkpoint.FILE, signing.PUBLIC)
 SECRET = "keys.secret"
 """What virtual keys are hashed under. It is in the archive, or no key would open anything after a restore; alone it
 opens nothing either: a key has 256 random bits, and none is in the archive."""
@@ -295,7 +295,8 @@ def _place(db: Database, folder: Path, runs: Path, marker: Path) -> None:
 def _replace(path: Path, part: Path) -> None:
     """Move the file `part` to `path`, in place of a database with its journals. A part that the archive lacks leaves
     none there."""
-    for left in (path, *(path.with_name(f"{path.name}-{log}") for log in ("wal", "shm", "journal"))):
+    beside = (path.with_name(f"{path.name}-{log}") for log in ("wal", "shm", "journal"))
+    for left in (path, *beside, *path.parent.glob(f"{path.name}.journal-*")):
         left.unlink(missing_ok=True)
     if part.exists():
         shutil.move(part, path)

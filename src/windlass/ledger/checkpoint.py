@@ -1,7 +1,8 @@
 """Signed checkpoints of the audit trail, in a file outside the database.
 
 Each line of `checkpoints.jsonl` holds a place of the trail with its digest, signed with Ed25519 (RFC 8032), and the
-digest of the line before. Whoever can write the database alone cannot make a line; whoever holds `key.pem` can.
+digest of the line before. Whoever can write the database alone cannot make a line; whoever holds `key.pem` can
+(`signing.py`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from windlass.errors import InputError, LedgerError
+from windlass.ledger import signing
 from windlass.ledger.db import make_folder
+from windlass.ledger.signing import Signer
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-FILE, PRIVATE, PUBLIC = "checkpoints.jsonl", "key.pem", "key.pub"
+FILE = "checkpoints.jsonl"
 _PURPOSE = "windlass audit checkpoint 1"
 
 
@@ -75,10 +78,16 @@ class Checkpoints:
         except OSError as exc:
             raise LedgerError(f"{self.path} cannot be written: {exc}; the audit trail goes on unsigned") from exc
 
-    def write(self, file: IO[bytes], unsigned: Checkpoint) -> Checkpoint:
+    @contextmanager
+    def signer(self) -> Iterator[Signer]:
+        """Who signs with this folder's key, which is made where there is none."""
+        make_folder(self.folder)
+        with signing.signer(self.folder) as made:
+            yield made
+
+    def write(self, file: IO[bytes], unsigned: Checkpoint, signer: Signer) -> Checkpoint:
         """Sign, append and sync one line."""
-        signature = self._private_key().sign(unsigned.signed()).hex()
-        done = msgspec.structs.replace(unsigned, signature=signature)
+        done = msgspec.structs.replace(unsigned, signature=signer.sign(unsigned.signed()).hex())
         file.write(done.line())
         file.flush()
         os.fsync(file.fileno())
@@ -86,7 +95,8 @@ class Checkpoints:
 
     def fingerprint(self) -> str:
         """Of this folder's key, which is made where there is none."""
-        return fingerprint(self._private_key().public_key())
+        with self.signer() as signer:
+            return fingerprint(signer.public)
 
     def last(self) -> Tail:
         """The last line; makes nothing."""
@@ -97,27 +107,6 @@ class Checkpoints:
             return Tail()
         except OSError as exc:
             raise LedgerError(f"{self.path} cannot be read: {exc}; give its owner the right to") from exc
-
-    def _private_key(self) -> Ed25519PrivateKey:
-        from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        path = self.folder / PRIVATE
-        if not path.exists():
-            make_folder(self.folder)
-            made = Ed25519PrivateKey.generate()
-            _make(path, _pem(made))
-        try:
-            key = serialization.load_pem_private_key(path.read_bytes(), None)
-        except (OSError, ValueError, TypeError) as exc:
-            raise LedgerError(f"{path} holds no key that can be used: {exc}; put the right one back") from exc
-        if not isinstance(key, Ed25519PrivateKey):
-            raise LedgerError(f"{path} is no Ed25519 key; put the right one back")
-        public = self.folder / PUBLIC
-        if not public.exists():
-            spki = serialization.PublicFormat.SubjectPublicKeyInfo
-            _make(public, key.public_key().public_bytes(serialization.Encoding.PEM, spki), 0o644)
-        return key
 
 
 def public_key(path: Path) -> Ed25519PublicKey:
@@ -134,9 +123,9 @@ def public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
-def fingerprint(key: Ed25519PublicKey) -> str:
+def fingerprint(public: bytes) -> str:
     """What to write down elsewhere: SHA-256 over the 32 bytes of the public key."""
-    return "sha256:" + hashlib.sha256(key.public_bytes_raw()).hexdigest()
+    return "sha256:" + hashlib.sha256(public).hexdigest()
 
 
 def genuine(line: Checkpoint, key: Ed25519PublicKey) -> bool:
@@ -173,30 +162,5 @@ def _tail(file: IO[bytes]) -> Tail:
     return Tail(read.number, read.place, digest_of(line))
 
 
-def _pem(key: Ed25519PrivateKey) -> bytes:
-    from cryptography.hazmat.primitives import serialization
-
-    pkcs8 = serialization.PrivateFormat.PKCS8
-    return key.private_bytes(serialization.Encoding.PEM, pkcs8, serialization.NoEncryption())
-
-
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _make(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """A new file with all of `data`; where another process was first, its file stays."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "wb", opener=lambda name, flags: os.open(name, flags | os.O_EXCL, mode)) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(beside, path)
-        except FileExistsError:
-            pass
-        finally:
-            beside.unlink()
-    except OSError as exc:
-        raise LedgerError(f"{path} cannot be written: {exc}; the audit trail needs its key") from exc

@@ -2,6 +2,7 @@
 
 A durable caller waits for the commit that holds its rows; telemetry waits at most `TELEMETRY_DELAY_S`. While one
 batch is being committed the next one gathers, so that throughput rises with load (DeWitt et al. 1984, "group commit").
+What stands in a journal is durable before its commit: nobody waits for that, and it comes as late as telemetry's.
 """
 
 from __future__ import annotations
@@ -14,14 +15,22 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from enum import Enum, auto
 from itertools import accumulate
-from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from windlass.errors import ErrorCategory, LedgerError
 
 T = TypeVar("T")
-Waiter: TypeAlias = Future[int] | asyncio.Future[int] | None
-"""Who is told of a commit: a thread, a task of an event loop, or nobody."""
+
+
+class _Mark(Enum):
+    KEPT = auto()
+
+
+KEPT: Final = _Mark.KEPT
+Waiter: TypeAlias = Future[int] | asyncio.Future[int] | Literal[_Mark.KEPT] | None
+"""Who is told of a commit: a thread, a task of an event loop, or nobody; KEPT: nobody, it stands in the journal."""
 TELEMETRY_DELAY_S = 0.05
 TELEMETRY_KEPT = 10_000
 BATCH = 2048
@@ -38,16 +47,34 @@ class Pace(NamedTuple):
     took_s: float
 
 
+class Kept(Protocol):
+    """A journal, as far as commits have to do with it; see journal.py."""
+
+    @property
+    def waiting(self) -> bool: ...
+
+    def append(self, data: bytes) -> bool: ...
+
+    def turn(self) -> None: ...
+
+    def done(self, count: int) -> None: ...
+
+    def rest(self) -> None: ...
+
+
 class GroupCommit(Generic[T]):
     """Gathers items and hands them, in order, to `write`, which commits them and returns the ledger's new head.
 
     A batch that fails fails its durable callers with the same exception; its telemetry is tried again with the
-    next batch, up to `TELEMETRY_KEPT` items (then the oldest are dropped and counted in `dropped`).
+    next batch, up to `TELEMETRY_KEPT` items (then the oldest are dropped and counted in `dropped`). What stands in the
+    journal is never dropped; while it cannot be committed, nothing more is taken by `keep`.
     """
 
-    def __init__(self, write: Callable[[Sequence[T]], int]):
+    def __init__(self, write: Callable[[Sequence[T]], int], journal: Kept | None = None):
         self.dropped = 0
         self._write = write
+        self._journal = journal
+        self._failing = False
         self._waiting: list[tuple[Waiter, tuple[T, ...]]] = []
         self._due_s: float | None = None
         self._closed = False
@@ -71,6 +98,29 @@ class GroupCommit(Generic[T]):
         future = asyncio.get_running_loop().create_future()
         self._queue(future, items)
         return future
+
+    def keep(self, items: tuple[T, ...], record: bytes) -> bool:
+        """Write `record`, which stands for `items`, to the journal, and commit them later. False, and nothing done,
+        where there is no journal, or it takes none now."""
+        with self._changed:
+            if self._closed or self._failing or self._journal is None or not self._journal.append(record):
+                return False
+            self._waiting.append((KEPT, items))
+            if self._due_s is None:
+                self._due_s = time.monotonic() + TELEMETRY_DELAY_S
+                self._changed.notify()
+        return True
+
+    def flush(self) -> None:
+        """Return once what stood in the journal is committed, or could not be. Not for the event loop of a server."""
+        journal, here = self._journal, threading.current_thread()
+        if journal is None or not journal.waiting or self._failing or here is self._thread:
+            return
+        try:
+            self.submit((), durable=True).result()
+        except Exception:  # noqa: BLE001 (whoever has something to lose by it hears of it; this one wants to look)
+            if self._closed:  # the last commit is under way
+                self._thread.join()
 
     def _queue(self, waiter: Waiter, items: tuple[T, ...]) -> None:
         with self._changed:
@@ -104,6 +154,8 @@ class GroupCommit(Generic[T]):
                 self._due_s = 0.0 if self._waiting else None
                 if not batch:
                     return
+                if self._journal is not None:
+                    self._journal.turn()
             began = time.monotonic()
             self._commit([entry for entry in batch if _wanted(entry[0])])
             took_s = time.monotonic() - began
@@ -122,15 +174,29 @@ class GroupCommit(Generic[T]):
         except Exception as exc:  # noqa: BLE001 (whatever the database raised belongs to the waiting callers)
             self._failed(batch, exc)
             return
+        if self._journal is not None:
+            self._settle(self._journal, sum(waiter is KEPT for waiter, _ in batch))
         _tell([waiter for waiter, _ in batch], head, None)
 
+    def _settle(self, journal: Kept, count: int) -> None:
+        """So many items of the journal are committed, the oldest."""
+        journal.done(count)
+        with self._changed:
+            self._failing = False
+            journal.rest()
+
     def _failed(self, batch: list[tuple[Waiter, tuple[T, ...]]], exc: Exception) -> None:
-        telemetry: list[tuple[Waiter, tuple[T, ...]]] = [(None, items) for waiter, items in batch if waiter is None]
+        again = [entry for entry in batch if entry[0] is None or entry[0] is KEPT]
+        telemetry = sum(waiter is None for waiter, _ in again)
         _tell([waiter for waiter, _ in batch], 0, exc)
         with self._changed:
-            lost = max(0, len(telemetry) - TELEMETRY_KEPT) if not self._closed else len(telemetry)
+            self._failing = True
+            if self._closed:  # what stands in the journal is there for the next process
+                again, lost = [], telemetry
+            else:
+                lost = max(0, telemetry - TELEMETRY_KEPT) if telemetry == len(again) else 0
             self.dropped += lost
-            self._waiting[:0] = telemetry[lost:]
+            self._waiting[:0] = again[lost:]
             if self._waiting and self._due_s is None:
                 self._due_s = time.monotonic() + TELEMETRY_DELAY_S
 
@@ -139,7 +205,7 @@ def _wanted(waiter: Waiter) -> bool:
     """Whether somebody still waits for what was queued; telemetry nobody waits for is wanted always."""
     if isinstance(waiter, Future):
         return waiter.set_running_or_notify_cancel()
-    return waiter is None or not waiter.cancelled()
+    return waiter is None or waiter is KEPT or not waiter.cancelled()
 
 
 def _tell(waiters: Sequence[Waiter], head: int, failed: Exception | None) -> None:
@@ -148,7 +214,7 @@ def _tell(waiters: Sequence[Waiter], head: int, failed: Exception | None) -> Non
     for waiter in waiters:
         if isinstance(waiter, Future):
             _end(waiter, head, failed)
-        elif waiter is not None:
+        elif waiter is not None and waiter is not KEPT:
             loops[waiter.get_loop()].append(waiter)
     for loop, futures in loops.items():
         with suppress(RuntimeError):  # a loop that was closed meanwhile: nobody waits any more

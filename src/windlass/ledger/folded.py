@@ -56,8 +56,8 @@ _UNENDED: Final = OutcomeForm("", "", "", 0, "")
 
 @final
 class FoldedDecision(msgspec.Struct, array_like=True, gc=False):
-    """Of a Decision. form, shadow and context are read from the three columns before them, which hold JSON or nothing;
-    shadow: the name in `extra` of one that did not act, None where there is none; context: of one that acted."""
+    """Of a Decision. form and shadow are read from the JSON before them, where they come with it; shadow: the name in
+    `extra` of one that did not act, None where there is none; context: of one that acted, looked up beside it."""
 
     seq: int
     id: str
@@ -66,7 +66,6 @@ class FoldedDecision(msgspec.Struct, array_like=True, gc=False):
     propensity: float
     raw_form: str
     raw_extra: str | None
-    raw_context: str | None
     form: DecisionForm = _UNDECIDED
     shadow: str | None = None
     context: dict[str, ContextValue] | None = None
@@ -78,12 +77,13 @@ class FoldedDecision(msgspec.Struct, array_like=True, gc=False):
 
 @final
 class FoldedOutcome(msgspec.Struct, array_like=True, gc=False):
-    """Of an Outcome. form is read from the column before it, which holds JSON."""
+    """Of an Outcome. form is read from the JSON before it, where it comes with it."""
 
     seq: int
     at: float
     call: str
     latency_ms: float
+    first_byte_ms: float
     prompt_tokens: int
     completion_tokens: int
     cost_nusd: int

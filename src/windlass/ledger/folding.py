@@ -5,8 +5,8 @@ outcome what it cost and how it went, of feedback all but the words, of an erasu
 was there. A context, which stands in a table of its own, is read where a policy learns from it: of live decisions.
 
 msgspec makes the rows and checks every value in one pass, which costs a third of making records of them. What most
-rows have in common comes as one JSON text, read once for all that have the same: fetching a column costs more than
-reading the rest of its row, and a decision has eight of that sort.
+rows have in common comes as one JSON text, read once for all that have the same. Decisions and outcomes of SQLite come
+otherwise, see pages.py.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ from windlass.records import (
 )
 
 Found: TypeAlias = Sequence[Sequence[Any]]
-Owned: TypeAlias = Sequence[Sequence[str]]
-"""Of decisions: id, tenant, workspace."""
 
 
 _ROWS: Final[dict[type[Record], type[Folded]]] = {
@@ -98,13 +96,14 @@ def _narrowed(seq: int, record: LedgerRecord) -> Folded:
                 intern(record.tenant), intern(record.workspace), record.point, record.policy, record.featuriser,
                 record.actions, intern(record.action), record.live,
             )  # fmt: skip
-            beside = (None, record.context) if record.live else (_shadow(record.extra), None)
+            beside = (None, record.context) if record.live else (shadow_of(record.extra), None)
             own = record.id, record.at, record.call, float(record.propensity)
-            return FoldedDecision(seq, *own, "", None, None, decided, *beside)
+            return FoldedDecision(seq, *own, "", None, decided, *beside)
         case Outcome():
             ended = OutcomeForm(*owner, record.model, record.status, record.error)
-            amounts = record.latency_ms, record.prompt_tokens, record.completion_tokens, record.cost_nusd
-            return FoldedOutcome(seq, record.at, record.call, *amounts, "", ended)
+            took_ms = record.latency_ms, record.first_byte_ms
+            amounts = record.prompt_tokens, record.completion_tokens, record.cost_nusd
+            return FoldedOutcome(seq, record.at, record.call, *took_ms, *amounts, "", ended)
         case Feedback():
             return FoldedFeedback(
                 seq, record.id, *owner, record.at, record.target, record.kind, record.source, record.metric,
@@ -119,14 +118,9 @@ def _narrowed(seq: int, record: LedgerRecord) -> Folded:
 
 
 @cache
-def question(kind: type[Record], dialect: str, points: int | None) -> str:
-    """The SQL that reads the rows of a kind from after one place up to another, in order, as `fetched` takes them.
-
-    points: how many points bring their contexts, None for all; only of decisions on SQLite. Asked with the names of
-    those points, then the two places.
-    """
-    mark = "?" if dialect == "sqlite" else "%s"
-    place = mark if dialect == "sqlite" else f"{mark}::bigint"
+def question(kind: type[Record], dialect: str) -> str:
+    """The SQL that reads the rows of a kind from after one place up to another, in order, as `fetched` takes them."""
+    place = "?" if dialect == "sqlite" else "%s::bigint"
     between = f"seq > {place} AND seq <= {place}"
     if kind is Call and dialect == "sqlite":
         return f"SELECT json_group_array({_array(FoldedCall.__struct_fields__, dialect)}) FROM calls WHERE {between}"
@@ -134,14 +128,19 @@ def question(kind: type[Record], dialect: str, points: int | None) -> str:
     if kind in _FORMS:
         columns.append(_array(_FORMS[kind], dialect))
     if kind is Decision:
-        context = "NULL"
-        if dialect == "sqlite":
-            known = ",".join("?" * (points or 0))
-            asked = "live" if points is None else f"live AND point IN ({known})"
-            context = f"CASE WHEN {asked} THEN {_CONTEXT} END"
-        columns += ["CASE WHEN live THEN NULL ELSE extra END", context]
-    table = rows.TABLES[kind].name
-    return f'SELECT {", ".join(columns)} FROM "{table}" WHERE {between} ORDER BY seq'
+        columns.append("CASE WHEN live THEN NULL ELSE extra END")
+    return f'SELECT {", ".join(columns)} FROM "{rows.TABLES[kind].name}" WHERE {between} ORDER BY seq'
+
+
+@cache
+def contexts(points: int | None) -> str:
+    """The SQL that reads on SQLite (place, context) of live decisions at so many points, None for all, from after one
+    place up to another; asked with the points, then the places."""
+    at = "" if points is None else f"point IN ({', '.join('?' * points)}) AND "
+    beside = "side.tenant = one.tenant AND side.workspace = one.workspace AND side.decision = one.id"
+    # The order of the two is kept, or all contexts would be read that there are.
+    source = f"decisions AS one CROSS JOIN contexts AS side ON {beside}"
+    return f"SELECT one.seq, side.data FROM {source} WHERE {at}one.live AND one.seq > ? AND one.seq <= ?"
 
 
 def _array(columns: Sequence[str], dialect: str) -> str:
@@ -155,12 +154,7 @@ _FORMS: Final[dict[type[Record], tuple[str, ...]]] = {
     Outcome: OutcomeForm.__struct_fields__,
 }
 # Made of other columns, and in no table.
-_READ: Final = frozenset({"raw_form", "raw_extra", "raw_context", "form", "shadow", "context"})
-# Looked up beside the rows that need one; a join took the same time for all.
-_CONTEXT: Final = (
-    "(SELECT data FROM contexts AS side WHERE side.tenant = decisions.tenant "
-    "AND side.workspace = decisions.workspace AND side.decision = decisions.id)"
-)
+_READ: Final = frozenset({"raw_form", "raw_extra", "form", "shadow", "context"})
 # No column of theirs is a number that JSON would round, so that they come as one text: a third of the time.
 _calls: Final = msgspec.json.Decoder(list[FoldedCall]).decode
 _decision_form: Final = msgspec.json.Decoder(tuple[str, str, str, str, str, str, str, int | bool]).decode
@@ -197,20 +191,21 @@ def _decided(made: list[FoldedDecision]) -> None:
     for row in made:
         row.form, row.raw_form = forms[row.raw_form], ""
         if row.raw_extra is not None:
-            row.shadow, row.raw_extra = _shadow(rows.read_object(row.raw_extra)), None
-        if row.raw_context:
-            row.context, row.raw_context = rows.read_context(row.raw_context), None
+            row.shadow, row.raw_extra = shadow_of(rows.read_object(row.raw_extra)), None
 
 
 def give_contexts(
-    made: Sequence[Folded], points: Collection[str] | None, look_up: Callable[[Owned], Mapping[int, str]]
+    made: Sequence[Folded],
+    points: Collection[str] | None,
+    look_up: Callable[[Sequence[FoldedDecision]], Mapping[int, str]],
 ) -> None:
-    """Give the live decisions at `points`, None for all, the contexts that `look_up` finds beside them."""
+    """Give the live decisions at `points`, None for all, the contexts that `look_up` finds beside them, by place."""
+    if points is not None and not points:
+        return
     decided = (row for row in made if type(row) is FoldedDecision and row.form.live)
-    wanted = [row for row in decided if points is None or row.form.point in points]
+    wanted = {row.seq: row for row in decided if points is None or row.form.point in points}
     if wanted:
-        owned = [(row.id, row.form.tenant, row.form.workspace) for row in wanted]
-        for place, text in look_up(owned).items():
+        for place, text in look_up(list(wanted.values())).items():
             wanted[place].context = rows.read_context(text)
 
 
@@ -221,6 +216,6 @@ def is_damage(exc: Exception) -> bool:
     return isinstance(exc, msgspec.DecodeError) or any(words in str(exc) for words in told)
 
 
-def _shadow(extra: Mapping[str, Any]) -> str | None:
+def shadow_of(extra: Mapping[str, Any]) -> str | None:
     name = extra.get("shadow")
     return None if name is None else str(name)

@@ -5,6 +5,7 @@ One sequence orders all records of all kinds; a fold over it is the only state t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -191,6 +192,13 @@ class Ledger(Protocol):
 
     async def append(self, *items: Item) -> int:
         """Commit `items` in order, then return the ledger's head. Survives kill -9 once it returned."""
+        ...
+
+    def keep(self, *items: Item) -> asyncio.Future[int] | None:
+        """`append`, of which nobody needs the place: None where `items` survive kill -9 already, else who tells it.
+
+        Other processes see them within about 50 ms. To be called in an event loop.
+        """
         ...
 
     def post(self, *items: Item) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -61,6 +62,9 @@ class MemoryLedger:
 
     async def append(self, *items: Item) -> int:
         return self.append_now(*items)
+
+    def keep(self, *items: Item) -> asyncio.Future[int] | None:
+        return asyncio.ensure_future(self.append(*items))
 
     def post(self, *items: Item) -> None:
         self.append_now(*items)

@@ -27,7 +27,7 @@ def save(db: Database, snapshot: Snapshot) -> None:
     base = sa.select(sa.func.max(_SNAPSHOTS.c.cursor)).where(*same, _SNAPSHOTS.c.note == BASE)
     routine = (*same, _SNAPSHOTS.c.note == "")
     newest = sa.select(_SNAPSHOTS.c.cursor).where(*routine).order_by(_SNAPSHOTS.c.cursor.desc()).limit(SNAPSHOTS_KEPT)
-    with db.write() as connection:
+    with db.write_large() as connection:
         if snapshot.cursor < (connection.scalar(base) or 0):
             return
         present = connection.scalar(sa.select(_SNAPSHOTS.c.note).where(*same, _SNAPSHOTS.c.cursor == snapshot.cursor))
@@ -81,7 +81,7 @@ def prune_contexts(db: Database, before: float) -> int:
 def rewrite(db: Database, snapshot: Snapshot) -> None:
     """Replace the state of a snapshot that is there, also one from before a base; its note stays."""
     same = [_SNAPSHOTS.c[name] == getattr(snapshot, name) for name in ("projection", "version", "cursor")]
-    with db.write() as connection:
+    with db.write_large() as connection:
         connection.execute(sa.update(_SNAPSHOTS).where(*same).values(state=snapshot.state))
 
 

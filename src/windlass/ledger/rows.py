@@ -27,7 +27,7 @@ _JSON = frozenset({"actions", "result", "extra"})
 _FLAGS = frozenset({"stream", "live", "tokens_estimated"})
 _DECODE = msgspec.json.Decoder().decode
 read_object = msgspec.json.Decoder(dict[str, Any]).decode
-_NAMES = msgspec.json.Decoder(tuple[str, ...]).decode
+read_names = msgspec.json.Decoder(tuple[str, ...]).decode
 read_context = msgspec.json.Decoder(dict[str, ContextValue]).decode
 _ENCODE = msgspec.json.Encoder().encode
 # SQLite keeps a flag as a number.
@@ -128,7 +128,7 @@ def _converted(kind: type[R], row: Sequence[Any]) -> tuple[int, R]:
         if kind is Decision:
             fields["context"] = _DECODE(fields["context"]) if fields["context"] else {}
         for name in _FLAGS & fields.keys():
-            fields[name] = bool(fields[name])
+            fields[name] = msgspec.convert(fields[name], int | bool) != 0
         return seq, msgspec.convert(fields, kind)
     except (msgspec.DecodeError, TypeError) as exc:
         raise RecordInvalid(f"row {seq} is no {kind.__name__}: {exc}; restore the database from a backup") from exc
@@ -230,7 +230,7 @@ def shape(columns: Iterable[sa.Column[Any]], *beside: Any) -> Any:
 
 def shared_names(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The actions that each text lists: a point offers the same over and over, so equal ones are read once."""
-    return {text: _NAMES(text) for text in set(texts)}
+    return {text: read_names(text) for text in set(texts)}
 
 
 _QUICK: dict[type[Record], tuple[Any, Callable[[Sequence[Sequence[Any]]], Any]]] = {

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from windlass.ledger import partitions, schema
 from windlass.ledger.ledger import CallFilter, DecisionFilter, FeedbackFilter
@@ -158,7 +157,7 @@ def _among(connection: sa.Connection, column: sa.Column[str], values: Sequence[s
     if connection.dialect.name == "sqlite":
         listed = sa.func.json_each(msgspec.json.encode(values).decode()).table_valued("value")
         return column.in_(sa.select(listed.c.value))
-    return column == sa.any_(sa.literal(list(values), postgresql.ARRAY(sa.Text)))
+    return column == sa.any_(sa.literal(list(values), sa.ARRAY(sa.Text)))
 
 
 def _same(*pairs: tuple[sa.Column[str], str]) -> Asked:

@@ -8,16 +8,19 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
 import sqlalchemy as sa
 
 from windlass.errors import LedgerError
-from windlass.ledger import collection, folding, retention, rows, schema, search
+from windlass.ledger import collection, folding, journal, retention, rows, schema, search
 from windlass.ledger.commit import GroupCommit, Pace
 from windlass.ledger.db import Database
-from windlass.ledger.folded import Folded
+from windlass.ledger.folded import Folded, FoldedDecision
+from windlass.ledger.intake import Pending, pending
+from windlass.ledger.journal import MOST_RECORD_BYTES, Journal
 from windlass.ledger.ledger import (
     ALL,
     EVERY_CALL,
@@ -34,11 +37,10 @@ from windlass.ledger.ledger import (
     FeedbackFilter,
     Item,
     Snapshot,
-    Spend,
-    StoredReply,
 )
-from windlass.ledger.writer import REPLY, Pending, Writer
-from windlass.records import KINDS, Call, Decision, Erasure, Feedback, LedgerRecord, Outcome, Record, RunEvent, Scope
+from windlass.ledger.pages import LONG_PAGE, Pages
+from windlass.ledger.writer import Writer
+from windlass.records import KINDS, Call, Decision, Erasure, Feedback, Outcome, Record, RunEvent, Scope
 from windlass.stats.redaction import Redaction
 
 WATCH_S = 0.05
@@ -60,22 +62,45 @@ class SqlLedger:
         self._db = db
         self._redaction = redaction
         self._dense = db.dialect == "sqlite"
+        self._pages = Pages()
         self._writer = Writer(db, name)
         self._listeners: list[Callable[[], object]] = []
         self._announced = 0
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="ledger-watch", daemon=True)
-        self._group = GroupCommit[Pending](self._commit)
+        self._journal = self._kept(db)
+        self._group = GroupCommit[Pending](self._commit, self._journal)
+        if self._journal is not None:
+            db.settles.append(self._group.flush)
         if db.dialect != "sqlite":
             self._watcher.start()
 
+    def _kept(self, db: Database) -> Journal | None:
+        """Where calls stand until their commit: in a journal beside a file that need not survive power loss. What was
+        left in others by now is in the tables."""
+        if db.dialect != "sqlite":
+            return None
+        journal.adopt(db, self._writer.recover)
+        path = db.url.database or ""
+        return Journal(Path(path)) if db.durability == "normal" and path not in ("", ":memory:") else None
+
     async def append(self, *items: Item) -> int:
-        said = [len(item.data) for item in items if isinstance(item, Body)]
-        if self._redaction is not None and said and (sum(said) > LARGE_BYTES or self._redaction.slow):
-            pending = await asyncio.to_thread(self._rows, items)
+        if self._redacts(sum(len(item.data) for item in items if isinstance(item, Body))):
+            taken = await asyncio.to_thread(self._rows, items)
         else:
-            pending = self._rows(items)
-        return await self._group.begin(pending)
+            taken = self._rows(items)
+        return await self._group.begin(taken)
+
+    def keep(self, *items: Item) -> asyncio.Future[int] | None:
+        said = sum(len(item.data) for item in items if isinstance(item, Body))
+        if self._journal is not None and said < MOST_RECORD_BYTES and not self._redacts(said):
+            taken = self._rows(items)
+            return None if self._group.keep(taken, journal.record(taken)) else self._group.begin(taken)
+        return asyncio.ensure_future(self.append(*items))
+
+    def _redacts(self, said: int) -> bool:
+        """Whether what was said, so many bytes, is redacted in a thread."""
+        return self._redaction is not None and said > 0 and (said > LARGE_BYTES or self._redaction.slow)
 
     def post(self, *items: Item) -> None:
         self._group.submit(self._rows(items), durable=False)
@@ -85,9 +110,7 @@ class SqlLedger:
         return self._group.submit(self._rows(items), durable=True).result()
 
     def _rows(self, items: Sequence[Item]) -> tuple[Pending, ...]:
-        if self._redaction is not None:
-            items = [_cleared(item, self._redaction) for item in items]
-        return _pending(items)
+        return pending(items, self._redaction)
 
     @property
     def pace(self) -> Pace:
@@ -152,13 +175,25 @@ class SqlLedger:
         found: list[Folded] = []
         driver: Any = connection.connection.driver_connection
         with collection.resting():
+
+            def ask(question: str, *values: object) -> list[Any]:
+                return cast(list[Any], driver.execute(question, (*values, after, until)).fetchall())
+
+            def look_up(decided: Sequence[FoldedDecision]) -> dict[int, str]:
+                if self._dense:
+                    return dict(ask(folding.contexts(None if points is None else len(points)), *(points or ())))
+                owned = [(row.id, row.form.tenant, row.form.workspace) for row in decided]
+                return {decided[place].seq: text for place, text in _contexts(connection, owned).items()}
+
+            long = self._dense and until - after >= LONG_PAGE
             for kind in KINDS.values():
-                sided = points if points is not None and kind is Decision and self._dense else []
-                question = folding.question(kind, self._db.dialect, None if points is None else len(points))
-                made = folding.fetched(kind, driver.execute(question, (*sided, after, until)).fetchall())
-                if kind is Decision and not self._dense:
-                    folding.give_contexts(made, points, partial(_contexts, connection))
-                found += made
+                if kind is Decision and long:
+                    found += self._pages.decisions(ask)
+                elif kind is Outcome and long:
+                    found += self._pages.outcomes(ask)
+                else:
+                    found += folding.fetched(kind, ask(folding.question(kind, self._db.dialect)))
+            folding.give_contexts(found, points, look_up)
         found.sort(key=operator.attrgetter("seq"))
         return found
 
@@ -269,6 +304,9 @@ class SqlLedger:
             return tuple(Body(**row) for row in connection.execute(query).mappings())
 
     def erase(self, erasure: Erasure) -> int:
+        # Or the next process to start would bring back what one that is gone has left, or a power cut what was cut off.
+        journal.adopt(self._db, self._writer.recover)
+        journal.sync(self._db)
         return retention.erase(self._db, erasure)
 
     def prune(self, now: float) -> int:
@@ -298,6 +336,10 @@ class SqlLedger:
 
     def close(self) -> None:
         self._group.close()
+        if self._journal is not None:
+            self._db.settles.remove(self._group.flush)
+            self._journal.close()
+            self._journal = None
         self._closing.set()
         if self._watcher.is_alive():
             self._watcher.join()
@@ -331,34 +373,6 @@ class SqlLedger:
                 self._announced = head
                 for listener in self._listeners:
                     listener()
-
-
-def _cleared(item: Item, redaction: Redaction) -> Item:
-    """`item` with nothing personal in what was said."""
-    if isinstance(item, Body) and item.data:
-        return msgspec.structs.replace(item, data=redaction.body(item.data))
-    if isinstance(item, Feedback) and item.comment:
-        return msgspec.structs.replace(item, comment=redaction.text(item.comment))
-    return item
-
-
-def _pending(items: Sequence[Item]) -> tuple[Pending, ...]:
-    """The rows of `items`; a decision brings its context along."""
-    found: list[Pending] = []
-    for item in items:
-        # By identity: asking three kinds of a msgspec struct that is none of them took as long as making its row.
-        if type(item) is Body:
-            found.append((schema.bodies, rows.body_row(item)))
-        elif type(item) is Spend:
-            found.append((schema.spend, [item.limit, item.group, item.since, item.nusd, item.outcome]))
-        elif type(item) is StoredReply:
-            found.append((schema.replies, [getattr(item, name) for name in REPLY]))
-        else:
-            record = cast(LedgerRecord, item)
-            found.append((rows.TABLES[type(record)], rows.to_row(record)))
-            if type(record) is Decision and record.context:
-                found.append((schema.contexts, rows.context_row(record)))
-    return tuple(found)
 
 
 def _owner(table: sa.Table, scope: AnyScope) -> tuple[sa.ColumnElement[bool], ...]:
@@ -436,8 +450,8 @@ def _with_contexts(connection: sa.Connection, found: Sequence[Sequence[Any]]) ->
     return [(*row, contexts.get(place)) for place, row in enumerate(found)]
 
 
-def _contexts(connection: sa.Connection, owned: folding.Owned) -> dict[int, str]:
-    """The contexts of decisions, by their places in `owned`."""
+def _contexts(connection: sa.Connection, owned: Sequence[Sequence[str]]) -> dict[int, str]:
+    """The contexts of decisions, by their places in `owned`: id, tenant, workspace of each."""
     names, tenants, workspaces = (list(column) for column in zip(*owned, strict=True))
     asked = {"tenants": tenants, "workspaces": workspaces, "decisions": names}
     return {int(row.place) - 1: row.data for row in connection.execute(_CONTEXTS, asked)}

@@ -15,6 +15,7 @@ from windlass.ledger import seal as seals
 from windlass.ledger.audit import BEFORE, CHECKPOINT, SEAL, START, AuditRow, digest_of
 from windlass.ledger.checkpoint import Checkpoint
 from windlass.ledger.db import Database
+from windlass.ledger.signing import PUBLIC
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -183,8 +184,8 @@ def _signatures(file: _Lines, trail: _Trail, verdict: Verdict, given: Path | Non
     """Each line is genuine, follows the one before it, and names a digest that the trail has at that place."""
     if not file.lines:
         return
-    key = checkpoint.public_key(given or file.path.with_name(checkpoint.PUBLIC))
-    mine, previous = checkpoint.fingerprint(key), ""
+    key = checkpoint.public_key(given or file.path.with_name(PUBLIC))
+    mine, previous = checkpoint.fingerprint(key.public_bytes_raw()), ""
     verdict.keys.append(mine)
     for number, (line, digest) in enumerate(file.lines, start=1):
         verdict.checkpoints += 1

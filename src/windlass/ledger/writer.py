@@ -13,21 +13,22 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
 from windlass.errors import HANDLING, LedgerError, classify
-from windlass.ledger import partitions, rows, schema
+from windlass.ledger import journal, partitions, rows, schema
 from windlass.ledger.db import Database
 from windlass.ledger.ids import is_imported
+from windlass.ledger.intake import Pending
 from windlass.stats.chance import Propensity, settle
 
-Pending: TypeAlias = tuple[sa.Table, rows.Row]
-"""A row and where it goes."""
 SHIFT: Final = 20
 COPY_FROM = 200
 """From so many rows of one table on, COPY is faster than executemany (benchmarks/ledger.py)."""
+RECOVERED = 2_048
+"""So many records of a journal are taken into the tables in one transaction."""
 RETRIES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 PATIENCE_S = 5.0
 """Once a batch has waited so long, nothing is tried again: its callers wait with it."""
@@ -135,6 +136,18 @@ class Writer:
                 time.sleep(patience_s)
         return self._to_server(self._transactions, batch, again=True)
 
+    def recover(self, records: Sequence[Sequence[Pending]]) -> None:
+        """Commit those of the records, each what one append brought, that are not in the tables of the file yet.
+
+        Appends are committed whole: where each row with an id is there, what was spent has been added as well, and what
+        was deleted since is to stay away.
+        """
+        with self._db.read() as connection:
+            driver: Any = connection.connection.driver_connection
+            missing = [pending for pending in records if not _stands(driver, pending)]
+        for start in range(0, len(missing), RECOVERED):
+            self._to_file([row for pending in missing[start : start + RECOVERED] for row in pending])
+
     def _to_file(self, batch: Sequence[Pending]) -> int:
         grouped, placed = _grouped(batch)
         spent, replies = grouped.pop(schema.spend, None), grouped.pop(schema.replies, None)
@@ -216,20 +229,34 @@ _SPEND = (
     "INSERT INTO spend (name, grp, since, nusd, worker) VALUES ({mark}, {mark}, {mark}, {mark}, {mark}) "
     "ON CONFLICT (name, grp, since, worker) DO UPDATE SET nusd = spend.nusd + excluded.nusd"
 )
-REPLY: Final = ("call", "user", "at", "expires_at", "data", "tenant", "workspace", "caller", "digest", "owner")
-"""The order in which a stored reply is given to the database."""
 # Only who holds the place may fill it: the call of one that was taken over is billed, but answers nobody later.
 _REPLIED = (
     "UPDATE replies SET state = 'done', call = {mark}, \"user\" = {mark}, at = {mark}, expires_at = {mark}, "
     "data = {mark} WHERE tenant = {mark} AND workspace = {mark} AND caller = {mark} AND digest = {mark} "
     "AND owner = {mark}"
 )
+# All of them begin with place, id, tenant, workspace.
+_THERE = {
+    table: f"SELECT 1 FROM {table.name} WHERE id = ? AND tenant = ? AND workspace = ?" for table in schema.SEQUENCED
+}
 _ENDED = sa.select(schema.outcomes.c.id).where(schema.outcomes.c.id.in_(sa.bindparam("ids", expanding=True)))
 _BEAT = sa.text("UPDATE workers SET head = greatest(head, :head), at = :at WHERE name = :name")
 _JOIN = sa.text(
     "INSERT INTO workers (name, pid, at, head, cursor) VALUES (:name, :pid, :at, :head, 0) "
     "ON CONFLICT (name) DO UPDATE SET pid = excluded.pid, at = excluded.at, head = excluded.head, cursor = 0"
 )
+
+
+def take_in(db: Database) -> None:
+    """Put into the tables of the file what killed processes have left in journals: for whoever opens no ledger."""
+    if db.dialect == "sqlite":
+        journal.adopt(db, Writer(db).recover)
+
+
+def _stands(driver: Any, pending: Sequence[Pending]) -> bool:
+    """Whether what one append brought is in the tables of the file."""
+    named = [(table, row) for table, row in pending if table in _PLACED]
+    return bool(named) and all(driver.execute(_THERE[table], row[1:4]).fetchone() for table, row in named)
 
 
 def _unspent(connection: sa.Connection, spent: Sequence[rows.Row]) -> list[rows.Row]:

@@ -8,10 +8,11 @@ from typing import TypeAlias
 import msgspec
 
 from windlass.policies.forms import Form
+from windlass.policies.served import Served
 from windlass.records import FeedbackSource
 
-MODEL = "model"
-"""The point whose action is the model that shall answer."""
+MODELS = frozenset({"model", "model_embeddings", "model_transcriptions"})
+"""The points at which another model may have answered than the one that was chosen."""
 
 Key: TypeAlias = tuple[str, str, str]
 """(tenant, workspace, id)."""
@@ -25,8 +26,8 @@ class Acted(msgspec.Struct, array_like=True, gc=False):
 
     scored: the reward counted last. learned: by place, the reward that the policy there learned last; None where it
     learned one and was rolled back to before it: it learns nothing more from this decision. spent: likewise what the
-    policies that want to know were told that it cost. Both are replaced and never changed, because all that have
-    learned nothing share one.
+    policies that want to know were told that it cost, and served: how it went. All are replaced and never changed,
+    because all that have learned nothing share one.
     """
 
     form: int
@@ -38,6 +39,7 @@ class Acted(msgspec.Struct, array_like=True, gc=False):
     scored: float | None = None
     learned: Mapping[str, float | None] = {}
     spent: Mapping[str, float | None] = {}
+    served: Mapping[str, Served | None] = {}
 
     def taught(self, place: str, reward: float | None) -> None:
         """Note what the policy at `place` learned from this decision."""
@@ -46,6 +48,10 @@ class Acted(msgspec.Struct, array_like=True, gc=False):
     def charged(self, place: str, cost_nusd: float | None) -> None:
         """Note what the policy at `place` was told that this decision cost."""
         self.spent = {**self.spent, place: cost_nusd}
+
+    def observed(self, place: str, served: Served | None) -> None:
+        """Note what was told at `place` of how this decision's call went."""
+        self.served = {**self.served, place: served}
 
 
 class Shadowed(msgspec.Struct, array_like=True, gc=False):
@@ -60,7 +66,8 @@ class Shadowed(msgspec.Struct, array_like=True, gc=False):
 class Account(msgspec.Struct, array_like=True, gc=False):
     """What is known of one call. order: sequence number of its first record; user: digest or nothing.
 
-    instead: the model that answered, where it is not the one that was decided on.
+    instead: the model that answered, where it is not the one that was decided on. first_byte_ms: kept where somebody
+    wants to know how calls went.
     """
 
     order: int
@@ -72,10 +79,11 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     acted: tuple[Acted, ...] = ()
     shadowed: tuple[Shadowed, ...] = ()
     instead: str = ""
+    first_byte_ms: float | None = None
 
     def failed_over(self, form: Form, action: str) -> bool:
         """Whether another model had to answer than the one that was decided on, which so has earned nothing."""
-        return form.point == MODEL and self.instead != action and self.instead in form.actions
+        return form.point in MODELS and self.instead != action and self.instead in form.actions
 
 
 Touched: TypeAlias = Sequence[tuple[Key, Account]]

@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final, Never, TypeVar
 
 import msgspec
 
 from windlass.ledger.folded import FoldedCall, FoldedDecision, FoldedErasure, FoldedFeedback, FoldedOutcome, OutcomeForm
 from windlass.policies.account import (
-    MODEL,
+    MODELS,
     Account,
     Acted,
     Key,
@@ -33,14 +33,14 @@ from windlass.policies.loop import acting_id
 from windlass.policies.reward import read
 from windlass.records import Decision, Erasure, Scope, user_digest
 
-__all__ = ["MODEL", "NO_FEEDBACK", "Account", "Accounts", "Acted", "Key", "Metric", "StoredAccounts", "Touched"]
+__all__ = ["MODELS", "NO_FEEDBACK", "Account", "Accounts", "Acted", "Key", "Metric", "StoredAccounts", "Touched"]
 
 # One feedback moves at most this much, so that no chain or crowd of calls can hold up the others' decisions.
 _MAX_DEPTH = 8
 _MAX_CREDITED = 1_000
 # Distinct (source, metric) pairs of one target, decisions of one call; whoever sends more is not rating or deciding.
 _MAX_METRICS = 64
-_MAX_DECISIONS = 64
+MAX_DECISIONS = 64
 _DIGESTS_AT_HAND = 1_000
 K = TypeVar("K")
 V = TypeVar("V")
@@ -50,11 +50,15 @@ class Accounts:
     """At most `window` calls, feedback targets and feedback ids; the oldest in ledger order go first.
 
     What comes later for a call that went changes nothing. taught: the points whose decisions keep their contexts.
+    timed: whether anybody wants to know how long calls took.
     """
 
-    def __init__(self, window: int, stored: StoredAccounts | None = None, taught: Collection[str] = ()) -> None:
+    def __init__(
+        self, window: int, stored: StoredAccounts | None = None, taught: Collection[str] = (), timed: bool = False
+    ) -> None:
         self.window = window
         self.taught = taught
+        self._timed = timed
         self.calls: dict[Key, Account] = dict(stored.calls if stored else ())
         # The keys of `calls` in their order: a dict finds its oldest by passing over all that went before it, 16 us
         # once the window is full, and an OrderedDict takes three times as long to add one.
@@ -77,7 +81,7 @@ class Accounts:
                 form = self.forms[acted.form]
                 if form.point in self.taught:
                     continue
-                acted.learned = _UNTAUGHT
+                acted.learned = UNTAUGHT
                 if form.names:
                     acted.form, acted.values = self.forms.take(form._replace(names=(), lengths=())), b""
         self._number()
@@ -106,27 +110,20 @@ class Accounts:
             self._adopt(key, call.parent)
         return self._beneath(key) if account.acted or (self._children and key in self._children) else ()
 
-    def whole(
-        self, call: FoldedCall, decided: Sequence[FoldedDecision], outcome: FoldedOutcome
-    ) -> tuple[Key, Account] | None:
-        """`open`, `act` and `end` in one go, of a call that is told from its beginning to its end at once.
+    def knows(self, key: Key) -> bool:
+        """Whether anything was told or said of the call before, or of what was called for it."""
+        return key in self.calls or key in self.notes or bool(self._children and key in self._children)
 
-        None, and no change, where it is not so simple: somebody spoke of the call before, or these are not all its
-        owner's. Nothing can have been said of it otherwise.
-        """
-        shared, ended = decided[0].form, outcome.form
-        key = (shared.tenant, shared.workspace, call.id)
-        if call.parent or not _of_one(key, call, ended) or (len(decided) > 1 and not _apart(decided)):
-            return None
-        if key in self.notes or key in self._children or key in self.calls:
-            return None
+    def whole(
+        self, key: Key, call: FoldedCall, acted: tuple[Acted, ...], outcome: FoldedOutcome, error: str, instead: str
+    ) -> Account:
+        """`open`, `act` and `end` in one go, of a call without a parent of which nothing is known."""
         user = self._digest(call) if call.user else b""
-        acted = tuple([self._acted(one) for one in decided])
-        instead = "" if _chosen(decided, ended.model) else ended.model
-        cost, error = outcome.cost_nusd, ended.error or _of_status(ended.status)
-        account = Account(call.seq, "", user, outcome.latency_ms, cost, error, acted, (), instead)
-        self._keep(key, account)
-        return key, account
+        latency_ms, cost_nusd = outcome.latency_ms, outcome.cost_nusd
+        account = Account(call.seq, "", user, latency_ms, cost_nusd, error, acted, (), instead)
+        if self._timed:
+            account.first_byte_ms = outcome.first_byte_ms
+        return self._keep(key, account)
 
     def act(self, decision: FoldedDecision) -> Touched:
         """A live decision was taken. The same one again changes nothing."""
@@ -134,8 +131,8 @@ class Accounts:
         key = (shared.tenant, shared.workspace, decision.call)
         account = self.calls.get(key) or self._opened(key, decision.seq)
         if not account.acted or self._is_new(account, decision):
-            account.acted = (*account.acted, self._acted(decision))
-            if shared.point == MODEL and account.instead == shared.action:
+            account.acted = (*account.acted, self.kept(decision))
+            if shared.point in MODELS and account.instead == shared.action:
                 account.instead = ""
         return self._observed(key, account)
 
@@ -145,7 +142,7 @@ class Accounts:
         key = (shared.tenant, shared.workspace, decision.call)
         account = self.calls.get(key) or self._opened(key, decision.seq)
         known = any(shadowed.place == place for shadowed in account.shadowed)
-        if not known and len(account.shadowed) < _MAX_DECISIONS:
+        if not known and len(account.shadowed) < MAX_DECISIONS:
             account.shadowed = (*account.shadowed, Shadowed(place, shared.policy, shared.action))
         return self._observed(key, account)
 
@@ -199,22 +196,26 @@ class Accounts:
         """Let the policy at the point of `place` (tenant, workspace, point) know of each decision what it knew then.
 
         kept: the accounts at that time, None for the time before all. A reward that it learned since is never its,
-        nor is a cost.
+        nor is a cost, or how a call went.
         """
         knew: dict[tuple[Key, str], Acted] = {}
         if kept is not None:
             for key, acted in _acted(kept.calls, dict(kept.forms), place):
                 knew[key, acted.id] = acted
         for key, acted in _acted(self.calls.items(), self.forms, place):
-            before = knew.get((key, acted.id))
-            if before is not None and place[2] in before.learned and place[2] in self.taught:
+            before = knew.get((key, acted.id), _NOTHING)
+            if place[2] in before.learned and place[2] in self.taught:
                 acted.taught(place[2], before.learned[place[2]])
             elif place[2] in acted.learned:
                 acted.taught(place[2], None)
-            if before is not None and place[2] in before.spent:
+            if place[2] in before.spent:
                 acted.charged(place[2], before.spent[place[2]])
             elif place[2] in acted.spent:
                 acted.charged(place[2], None)
+            if place[2] in before.served:
+                acted.observed(place[2], before.served[place[2]])
+            elif place[2] in acted.served:
+                acted.observed(place[2], None)
 
     def _beneath(self, target: Key) -> Touched:
         """The target, if it is a call, and all calls beneath it, in the order in which they began."""
@@ -231,6 +232,8 @@ class Accounts:
 
     def feedback(self, key: Key, account: Account) -> Mapping[Metric, float]:
         """The newest feedback of each source and metric on a call or above it."""
+        if not account.parent and key not in self.notes:
+            return NO_FEEDBACK
         heard = self._heard(key, account)
         if not heard:
             return NO_FEEDBACK
@@ -266,29 +269,30 @@ class Accounts:
     def _is_new(self, account: Account, decision: FoldedDecision) -> bool:
         """Whether a live decision of that id at the point is not known of the call, and there is room for it."""
         point, name = decision.form.point, _name(decision)
-        return len(account.acted) < _MAX_DECISIONS and all(
+        return len(account.acted) < MAX_DECISIONS and all(
             acted.id != name or self.forms[acted.form].point != point for acted in account.acted
         )
 
-    def _acted(self, decision: FoldedDecision) -> Acted:
+    def kept(self, decision: FoldedDecision) -> Acted:
         """What is kept of a live decision."""
         shared, name, at, chance = decision.form, _name(decision), decision.at, decision.propensity
         if shared.point not in self.taught or not decision.context:
             form = self.forms.take_bare(shared)
-            return Acted(form, name, at, shared.action, chance, b"", None, _UNTAUGHT, _UNTAUGHT)
+            return Acted(form, name, at, shared.action, chance, b"", None, UNTAUGHT, UNTAUGHT, UNTAUGHT)
         names, lengths, values = pack(decision.context)
         form = self.forms.take((shared.point, shared.policy, shared.featuriser, shared.actions, names, lengths))
-        return Acted(form, name, at, shared.action, chance, values, None, _UNTAUGHT, _UNTAUGHT)
+        return Acted(form, name, at, shared.action, chance, values, None, UNTAUGHT, UNTAUGHT, UNTAUGHT)
 
     def _ended(self, account: Account, outcome: FoldedOutcome) -> None:
         """Note how a call ended."""
         shared = outcome.form
         account.latency_ms, account.cost_nusd = outcome.latency_ms, outcome.cost_nusd
-        account.error = shared.error or _of_status(shared.status)
+        account.error = error_of(shared)
+        account.first_byte_ms = outcome.first_byte_ms if self._timed else None
         # Kept only where it says something, and as long as the decision is not there yet.
         account.instead = model = shared.model
         for acted in account.acted:
-            if acted.action == model and self.forms.credited[acted.form][0] == MODEL:
+            if acted.action == model and self.forms.credited[acted.form][0] in MODELS:
                 account.instead = ""
 
     def _observed(self, key: Key, account: Account) -> Touched:
@@ -380,7 +384,9 @@ class Accounts:
 
 
 NO_FEEDBACK: Final[Mapping[Metric, float]] = {}
-_UNTAUGHT: Final[Mapping[str, float | None]] = {}
+UNTAUGHT: Final[Mapping[str, Never]] = {}
+"""What all share of which no policy knows anything."""
+_NOTHING: Final = Acted(0, "", 0.0, "", 0.0, b"")
 
 
 def _acted(
@@ -394,9 +400,9 @@ def _acted(
                     yield key, acted
 
 
-def _of_status(status: int) -> str:
-    """The error of a call whose outcome names none."""
-    return f"status {status}" if status >= 400 else ""
+def error_of(ended: OutcomeForm) -> str:
+    """The error of a call that ended like this, "" where there was none."""
+    return ended.error or (f"status {ended.status}" if ended.status >= 400 else "")
 
 
 def _name(decision: FoldedDecision) -> str:
@@ -406,24 +412,6 @@ def _name(decision: FoldedDecision) -> str:
     if name == f"decision_{call[5:]}-{point}" and call[:5] == "call_" != call:
         return ""
     return "" if name == acting_id(call, point) else name
-
-
-def _apart(decided: Sequence[FoldedDecision]) -> bool:
-    """Whether these decisions of one call are one owner's, no two the same, and not too many."""
-    owners = {(row.form.tenant, row.form.workspace) for row in decided}
-    named = {(row.form.point, row.id) for row in decided}
-    return len(owners) == 1 and len(named) == len(decided) <= _MAX_DECISIONS
-
-
-def _of_one(key: Key, call: FoldedCall, ended: OutcomeForm) -> bool:
-    """Whether a call and how it ended are of the owner in `key`."""
-    tenant, workspace, _ = key
-    return call.tenant == ended.tenant == tenant and call.workspace == ended.workspace == workspace
-
-
-def _chosen(decided: Sequence[FoldedDecision], model: str) -> bool:
-    """Whether that model was decided on."""
-    return any(one.form.action == model and one.form.point == MODEL for one in decided)
 
 
 def _keep_newest(kept: OrderedDict[K, V], window: int) -> None:

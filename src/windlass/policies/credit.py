@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from windlass.policies.accounts import NO_FEEDBACK, Account, Accounts, Acted, Key, Metric
-from windlass.policies.loop import Loop, PolicyKey
-from windlass.policies.points import shadow_place
+from windlass.policies.accounts import Account, Accounts, Acted, Key, Metric
+from windlass.policies.loop import DEFAULT_POLICY, Loop, PolicyKey
+from windlass.policies.points import NAMED, shadow_place
 from windlass.policies.reward import graded, worth
 from windlass.policies.score import Row, Scores, weight
+from windlass.policies.served import UNTOLD, served_of
 from windlass.records import Scope
+
+_NOBODY = frozenset({NAMED, DEFAULT_POLICY})
 
 
 class Credit(NamedTuple):
@@ -52,8 +55,7 @@ class Credits:
         for key, account in calls:
             if not account.acted:
                 continue
-            heard = account.parent or key in accounts.notes
-            self.weigh(seq, key, account, accounts.feedback(key, account) if heard else NO_FEEDBACK)
+            self.weigh(seq, key, account, accounts.feedback(key, account))
 
     def weigh(self, seq: int, key: Key, account: Account, feedback: Mapping[Metric, float]) -> None:
         """`settle` of one call of whose decisions some are known, with the feedback on it."""
@@ -67,6 +69,8 @@ class Credits:
             self._judge(seq, key, account, earned)
         if self._loop.costed:
             self._settle_apart(key, account, feedback)
+        if self._loop.watched:
+            self._settle_served(key, account)
 
     def _earn(self, seq: int, key: Key, account: Account, acted: Acted, reward: float) -> None:
         """A live decision has earned `reward` by now: count it, and teach it to whoever decided and does not know."""
@@ -75,17 +79,24 @@ class Credits:
         if acted.scored != reward:
             self.scores.count(policy, row, 1.0, reward, acted.scored)
             if self.listeners:
-                self._tell(seq, policy, acted, row, 1.0, reward, acted.scored)
+                self.tell(seq, policy, acted, row, 1.0, reward, acted.scored)
             acted.scored = reward
-        if not account.shadowed and row[0] == self._loop.ids[point]:
+        if not account.shadowed and row[0] == self._loop.ids[point] and len(self._loop.places_of[point]) == 1:
             if point in self._ruled:
                 self._loop.unteachable(policy)
             elif acted.learned.get(point) != reward and point not in self._loop.costed:
                 self._teach(key, acted, policy, reward)
             return
-        for place in self._deciders(account, point, row[0]):
+        self._teach_all(key, account, acted, reward)
+
+    def _teach_all(self, key: Key, account: Account, acted: Acted, reward: float) -> None:
+        """Teach whoever decided, and whoever inherits it, but those who learn costs apart."""
+        point, row = self.accounts.forms.credited[acted.form]
+        places = self._deciders(account, point, row[0])
+        heirs = self._heirs(places, point, row[0])
+        for place in (*places, *heirs):
             if place not in self._loop.costed:
-                self._teach(key, acted, (key[0], key[1], place), reward)
+                self._teach(key, acted, (key[0], key[1], place), reward, inherited=place in heirs)
 
     def _settle_apart(self, key: Key, account: Account, feedback: Mapping[Metric, float]) -> None:
         """Teach the policies that learn costs apart from quality what they do not know of a call."""
@@ -94,23 +105,45 @@ class Credits:
         for acted in account.acted:
             point, row = forms.credited[acted.form]
             failed_over = account.failed_over(forms[acted.form], acted.action)
-            for place in self._deciders(account, point, row[0]):
+            places = self._deciders(account, point, row[0])
+            heirs = self._heirs(places, point, row[0])
+            for place in (*places, *heirs):
                 if place not in costed:
                     continue
+                inherited = place in heirs
                 # What another model cost says nothing of the one that was chosen, nor does a call that came to nothing.
                 broken = failed_over or (account.error and not account.cost_nusd)
                 if account.cost_nusd is not None and not broken:
-                    self._charge(key, acted, place, float(account.cost_nusd))
+                    self._charge(key, acted, place, float(account.cost_nusd), inherited=inherited)
                 if failed_over or quality is not None:
-                    self._teach(key, acted, (key[0], key[1], place), 0.0 if failed_over else quality or 0.0)
+                    reward = 0.0 if failed_over else quality or 0.0
+                    self._teach(key, acted, (key[0], key[1], place), reward, inherited=inherited)
 
-    def _charge(self, key: Key, acted: Acted, place: str, cost_nusd: float) -> None:
+    def _settle_served(self, key: Key, account: Account) -> None:
+        """Tell the guards that watch how calls go what they do not know of this one."""
+        forms, watched = self.accounts.forms, self._loop.watched
+        for acted in account.acted:
+            point, row = forms.credited[acted.form]
+            failed_over = account.failed_over(forms[acted.form], acted.action)
+            served = served_of(account.first_byte_ms, account.latency_ms, account.error, failed_over=failed_over)
+            for place in self._deciders(account, point, row[0]):
+                previous = acted.served.get(place)
+                # A later word that it shows nothing takes back what an earlier one showed.
+                shown = UNTOLD if served is None and previous is not None else served
+                # None beside the place: it was rolled back to before it knew.
+                known = previous == shown or (previous is None and place in acted.served)
+                if place not in watched or shown is None or known:
+                    continue
+                if self._loop.serve(self.accounts.decision(key, acted), shown, previous, place):
+                    acted.observed(place, shown)
+
+    def _charge(self, key: Key, acted: Acted, place: str, cost_nusd: float, *, inherited: bool = False) -> None:
         """Tell the policy at `place` what the decision cost, where it does not know."""
         previous = acted.spent.get(place)
         # None beside the place: it was rolled back to before it knew.
         if previous == cost_nusd or (previous is None and place in acted.spent):
             return
-        if self._loop.spend(self.accounts.decision(key, acted), cost_nusd, previous, place):
+        if self._loop.spend(self.accounts.decision(key, acted), cost_nusd, previous, place, inherited=inherited):
             acted.charged(place, cost_nusd)
 
     def _deciders(self, account: Account, point: str, policy: str) -> Sequence[str]:
@@ -123,7 +156,17 @@ class Credits:
         found = (point,) if acting else ()
         return found if not account.shadowed else (*found, *_beside(account, point, acting))
 
-    def _teach(self, key: Key, acted: Acted, policy: PolicyKey, reward: float) -> None:
+    def _heirs(self, deciders: Sequence[str], point: str, policy: str) -> Sequence[str]:
+        """The places of a point whose policy had no part in a decision, by other settings, and learns of it even so.
+
+        Nothing is inherited of a choice that was the client's, nor of a default that nobody chose.
+        """
+        places = self._loop.places_of[point]
+        if len(deciders) == len(places) or policy in _NOBODY:
+            return ()
+        return [place for place in places if place not in deciders]
+
+    def _teach(self, key: Key, acted: Acted, policy: PolicyKey, reward: float, *, inherited: bool = False) -> None:
         """Let that policy learn what it does not know."""
         place, learned = policy[2], acted.learned
         untaught = self._loop.unteachable(policy)
@@ -134,7 +177,8 @@ class Credits:
         # None beside the place: it was rolled back to before it knew, and learns nothing more of this.
         if previous == reward or (previous is None and place in learned):
             return
-        if untaught or self._loop.learn(self.accounts.decision(key, acted), reward, previous, place):
+        decision = self.accounts.decision(key, acted)
+        if untaught or self._loop.learn(decision, reward, previous, place, inherited=inherited):
             acted.taught(place, reward)
 
     def _judge(self, seq: int, key: Key, account: Account, of_call: float) -> None:
@@ -152,14 +196,14 @@ class Credits:
                 place = (key[0], key[1], point)
                 self.scores.count(place, row, earned, reward, shadowed.scored)
                 if self.listeners and earned > 0.0:
-                    self._tell(seq, place, acted, row, earned, reward, shadowed.scored)
+                    self.tell(seq, place, acted, row, earned, reward, shadowed.scored)
                 shadowed.scored = reward
 
     def _own(self, account: Account, acted: Acted, earned: float) -> float:
         """What a decision has earned of what its call has: nothing, where the model that it chose did not answer."""
         return 0.0 if account.failed_over(self.accounts.forms[acted.form], acted.action) else earned
 
-    def _tell(
+    def tell(
         self, seq: int, place: PolicyKey, acted: Acted, row: Row, weight: float, reward: float, previous: float | None
     ) -> None:
         """Tell all who listen what was just counted."""

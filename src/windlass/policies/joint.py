@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
 from windlass.policies.joint_context import Layout, StoredLayout
-from windlass.policies.joint_costs import Costs, StoredCosts, start
+from windlass.policies.joint_costs import LARGEST_LOG, Costs, StoredCosts, start
 from windlass.policies.joint_options import MOST_NUSD, PRESETS, JointThompsonOptions, finite
+from windlass.policies.joint_outlook import Outlook
 from windlass.policies.joint_window import RecentWindow, StoredWindow
+from windlass.policies.lifts import LIFT, USER
 from windlass.policies.policy import Arm, Choice, draw, require
 from windlass.records import Decision
 from windlass.stats import chance, thompson
@@ -43,7 +45,6 @@ _EXPERIENCE = 50
 _COLD = 10.0
 """Before anything was spent, an allowance that is used up costs so much quality: more than any action is worth."""
 _MOST_EXCESS = 0.5
-_SHOWN = 3
 _ALLOWANCE = "allowance_nusd"
 _COST = "cost_nusd:"
 _EMBEDDING = "embedding"
@@ -52,7 +53,7 @@ _ASKED = tuple(
     for name, preset in PRESETS.items()
 )
 _PERCENT, _PER_USD = "objective:quality_percent", "objective:quality_per_usd"
-_ONE = "%s %.2f +- %.2f at %.2g USD"
+_WISHES = frozenset((*(name for name, _, _ in _ASKED), _PERCENT, _PER_USD))
 
 Floats = NDArray[np.float64]
 
@@ -69,20 +70,6 @@ class _StoredRouter(msgspec.Struct, frozen=True, array_like=True):
     costs: StoredCosts
     window: StoredWindow
     curve: Curve | None
-
-
-class _Outlook(NamedTuple):
-    """What is believed of k actions in one context: quality, its deviation, cost; and the price of money.
-
-    scores: quality less the price of what it costs. forced: what is tried because it is new, None where nothing is.
-    """
-
-    means: list[float]
-    sds: list[float]
-    costs_nusd: list[float]
-    price: float
-    scores: list[float]
-    forced: list[float] | None
 
 
 class _Menu(NamedTuple):
@@ -110,16 +97,19 @@ class JointThompson:
         self._quality = JointPosterior(self.options.noise_variance, self.options.walk_variance)
         self._quality.widen([self.options.bias_variance], [self.options.bias_correlation])
         self._costs = Costs()
-        self._select = self._costs.select(self._layout.numbers)
         self._window = RecentWindow(self._layout.size)
         self._curve: Curve | None = None
+        self._alpha = self.options.alpha
+        # Of all arms and the unseen one, (2 (K + 1), features): weights of quality, then of the logarithm of costs.
+        self._lines: Floats = np.empty((0, 0))
+        self._reselect()
         # Looked up over and over: the eligible actions of the last choice, and actions that are not new any more.
         self._menu: _Menu | None = None
         self._grown: set[str] = set()
 
     def probabilities(self, context: Context, actions: Sequence[str]) -> Floats:
         view = self._view(context, actions)
-        drawn = thompson.probabilities(np.array(view.scores), self.options.alpha * np.array(view.sds))
+        drawn = thompson.probabilities(np.array(view.scores), self._alpha * np.array(view.sds))
         if view.forced is None:
             return drawn
         chances: Floats = (1.0 - sum(view.forced)) * drawn + np.array(view.forced)
@@ -127,13 +117,12 @@ class JointThompson:
 
     def choose(self, context: Context, actions: Sequence[str], rng: np.random.Generator) -> Choice:
         view = self._view(context, actions)
-        alpha = self.options.alpha
-        scores, sds = view.scores, [alpha * sd for sd in view.sds]
+        scores, sds = view.scores, [self._alpha * sd for sd in view.sds]
         if view.forced is None:
             index, propensity = chance.draw_listed(scores, sds, rng)
         else:
             index, propensity = self._tried(view.forced, scores, sds, rng)
-        return Choice(actions[index], propensity, self._why(view, actions), self._missing(context))
+        return Choice(actions[index], propensity, view.why(actions), self._missing(context))
 
     def _tried(
         self, forced: list[float], scores: list[float], sds: list[float], rng: np.random.Generator
@@ -155,13 +144,15 @@ class JointThompson:
         prior = self.options.prior_mean
         if previous is None:
             # The numbers of its context were counted with its cost, if that was told.
-            arm = self._admit(decision, counted=self._window.holds(decision.id))
-            x = self._layout.vector(decision.context)
+            arm = self._admit(decision, counted=self._window.features(decision.id) is not None)
+            x = self._features(decision)
             self._quality.observe(arm, decision.id, x, reward - prior)
             self._rewards += 1
+            self._align_quality()
         elif decision.action in self._arms:
-            x = self._layout.vector(decision.context)
+            x = self._features(decision)
             self._quality.revise(self._arms[decision.action], decision.id, x, reward - prior, previous - prior)
+            self._align_quality()
 
     def spend(self, decision: Decision, cost_nusd: float, previous: float | None) -> None:
         """The call cost so much; `previous` is what was told before. ValueError where it is no finite cost."""
@@ -174,10 +165,16 @@ class JointThompson:
         arm = self._admit(decision)
         x = self._layout.vector(decision.context)
         menu = self._menu_of(decision.actions)
-        listed = [finite(price, unknown=math.nan) for price in self._prices(decision.context, menu)]
+        listed = self._prices(decision.context, menu)
+        if not _usual(listed):
+            listed = [finite(price, unknown=math.nan) for price in listed]
         own = finite(decision.context.get(_COST + decision.action), unknown=math.nan)
         self._costs.learn(arm, decision.id, x[self._select], own, cost_nusd)
-        sds = self.options.alpha * self._quality.predict(x)[1][menu.places]
+        self._align_costs()
+        if len(decision.actions) < 2 and _ALLOWANCE not in decision.context:
+            # There was nothing to choose and nothing to pace: it says nothing of what the next requests will need.
+            return
+        sds = self._alpha * np.sqrt(np.maximum(self._quality.variances(x), 0.0))[menu.places]
         number = self._costs.calls(arm)
         plan = self._plan(decision.context)
         row = self._window.add(decision.id, x, decision.actions, listed, sds, decision.action, number)
@@ -215,42 +212,75 @@ class JointThompson:
         view = self._view(context, actions)
         chances = self.probabilities(context, actions).tolist()
         observed = self._quality.observed
+        means = [view.means[place] for place in view.places]
         counts = [observed[self._arms[action]] if action in self._arms else 0 for action in actions]
-        return tuple(Arm(*each) for each in zip(actions, view.means, view.sds, chances, counts, strict=True))
+        return tuple(Arm(*each) for each in zip(actions, means, view.sds, chances, counts, strict=True))
 
     def costs_nusd(self, context: Context, actions: Sequence[str]) -> tuple[float, ...]:
         """What a call of each action is expected to cost in this context."""
         return tuple(self._view(context, actions).costs_nusd)
 
+    def expected(self, context: Context, action: str) -> float:
+        """The reward that is expected of an action in this context, whoever asks."""
+        return float(self._lines[self._arms.get(action, self._quality.arms)] @ self._layout.vector(context))
+
     def price(self, context: Context) -> float:
         """Quality per nano-dollar that a dearer action has to bring now, for this allowance and objective."""
         return self._price(context)
 
-    def _view(self, context: Context, actions: Sequence[str]) -> _Outlook:
+    def _view(self, context: Context, actions: Sequence[str]) -> Outlook:
         require(actions)
         menu = self._menu_of(actions)
         x = self._layout.vector(context)
-        means, variances = self._quality.moments(x)
-        factors, places = self._costs.predict(x.take(self._select)).tolist(), menu.places
-        all_means, all_variances, prior = means.tolist(), variances.tolist(), self.options.prior_mean
-        believed = [all_means[place] + prior for place in places]
-        costs = [
-            # In line, because it is asked of every action in every call; what is no usual price is looked at by itself.
-            (price if type(price) is float and 1.0 <= price < MOST_NUSD else start(finite(price, unknown=math.nan)))
-            * factors[place]
-            for price, place in zip(self._prices(context, menu), places, strict=True)
-        ]
-        if max(costs) > MOST_NUSD:
-            costs = [min(cost, MOST_NUSD) for cost in costs]
+        lines, places = self._lines.dot(x).tolist(), menu.places
+        variances = self._quality.variances(x).tolist()
+        means, logs = lines[: len(variances)], lines[len(variances) :]
+        if USER in context:
+            _lift(means, context, actions, places)
+        costs = self._expected(logs, menu, context)
+        if min(variances) < 0.0:
+            variances = [max(variance, 0.0) for variance in variances]
         price = min(self._price(context), _DEAREST)
-        return _Outlook(
-            believed,
-            [math.sqrt(max(all_variances[place], 0.0)) for place in places],
+        return Outlook(
+            means,
+            places,
+            [math.sqrt(variances[place]) for place in places],
             costs,
             price,
-            [mean - price * cost for mean, cost in zip(believed, costs, strict=True)],
+            [means[place] - price * cost for place, cost in zip(places, costs, strict=True)],
             self._forced(context, actions, costs),
         )
+
+    def _expected(self, logs: list[float], menu: _Menu, context: Context) -> list[float]:
+        """What each action would cost, in nano-dollars, by the logarithms of what is learned of its list price."""
+        # Plain lists: for the few actions of a call they are faster than arrays.
+        if max(logs) > LARGEST_LOG:
+            logs = [min(log, LARGEST_LOG) for log in logs]
+        prices = self._prices(context, menu)
+        if not _usual(prices):
+            prices = [start(finite(price, unknown=math.nan)) for price in prices]
+        costs = [price * math.exp(logs[place]) for place, price in zip(menu.places, prices, strict=True)]
+        return costs if sum(costs) < MOST_NUSD else [min(cost, MOST_NUSD) for cost in costs]
+
+    def _reselect(self) -> None:
+        """Look up anew what counts for costs, and lay out the weights that a choice multiplies a context with."""
+        self._select = self._costs.select(self._layout.numbers)
+        self._lines = np.zeros((2 * self._quality.arms + 2, self._layout.size))
+        self._align_quality()
+        self._align_costs()
+
+    def _align_quality(self) -> None:
+        lines = self._lines[: self._quality.arms + 1]
+        lines[:] = self._quality.weights
+        lines[:, 0] += self.options.prior_mean
+
+    def _align_costs(self) -> None:
+        self._lines[self._quality.arms + 1 :, self._select] = self._costs.lines()
+
+    def _features(self, decision: Decision) -> Floats:
+        """The features of a call as they were when its cost was told, or else as they are now."""
+        known = self._window.features(decision.id)
+        return self._layout.vector(decision.context) if known is None else known
 
     def _menu_of(self, actions: Sequence[str]) -> _Menu:
         menu = self._menu
@@ -263,7 +293,9 @@ class JointThompson:
 
     def _price(self, context: Context) -> float:
         """The smallest price of money that does what is wanted and keeps within the allowance."""
-        percent, per_usd = self._wanted(context)
+        percent, per_usd = self.options.quality_percent, self.options.quality_per_usd
+        if not context.keys().isdisjoint(_WISHES):
+            percent, per_usd = self._wanted(context)
         price = per_usd / 1e9
         known = self._curve
         if percent and known is not None and known.best:
@@ -273,7 +305,9 @@ class JointThompson:
             if known is None:
                 return max(price, _COLD / max(allowance, 1.0))
             # What calls cost beyond their plan is taken off first, half of the allowance at most.
-            excess = min(max(self._window.mean_excess_nusd, -_MOST_EXCESS * allowance), _MOST_EXCESS * allowance)
+            excess, most = self._window.mean_excess_nusd, _MOST_EXCESS * allowance
+            if not -most <= excess <= most:
+                excess = math.copysign(most, excess)
             price = max(price, known.price_within(allowance - excess))
         return price
 
@@ -326,10 +360,10 @@ class JointThompson:
         arm, wanted = self._arms.get(action), self.options.forced_calls
         return arm is None or (self._quality.observed[arm] < wanted and self._costs.calls(arm) < 10 * wanted)
 
-    def _prices(self, context: Context, menu: _Menu) -> Sequence[object]:
+    def _prices(self, context: Context, menu: _Menu) -> Sequence[Any]:
         """What the context has under the names of the price list, whatever that is."""
         try:
-            found: Sequence[object] = menu.prices(context)
+            found: Sequence[Any] = menu.prices(context)
         except KeyError:
             found = [context.get(name) for name in menu.names]
         return found
@@ -349,6 +383,7 @@ class JointThompson:
             self._narrow(_LARGEST // (len(self._arms) + 1))
             self._arms[action] = self._quality.join()
             self._costs.join()
+            self._reselect()
             self._menu = None
         fresh = 0 if counted else self._layout.learn(decision.context)
         if fresh:
@@ -357,7 +392,7 @@ class JointThompson:
             variances = [options.number_variance if plain else options.tuple_variance for plain in numbers]
             self._quality.widen(variances, [options.correlation] * fresh)
             self._window.widen(self._layout.size)
-            self._select = self._costs.select(self._layout.numbers)
+            self._reselect()
         return self._arms[action]
 
     def _narrow(self, limit: int) -> None:
@@ -365,7 +400,6 @@ class JointThompson:
             kept = self._layout.narrow(limit)
             self._quality.narrow(kept)
             self._window.narrow(kept)
-            self._select = self._costs.select(self._layout.numbers)
         self._layout.limit = min(self._layout.limit, limit)
 
     def _leave(self) -> None:
@@ -390,6 +424,7 @@ class JointThompson:
         else:
             x, listed, age = known.x, known.listed, self._costs.calls(arm) - known.number
         self._costs.correct(arm, decision.id, x[self._select], listed, (cost_nusd, previous), age)
+        self._align_costs()
         if known is not None:
             if self._window.excess[known.row]:
                 self._window.exceed(known.row, float(self._window.excess[known.row]) + cost_nusd - previous)
@@ -407,14 +442,6 @@ class JointThompson:
         factors = self._costs.predict(x[:, self._select].T).T[:, places]
         costs = np.minimum(factors * np.where(np.isnan(listed), start(math.nan), np.maximum(listed, 1.0)), MOST_NUSD)
         self._curve = curve(quality[some], (quality + window.noise[:rows])[some], costs[some], eligible[some])
-
-    def _why(self, view: _Outlook, actions: Sequence[str]) -> str:
-        means, sds, costs, price = view.means, view.sds, view.costs_nusd, view.price
-        order = sorted(range(len(actions)), key=view.scores.__getitem__, reverse=True)[:_SHOWN]
-        shown = ", ".join([_ONE % (actions[i], means[i], sds[i], costs[i] / 1e9) for i in order])
-        if len(actions) > _SHOWN:
-            shown += f", {len(actions) - _SHOWN} more"
-        return f"{shown}; 0.01 of quality may cost {1e-11 / price:.2g} USD" if price else shown
 
     def _missing(self, context: Context) -> str:
         if _EMBEDDING in context or not self._layout.knows(_EMBEDDING):
@@ -434,9 +461,27 @@ class JointThompson:
         sizes = {len(self._arms), len(stored.arms), self._quality.arms, self._costs.arms}
         if len(sizes) > 1 or self._quality.features != self._layout.size:
             raise ValueError(f"its parts do not agree: {sizes} arms, {self._layout.size} features")
-        self._select = self._costs.select(self._layout.numbers)
+        self._reselect()
         self._since, self._rewards = dict(stored.since), stored.rewards
         known = stored.curve
         if known is not None and not known.sound():
             raise ValueError(f"its curve of prices is none: {known}")
         self._curve = known
+
+
+def _usual(prices: Sequence[Any]) -> bool:
+    """Whether each is a price as it should be."""
+    try:
+        # The sum is not below anything with a NaN among them.
+        return bool(min(prices) >= 1.0 and sum(prices) < MOST_NUSD)
+    except TypeError:
+        return False
+
+
+def _lift(means: list[float], context: Context, actions: Sequence[str], places: Sequence[int]) -> None:
+    """Add to the means of all arms what the user of a call thinks of the actions at these places."""
+    for action, place in zip(actions, places, strict=True):
+        lift = context.get(LIFT + action)
+        # Nothing is known of what has no place of its own; NaN fails the comparison.
+        if place >= 0 and isinstance(lift, float) and abs(lift) <= 1.0:
+            means[place] += lift

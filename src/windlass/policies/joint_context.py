@@ -33,10 +33,8 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Run(NamedTuple):
-    """Features side by side that one call copies: numbers, or the beginning of a tuple (`length` > 0)."""
+    """Features side by side that one look finds: numbers, or the beginning of a tuple (`length` > 0)."""
 
-    pack: struct.Struct
-    offset: int
     values: Callable[[Context], Any]
     length: int
 
@@ -59,11 +57,16 @@ class Layout:
         self.limit = limit
         self.places: list[Column] = []
         # The form of the context that was learned last: most are made alike.
-        self._usual: tuple[tuple[str, int], ...] = ()
+        self._usual: tuple[list[str], list[int]] = [], []
         self._known: set[str] = set()
         self._segments: list[tuple[str, int, int, int]] = []
         self._runs: list[_Run] | None = []
-        self._moments: Floats = np.zeros((3, 1))
+        self._pack = struct.Struct("d")
+        # Of each plain number, in plain lists: for the few that there are they are faster than arrays.
+        self._names: list[str] = []
+        self._counts: list[float] = []
+        self._means: list[float] = []
+        self._squares: list[float] = []
         self._center: Floats = np.zeros(1)
         self._per_scale: Floats = np.ones(1)
         self._numbers: NDArray[np.intp] = np.empty(0, np.intp)
@@ -83,7 +86,7 @@ class Layout:
 
     def learn(self, context: Context) -> int:
         """Give a position to each feature of `context` that has none, count its numbers; how many are new."""
-        form = tuple([(name, len(value) if isinstance(value, tuple) else -1) for name, value in context.items()])
+        form = list(context), [len(value) if isinstance(value, tuple) else -1 for value in context.values()]
         fresh: list[Column] = []
         if form != self._usual:
             fresh = [place for place in _places(context) if place not in self._of(place.name)]
@@ -91,7 +94,8 @@ class Layout:
             self._usual = form
         if fresh:
             self.places.extend(fresh)
-            self._moments = np.concatenate([self._moments, np.zeros((3, len(fresh)))], axis=1)
+            zeros = [0.0] * sum(place.index < 0 for place in fresh)
+            self._counts, self._means, self._squares = self._counts + zeros, self._means + zeros, self._squares + zeros
             self._settle()
         self._count(context)
         return len(fresh)
@@ -100,18 +104,20 @@ class Layout:
         """Keep at most `limit` features, the constant one and the first entries of tuples; the kept positions."""
         order = sorted(range(len(self.places)), key=lambda place: (self.places[place].index, place))
         kept = sorted(order[: limit - 1])
-        self.places = [self.places[place] for place in kept]
         positions = [0, *(1 + place for place in kept)]
-        self._moments = self._moments[:, positions]
+        left = [place for place, position in enumerate(self._numbers.tolist()) if position in positions]
+        self._counts, self._means = [self._counts[place] for place in left], [self._means[place] for place in left]
+        self._squares = [self._squares[place] for place in left]
+        self.places = [self.places[place] for place in kept]
         self.limit = min(limit, self.limit)
         self._settle()
         return positions
 
     def vector(self, context: Context) -> Floats:
         """(size,) float64, finite, the constant 1 first."""
-        x = self._copied(context)
-        if x is not None:
-            x -= self._center
+        raw = self._copied(context)
+        if raw is not None:
+            x: Floats = raw - self._center
             x *= self._per_scale
             # As short as this, no entry of it can be beyond the limit.
             if x.dot(x) <= _LIMIT * _LIMIT:
@@ -119,23 +125,19 @@ class Layout:
         return self._gathered(context)
 
     def _copied(self, context: Context) -> Floats | None:
-        """The features as the context has them, where it has all of them in the usual form; else None."""
+        """The features as the context has them, where it has all of them in the usual form; else None. Read only."""
         if self._runs is None:
             return None
-        x = np.empty(self.size)
-        x[0] = 1.0
+        found = [1.0]
         try:
-            for pack, offset, values, length in self._runs:
-                found = values(context)
-                if length:
-                    found = found[:length]
-                # Neither NaN nor numbers whose squares would be infinite.
-                if not math.hypot(*found) <= _LARGEST * _LARGEST:
-                    return None
-                pack.pack_into(x.data, offset, *found)
+            for values, length in self._runs:
+                found += values(context)[:length] if length else values(context)
+            # Neither NaN nor numbers whose squares would be infinite.
+            if not math.hypot(*found) <= _LARGEST * _LARGEST:
+                return None
+            return np.frombuffer(self._pack.pack(*found))
         except (KeyError, TypeError, OverflowError, struct.error):
             return None
-        return x
 
     def _gathered(self, context: Context) -> Floats:
         """`vector` of a context in any form, one name after the other."""
@@ -165,7 +167,9 @@ class Layout:
         return x
 
     def stored(self) -> StoredLayout:
-        return StoredLayout(tuple(self.places), self._moments.astype("<f8").tobytes())
+        moments = np.zeros((3, self.size))
+        moments[:, self._numbers] = self._counts, self._means, self._squares
+        return StoredLayout(tuple(self.places), moments.astype("<f8").tobytes())
 
     def restore(self, stored: StoredLayout, limit: int) -> None:
         """Take over what `stored` returned, bit by bit. ValueError where it cannot come from there."""
@@ -175,13 +179,16 @@ class Layout:
             raise ValueError("features and their moments do not agree")
         if (moments < 0.0)[: 1 + len(places)].any() or len(places) >= max(limit, 1):
             raise ValueError(f"{len(places)} features are more than {limit - 1} or were seen less than never")
-        self.limit, self.places, self._moments = limit, places, moments.reshape(3, 1 + len(places))
+        numbers = [1 + i for i, place in enumerate(places) if place.index < 0]
+        self.limit, self.places = limit, places
+        self._counts, self._means, self._squares = moments.reshape(3, 1 + len(places))[:, numbers].tolist()
         self._settle()
 
     def _settle(self) -> None:
         """Bring what is looked up per context in line with `places` and the moments."""
         self._known = {place.name for place in self.places}
         self._numbers = np.array([1 + i for i, place in enumerate(self.places) if place.index < 0], np.intp)
+        self._names = [place.name for place in self.places if place.index < 0]
         segments: list[tuple[str, int, int, int]] = []
         for position, place in enumerate(self.places, start=1):
             if segments and place.index > 0:
@@ -191,49 +198,33 @@ class Layout:
                     continue
             segments.append((place.name, place.index, place.index + 1, position))
         self._segments, self._runs = segments, _runs(segments)
+        self._pack = struct.Struct(f"{self.size}d")
         self._center, self._per_scale = np.zeros(self.size), np.ones(self.size)
         self._scale()
 
     def _scale(self) -> None:
-        numbers = self._numbers
-        count, mean, squares = self._moments[:, numbers]
-        self._center[numbers] = mean
-        self._per_scale[numbers] = 1.0 / np.sqrt((squares + _SOME * _USUAL_SD**2) / (count + _SOME))
+        self._center[self._numbers] = self._means
+        self._per_scale[self._numbers] = [
+            math.sqrt((count + _SOME) / (squares + _SOME * _USUAL_SD**2))
+            for count, squares in zip(self._counts, self._squares, strict=True)
+        ]
 
     def _count(self, context: Context) -> None:
         """Welford's update of count, mean and sum of squares of each plain number, within what is usual so far."""
-        numbers, x = self._numbers, self._copied(context)
-        if x is not None and self._counted(x[numbers]):
-            return
-        count, mean, squares = self._moments
-        for position in numbers.tolist():
-            value = _plain(context.get(self.places[position - 1].name))
+        counts, means, all_squares = self._counts, self._means, self._squares
+        for place, name in enumerate(self._names):
+            value = _plain(context.get(name))
             if value is None:
                 continue
-            if count[position] >= _SOME:
-                reach = _LIMIT / self._per_scale[position]
-                value = min(max(value, mean[position] - reach), mean[position] + reach)
-            count[position] += 1.0
-            step = value - mean[position]
-            mean[position] += step / count[position]
-            squares[position] += step * (value - mean[position])
+            count, mean, squares = counts[place], means[place], all_squares[place]
+            if count >= _SOME:
+                reach = _LIMIT * math.sqrt((squares + _SOME * _USUAL_SD**2) / (count + _SOME))
+                value = min(max(value, mean - reach), mean + reach)
+            step = value - mean
+            counts[place] = count + 1.0
+            means[place] = mean + step / (count + 1.0)
+            all_squares[place] = squares + step * (value - means[place])
         self._scale()
-
-    def _counted(self, values: Floats) -> bool:
-        """`_count` of all plain numbers at once, where each is there, and within reason, and was seen before."""
-        numbers = self._numbers
-        count, mean, squares = self._moments[:, numbers]
-        if not len(numbers) or not count.min() >= _SOME or not np.abs(values).max() <= _LARGEST:
-            return False
-        reach = _LIMIT / self._per_scale[numbers]
-        values = np.minimum(np.maximum(values, mean - reach), mean + reach)
-        count += 1.0
-        step = values - mean
-        mean += step / count
-        squares += step * (values - mean)
-        self._moments[:, numbers] = count, mean, squares
-        self._scale()
-        return True
 
     def _of(self, name: str) -> Sequence[Column]:
         """The features of one name; a number and a tuple of the same name share them."""
@@ -259,16 +250,16 @@ def _runs(segments: Sequence[tuple[str, int, int, int]]) -> list[_Run] | None:
     """How to copy these segments (name, first and last entry, position); None where a tuple does not begin at 0."""
     runs: list[_Run] = []
     numbers: list[str] = []
-    for place, (name, start, end, position) in enumerate(segments):
+    for place, (name, start, end, _) in enumerate(segments):
         if start > 0:
             return None
         if start == 0:
-            runs.append(_Run(struct.Struct(f"{end}d"), 8 * position, itemgetter(name), end))
+            runs.append(_Run(itemgetter(name), end))
             continue
         numbers.append(name)
         if place + 1 == len(segments) or segments[place + 1][1] >= 0:
             values = itemgetter(*numbers) if len(numbers) > 1 else _alone(name)
-            runs.append(_Run(struct.Struct(f"{len(numbers)}d"), 8 * (position + 1 - len(numbers)), values, 0))
+            runs.append(_Run(values, 0))
             numbers = []
     return runs
 
@@ -279,6 +270,8 @@ def _alone(name: str) -> Callable[[Context], Any]:
 
 def _plain(value: ContextValue | None) -> float | None:
     """A plain number within reason, or the first entry of a tuple; None for what is none."""
+    if type(value) is float and -_LARGEST <= value <= _LARGEST:
+        return value
     if isinstance(value, tuple):
         value = value[0] if value else None
     try:

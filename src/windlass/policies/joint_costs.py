@@ -19,7 +19,7 @@ _BIAS_RHO, _NUMBER_RHO = 0.5, 0.9
 _NUMBERS = 8
 _KEPT = 0.98
 _DOUBT = 4.0
-_LARGEST_LOG = 30.0
+LARGEST_LOG = 30.0
 
 Floats = NDArray[np.float64]
 
@@ -66,14 +66,20 @@ class Costs:
     def predict(self, z: Floats) -> Floats:
         """(K + 1, ...): factors on the price list at features `z: (c,)` or `(c, n)`; last that of an unseen arm."""
         logs: Floats = self._model.weights.dot(z)
-        np.minimum(logs, _LARGEST_LOG, out=logs)
+        np.minimum(logs, LARGEST_LOG, out=logs)
         np.exp(logs, out=logs)
         logs *= self._factors if z.ndim == 1 else self._factors[:, None]
         return logs
 
+    def lines(self) -> Floats:
+        """(K + 1, c): what the features are multiplied with for the logarithms of `predict`, up to `LARGEST_LOG`."""
+        lines = self._model.weights.copy()
+        lines[:, 0] += np.log(self._factors)
+        return lines
+
     def learn(self, arm: int, key: str, z: Floats, listed: float, cost_nusd: float) -> float:
         """A call of `arm` cost so much; what had been predicted of it without the arm's factor."""
-        base = start(listed) * math.exp(min(float(self._model.weights[arm] @ z), _LARGEST_LOG))
+        base = start(listed) * math.exp(min(float(self._model.weights[arm] @ z), LARGEST_LOG))
         self._model.observe(arm, key, z, _log(listed, cost_nusd))
         spent, said, weight = self._sums[:, arm].tolist()
         self._sums[:, arm] = _KEPT * spent + cost_nusd, _KEPT * said + base, _KEPT * weight + 1.0

@@ -38,8 +38,8 @@ class JointThompsonOptions:
     bias_variance, number_variance, tuple_variance: prior variance of an action's mean, of the weight of a number of the
     context (brought to deviation 1), and of the weight of an entry of a tuple (taken as it is, meant to have length 1).
     noise_variance: of one reward given the context; rewards in [0, 1] cannot exceed 0.25.
-    walk_variance: by which an action's mean may drift per reward. prior_mean: reward expected of what nobody tried; the
-    best there is, so that a dear action is tried until it has shown that it is not worth its price.
+    walk_variance: by which an action's mean may drift per reward. prior_mean: reward expected of what nobody tried;
+    near the best there is, so that a dear action is tried until it has shown that it is not worth its price.
     forced_calls: rewards that a new action gets at least, in a share of the calls, once others have more.
     max_features: of the context kept at most; fewer with more than 9 actions, so that the state stays below 4 MB.
     """
@@ -48,14 +48,14 @@ class JointThompsonOptions:
     reference: str = ""
     quality_per_usd: float = 0.0
     alpha: float = 0.05
-    correlation: float = 0.5
+    correlation: float = 0.65
     bias_correlation: float = 0.0
     bias_variance: float = 0.05
     number_variance: float = 0.03
     tuple_variance: float = 0.1
-    noise_variance: float = 0.15
+    noise_variance: float = 0.2
     walk_variance: float = 3e-5
-    prior_mean: float = 1.0
+    prior_mean: float = 0.9
     forced_calls: int = 15
     max_features: int = 80
 

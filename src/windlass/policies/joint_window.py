@@ -53,6 +53,7 @@ class RecentWindow:
         self.names: list[str] = []
         self.count = 0
         self.keys: list[str] = []
+        self._places: dict[str, int] = {}
         self.chosen: list[int] = []
         self.numbers: list[int] = []
         # What each call cost beyond what the curve had planned for it; 0 where there was no allowance.
@@ -67,6 +68,11 @@ class RecentWindow:
         self._last: tuple[str, ...] = ()
         self._known: NDArray[np.intp] = np.empty(0, np.intp)
         self._columns: NDArray[np.intp] = np.empty(0, np.intp)
+        # Whether all of them have one; then what of a new row is the same for each call with these actions.
+        self._all_known = False
+        self._mask: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._strides: NDArray[np.intp] = np.empty(0, np.intp)
+        self._starts: NDArray[np.intp] = np.empty(0, np.intp)
 
     @property
     def rows(self) -> int:
@@ -81,16 +87,19 @@ class RecentWindow:
         self._name(actions)
         row, known, columns = self.count % WINDOW, self._known, self._columns
         self.x[row] = x
-        self.eligible[row] = False
-        self.eligible[row, columns] = True
-        self.listed[row, columns] = np.array(listed)[known]
-        steps = (self.count * (2 * columns + 1) * 389 + 97 * columns) % 1024
-        self.noise[row, columns] = sds[known] * _NORMALS[steps]
+        self.eligible[row] = self._mask
+        prices = np.array(listed)
+        self.listed[row, columns] = prices if self._all_known else prices[known]
+        steps = (self.count * self._strides + self._starts) % len(_NORMALS)
+        self.noise[row, columns] = (sds if self._all_known else sds[known]) * _NORMALS[steps]
         entry = (key, self.names.index(chosen) if chosen in self.names else 0, nth)
         if row == self.rows:
             self.keys.append("")
             self.chosen.append(0)
             self.numbers.append(0)
+        elif self._places.get(self.keys[row]) == row:
+            del self._places[self.keys[row]]
+        self._places[key] = row
         self.keys[row], self.chosen[row], self.numbers[row] = entry
         self.count += 1
         self.exceed(row, 0.0)
@@ -101,16 +110,17 @@ class RecentWindow:
         self.excess[row] = nusd
         self.mean_excess_nusd = float(self.excess[: self.rows].sum()) / (self.rows + _DOUBT)
 
-    def holds(self, key: str) -> bool:
-        """Whether the call `key` is among the last ones."""
-        return key in self.keys
-
     def find(self, key: str) -> Spent | None:
         """What was kept of the call `key`, if it is among the last ones."""
-        if key not in self.keys:
+        row = self._places.get(key)
+        if row is None:
             return None
-        row = self.keys.index(key)
         return Spent(row, self.x[row], float(self.listed[row, self.chosen[row]]), self.numbers[row])
+
+    def features(self, key: str) -> Floats | None:
+        """The features of the call `key`, if it is among the last ones."""
+        row = self._places.get(key)
+        return None if row is None else self.x[row]
 
     def widen(self, features: int) -> None:
         """New features count as 0 in what was before."""
@@ -146,6 +156,9 @@ class RecentWindow:
             raise ValueError(f"a window of {rows} rows and {columns} actions does not agree with itself")
         window.names, window.count = list(stored.names), stored.count
         window.keys, window.chosen, window.numbers = list(stored.keys), list(stored.chosen), numbers
+        # In the order in which they came: of a key that came twice the later row.
+        oldest = window.count % WINDOW if rows == WINDOW else 0
+        window._places = {stored.keys[row % rows]: row % rows for row in range(oldest, oldest + rows)}
         window.excess[:rows] = np.frombuffer(stored.excess, "<f8")
         window.x[:rows] = np.frombuffer(stored.features, "<f8").reshape(rows, features)
         window.listed, window.noise = np.zeros((WINDOW, columns)), np.zeros((WINDOW, columns))
@@ -171,4 +184,7 @@ class RecentWindow:
         known = [place for place, action in enumerate(actions) if action in self.names]
         self._known = np.array(known, np.intp)
         self._columns = np.array([self.names.index(actions[place]) for place in known], np.intp)
+        self._all_known = len(known) == len(actions)
+        self._mask = np.isin(np.arange(len(self.names)), self._columns)
+        self._strides, self._starts = (2 * self._columns + 1) * 389, 97 * self._columns
         self._last = tuple(actions)

@@ -19,10 +19,13 @@ import numpy as np
 
 from windlass.errors import PolicyError, SettingsError
 from windlass.policies import registry
+from windlass.policies.personal import personal_of
+from windlass.policies.personal_state import number_of
 from windlass.policies.points import ROLLOUT, SHADOW, Mode, PointOptions, ShadowOptions, shadow_place
 from windlass.policies.policy import Arm, Choice, Costed, Guard, Policy, identity, innermost, require
 from windlass.policies.reward import RewardOptions
 from windlass.policies.rule import Rule
+from windlass.policies.served import Served, watchers
 from windlass.policies.witness import arms_of
 from windlass.records import ContextValue, Decision, Scope
 from windlass.stats.chance import Probability, Propensity
@@ -56,8 +59,8 @@ class Loop:
 
     modes: those that a recorded decision set for one tenant's workspace; all others are in the settings. ids: place ->
     `name@version`. taught: the points where a policy learns, be it in shadow; elsewhere no context is needed again.
-    costed: the places whose policy learns costs apart from quality.
-    failures: what policies raised, by place and type.
+    costed: the places whose policy learns costs apart from quality. watched: those where a guard is told how calls
+    went. places_of: the places of a point, its own first. failures: what policies raised, by place and type.
     """
 
     def __init__(
@@ -77,13 +80,18 @@ class Loop:
         self._places: dict[str, PointOptions | ShadowOptions] = dict(self.points)
         for point, options in self.points.items():
             self._places |= {shadow_place(point, shadow.name): shadow for shadow in options.shadows}
+        self.places_of = {
+            point: (point, *(shadow_place(point, shadow.name) for shadow in options.shadows))
+            for point, options in self.points.items()
+        }
         self._fresh = {place: self._new(place) for place in self._places}
         self._learned: dict[PolicyKey, Policy] = {}
         self.ids = {place: identity(policy) for place, policy in self._fresh.items()}
-        self._rules = frozenset(place for place, policy in self._fresh.items() if _is_rule(policy))
+        self._rules = _where(self._fresh, _is_rule)
         taught = self._places.keys() - self._rules
         self.taught = frozenset(place.partition(SHADOW)[0] for place in taught)
-        self.costed = frozenset(p for p, policy in self._fresh.items() if isinstance(innermost(policy), Costed))
+        self.costed = _where(self._fresh, lambda policy: isinstance(innermost(policy), Costed))
+        self.watched = _where(self._fresh, lambda policy: bool(watchers(policy)))
 
     def decide(
         self,
@@ -118,27 +126,56 @@ class Loop:
             decisions += tuple(self._asked(question, options, place, live=False) for place in places)
         return decisions[0].action, decisions
 
-    def learn(self, decision: Decision, reward: float, previous: float | None, place: str = "") -> bool:
+    def learn(
+        self, decision: Decision, reward: float, previous: float | None, place: str = "", *, inherited: bool = False
+    ) -> bool:
         """Credit a live decision to the policy of its scope at `place` ("": the policy of its point).
 
-        False where the policy failed; it is counted.
+        inherited: another policy decided, by other settings, so that guards, which watch what they let through, learn
+        nothing of it. False where the policy failed; it is counted.
         """
         place = place or decision.point
         with self.lock:
-            _, failure = self._attempt(place, self._learner(decision, place).learn, decision, reward, previous)
+            learner = self._learner(decision, place)
+            learner = innermost(learner) if inherited else learner
+            _, failure = self._attempt(place, learner.learn, decision, reward, previous)
             return not failure
 
-    def spend(self, decision: Decision, cost_nusd: float, previous: float | None, place: str) -> bool:
+    def spend(
+        self, decision: Decision, cost_nusd: float, previous: float | None, place: str, *, inherited: bool = False
+    ) -> bool:
         """Tell the policy of its scope at `place`, one of `costed`, what the call of a live decision cost.
 
-        False where the policy failed; it is counted.
+        inherited: as for `learn`. False where the policy failed; it is counted.
         """
         with self.lock:
             policy = self._learner(decision, place)
+            policy = innermost(policy) if inherited else policy
             if not isinstance(policy, Costed):
                 return True
             _, failure = self._attempt(place, policy.spend, decision, cost_nusd, previous)
             return not failure
+
+    def serve(self, decision: Decision, served: Served, previous: Served | None, place: str) -> bool:
+        """Tell the guards at `place`, one of `watched`, how the call of a live decision went.
+
+        False where one of them failed; it is counted.
+        """
+        with self.lock:
+            told = [
+                self._attempt(place, watcher.serve, decision, served, previous)
+                for watcher in watchers(self._learner(decision, place))
+            ]
+            return not any(failure for _, failure in told)
+
+    def forget(self, scope: Scope, digest: str) -> None:
+        """Let the policies of a scope go of what they know of one user, known by the digest, alone."""
+        with self.lock:
+            for (tenant, workspace, place), policy in self._learned.items():
+                guard = personal_of(policy) if (tenant, workspace) == (scope.tenant, scope.workspace) else None
+                while guard is not None:
+                    self._attempt(place, guard.forget, number_of(digest))
+                    guard = personal_of(guard.policy)
 
     def unteachable(self, key: PolicyKey) -> bool:
         """Whether a reward changes nothing of the policy of `key`, so that `learn` may be left out; if so it counts as
@@ -274,6 +311,11 @@ def _named(points: Mapping[str, PointOptions]) -> dict[str, PointOptions]:
         if not point or SHADOW in point or point == ROLLOUT:
             raise SettingsError(f"decision point {point!r}: give a name without {SHADOW}, and not {ROLLOUT}")
     return dict(points)
+
+
+def _where(policies: Mapping[str, Policy], holds: Callable[[Policy], bool]) -> frozenset[str]:
+    """The places of which something holds."""
+    return frozenset(place for place, policy in policies.items() if holds(policy))
 
 
 def _is_rule(policy: Policy) -> bool:

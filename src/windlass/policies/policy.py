@@ -261,13 +261,14 @@ class Randomised(Guard):
         count = len(actions)
         if _ALLOWANCE not in context or not self.share or count < 2:
             return None
-        told = self._told(context, actions)
-        if told is None:
+        try:
+            allowance, *costs = self._told(context, actions)
+            least, whole, most = min(costs), sum(costs), _OF_ALLOWANCE * allowance / self.share
+            # False for infinities and NaN, which the sum has found.
+            amounts = allowance + whole < math.inf and min(allowance, least) >= 0.0
+        except (KeyError, TypeError, OverflowError):
             return None
-        allowance, *costs = told
-        least = min(costs)
-        most, mean = _OF_ALLOWANCE * allowance / self.share, sum(costs) / count
-        if mean <= most or mean <= least:
+        if not amounts or whole <= count * most or whole <= count * least:
             return None
         part, even, little = max(most - least, 0.0) / count, 1.0 / count, _SPREAD / count
         cheap, dear = least + part / even, least + part / little
@@ -277,18 +278,13 @@ class Randomised(Guard):
         within[cheapest] = 1.0 - sum(within)
         return within
 
-    def _told(self, context: Context, actions: Sequence[str]) -> Sequence[float] | None:
-        """The allowance and the expected cost of each action; None where one is missing or no amount."""
+    def _told(self, context: Context, actions: Sequence[str]) -> Sequence[float]:
+        """The allowance and the expected cost of each action, whatever the context has there. KeyError without one."""
         if self._priced[0] != actions:
             # Looked up in every call, mostly for the same actions.
             self._priced = tuple(actions), itemgetter(_ALLOWANCE, *[_COST + action for action in actions])
-        try:
-            told: Sequence[float] = self._priced[1](context)
-            total = math.hypot(*told)
-        except (KeyError, TypeError, OverflowError):
-            return None
-        # False for infinities and NaN, which the sum has found.
-        return told if total < math.inf and min(told) >= 0.0 else None
+        told: Sequence[float] = self._priced[1](context)
+        return told
 
     def _offset(self, within: list[float] | None, actions: Sequence[str], action: str) -> float:
         """The probability with which the share takes `action`."""

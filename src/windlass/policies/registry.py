@@ -31,7 +31,10 @@ from windlass.policies.floor import Floor, FloorOptions
 from windlass.policies.joint import JointThompson
 from windlass.policies.joint_options import JointThompsonOptions
 from windlass.policies.linear import LinearThompson, LinearThompsonOptions
+from windlass.policies.personal import Personal, PersonalOptions
 from windlass.policies.policy import Policy, Randomised
+from windlass.policies.slo import Slo
+from windlass.policies.slo_terms import SloOptions
 from windlass.policies.split import Split, SplitOptions
 from windlass.policies.threshold import Threshold, ThresholdOptions
 from windlass.policies.ucb import Ucb, UcbOptions
@@ -58,13 +61,17 @@ _POLICIES: dict[str, _Entry] = {
     "ucb1": _Entry(Ucb1Options, Ucb1),
 }
 _GUARDS: dict[str, _Entry] = {
+    "personal": _Entry(PersonalOptions, Personal),
     "quality_floor": _Entry(QualityFloorOptions, QualityFloor),
+    "service": _Entry(SloOptions, Slo),
     "cool_down": _Entry(CoolDownOptions, CoolDown),
     "budget": _Entry(BudgetOptions, Budget),
     "floor": _Entry(FloorOptions, Floor),
     "allowed": _Entry(AllowedOptions, Allowed),
 }
 """From the innermost to the outermost, see `guarded`."""
+_INSIDE = ("personal", "quality_floor")
+"""Those that the randomised share is around."""
 _kept: dict[tuple[str, bytes], plugins.Plugin] = {}
 """Which plugins kept the contract in this process, and with which options."""
 
@@ -106,16 +113,18 @@ def guard(name: str, options: Mapping[str, Any], policy: Policy) -> Policy:
 def guarded(policy: Policy, specs: Sequence[tuple[str, Mapping[str, Any]]], share: float = 0.0) -> Policy:
     """`policy` with guards, (name, options) each, and a randomised share around it, in the one order that is safe.
 
-    The quality floor is innermost, inside the randomised share, which audits it. The share picks only among what is
-    not resting and what the budget allows. Around these is the floor that is tested: what it audits must always have
-    its chance. Outermost is what is allowed at all: the cheapest action is the cheapest of the allowed ones. Several
-    guards of one name keep their order, the first one innermost.
+    What users think is innermost, as part of the policy. The quality floor is inside the randomised share, which audits
+    it. The share picks only among what
+    keeps its limits of service, is not resting, and what the budget allows. Around these is the floor that is tested:
+    what it audits must always have its chance. Outermost is what is allowed at all: the cheapest action is the
+    cheapest of the allowed ones. Several guards of one name keep their order, the first one innermost.
     """
     for name in (name for name, _ in specs if name not in _GUARDS):
         raise PolicyError(f"unknown guard {name!r}; known: {', '.join(guards())}")
     order = list(_GUARDS)
-    inside = [spec for spec in specs if spec[0] == "quality_floor"]
-    outside = sorted((spec for spec in specs if spec[0] != "quality_floor"), key=lambda spec: order.index(spec[0]))
+    ordered = sorted(specs, key=lambda spec: order.index(spec[0]))
+    inside = [spec for spec in ordered if spec[0] in _INSIDE]
+    outside = [spec for spec in ordered if spec[0] not in _INSIDE]
     for name, options in inside:
         policy = guard(name, options, policy)
     if share != 0.0:

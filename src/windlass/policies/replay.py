@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Final, assert_never, cast
+from typing import Final, assert_never
 
 import msgspec
 
@@ -34,9 +34,11 @@ from windlass.ledger.folded import (
 from windlass.ledger.folding import following, narrowed
 from windlass.ledger.ids import is_imported
 from windlass.ledger.ledger import ALL, Entry, Ledger
-from windlass.policies.accounts import NO_FEEDBACK, Accounts, StoredAccounts, Touched
+from windlass.policies.accounts import Accounts, StoredAccounts, Touched
+from windlass.policies.course import Courses
 from windlass.policies.credit import Credit, Credits
 from windlass.policies.loop import Loop, PolicyKey
+from windlass.policies.personal_state import number_of, without
 from windlass.policies.points import ROLLOUT, Mode, shadow_place
 from windlass.policies.rollout import RollBack, SetMode, parse
 from windlass.policies.score import Score, Scores, StoredScores
@@ -67,7 +69,7 @@ class Learner:
     its state.
     """
 
-    VERSION: Final = 2
+    VERSION: Final = 3
 
     def __init__(self, loop: Loop, window: int = DEFAULT_WINDOW, recall: Recall | None = None) -> None:
         if window < 1:
@@ -77,17 +79,19 @@ class Learner:
         self.cursor = 0
         self.ignored: dict[str, int] = {}
         self._recall = recall
-        self._accounts = Accounts(window, taught=loop.taught)
+        self._accounts = Accounts(window, taught=loop.taught, timed=bool(loop.watched))
         self._scores = Scores()
         self._credits = Credits(loop, self._accounts, self._scores)
+        self._courses = Courses(loop, self._accounts, self._credits)
 
     def fold(self, *entries: Entry | Folded) -> None:
         """Take entries in; one at or before the cursor changes nothing."""
         found = narrowed(entries)
+        at, end = 0, len(found)
         with collection.resting():
-            for start in range(0, len(found), _UNDER_ONE_LOCK):
+            while at < end:
                 with self.loop.lock:
-                    self._take(found[start : start + _UNDER_ONE_LOCK])
+                    at = self._take(found, at, min(at + _UNDER_ONE_LOCK, end))
 
     def catch_up(self, ledger: Ledger, limit: int = 1000, until: int | None = None) -> int:
         """Fold what follows the cursor, `limit` entries at a time, up to the sequence number `until`, or to the end.
@@ -141,7 +145,8 @@ class Learner:
         stored = _read(state)
         if stored.fingerprint != self._fingerprint():
             raise PolicyError("learned under other policies, options, rewards or window; rebuild it from the ledger")
-        accounts, scores = Accounts(self.window, stored.accounts, self.loop.taught), Scores(stored.scores)
+        timed = bool(self.loop.watched)
+        accounts, scores = Accounts(self.window, stored.accounts, self.loop.taught, timed), Scores(stored.scores)
         accounts.let_go()
         with self.loop.lock:
             self.loop.restore(stored.policies)
@@ -149,6 +154,7 @@ class Learner:
             self.cursor = stored.cursor
             self._accounts = self._credits.accounts = accounts
             self._scores = self._credits.scores = scores
+            self._courses = Courses(self.loop, accounts, self._credits)
 
     def digest(self) -> str:
         """SHA-256 of the state: equal digests mean bitwise equal learners."""
@@ -160,10 +166,12 @@ class Learner:
             return found
         return [row for row in found if row.seq <= until]
 
-    def _take(self, rows: Sequence[Folded]) -> None:
-        """Take in what lies after the cursor, and settle what it changes."""
-        accounts, settle, points = self._accounts, self._credits.settle, self.loop.points
-        at, end = 0, len(rows)
+    def _take(self, rows: Sequence[Folded], at: int, end: int) -> int:
+        """Take in what lies after the cursor, and settle what it changes, from one row to another.
+
+        Returns where it stopped: a call that began before the end is taken in whole, if it can be.
+        """
+        accounts, settle, points, whole = self._accounts, self._credits.settle, self.loop.points, self._courses.take
         while at < end:
             row = rows[at]
             at += 1
@@ -176,9 +184,10 @@ class Learner:
             if type(row) is FoldedCall:
                 calls = ()
                 if _is_ours(row.id):
-                    rest = self._whole(row, rows, at)
+                    rest = whole(row, rows, at)
                     if rest:
                         at += rest
+                        self.cursor = rows[at - 1].seq
                         continue
                     calls = accounts.open(row)
             elif type(row) is FoldedDecision:
@@ -191,28 +200,7 @@ class Learner:
             if calls:
                 settle(seq, calls)
             self.cursor = seq
-
-    def _whole(self, call: FoldedCall, rows: Sequence[Folded], at: int) -> int:
-        """Take in a call together with the rows from `at` on, where these are its decisions and then its outcome, which
-        is how most calls are recorded. Returns how many of them there were; 0, and no change, where it is otherwise."""
-        name, seq, points = call.id, call.seq, self.loop.points
-        place = at
-        for place in range(at, len(rows)):
-            row = rows[place]
-            if type(row) is not FoldedDecision:
-                break
-            form = row.form
-            if row.call != name or row.seq <= seq or not form.live or form.point not in points:
-                return 0
-            seq = row.seq
-        if place == at or type(row) is not FoldedOutcome or row.call != name or row.seq <= seq:
-            return 0
-        told = self._accounts.whole(call, cast(Sequence[FoldedDecision], rows[at:place]), row)
-        if told is None:
-            return 0
-        self._credits.weigh(row.seq, *told, NO_FEEDBACK)
-        self.cursor = row.seq
-        return place + 1 - at
+        return at
 
     def _seldom(self, row: FoldedFeedback | FoldedErasure | FoldedEvent) -> Touched:
         """What comes less often than once a call."""
@@ -220,6 +208,7 @@ class Learner:
             return self._said(row) if _is_ours(row.id) else ()
         if type(row) is FoldedErasure:
             self._accounts.erase(row)
+            self.loop.forget(Scope(row.tenant, row.workspace), row.user)
         elif type(row) is not FoldedEvent:
             assert_never(row)
         return ()
@@ -325,7 +314,7 @@ def rebuild(
 
 
 def erased(state: bytes, erasure: Erasure) -> bytes:
-    """A kept Learner state without that user's accounts, so that a snapshot outlives the user it knew.
+    """A kept Learner state without what is that user's alone, so that a snapshot outlives the user it knew.
 
     Rolling back to it gives the same as before: an erased account has nothing left to correct. PolicyError where
     `state` is none of this version.
@@ -334,7 +323,9 @@ def erased(state: bytes, erasure: Erasure) -> bytes:
     # No limit but what is there: this must drop nobody else.
     accounts = Accounts(len(stored.accounts.calls) + 1, stored.accounts)
     accounts.erase(erasure)
-    return msgspec.msgpack.encode(msgspec.structs.replace(stored, accounts=accounts.stored()))
+    owner, user = (erasure.tenant, erasure.workspace), number_of(erasure.user)
+    policies = [(key, without(one, user) if key[:2] == owner else one) for key, one in stored.policies]
+    return msgspec.msgpack.encode(msgspec.structs.replace(stored, policies=policies, accounts=accounts.stored()))
 
 
 def _read(state: bytes) -> _State:

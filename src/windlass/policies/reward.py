@@ -109,14 +109,18 @@ def worth(
         if latency_ms is None and cost_nusd is None:
             return None
         quality = NEUTRAL_QUALITY
-    # amount / (amount + scale) in [0, 1); NaN fails the comparison, integers of any size pass it.
-    if latency_ms is not None and latency_ms > 0.0:
-        usable = min(latency_ms, _LARGEST)
-        quality -= options.latency_weight * (usable / (usable + options.latency_ms_scale))
-    if cost_nusd is not None and cost_nusd > 0.0:
-        usable = min(cost_nusd, _LARGEST)
-        quality -= options.cost_weight * (usable / (usable + options.cost_nusd_scale))
+    quality -= options.latency_weight * _share(latency_ms, options.latency_ms_scale)
+    quality -= options.cost_weight * _share(cost_nusd, options.cost_nusd_scale)
     return 0.0 if quality < 0.0 else quality if quality < 1.0 else 1.0
+
+
+def _share(amount: float | None, scale: float) -> float:
+    """amount / (amount + scale), in [0, 1)."""
+    # NaN fails the comparison, integers of any size pass it.
+    if amount is None or not amount > 0.0:
+        return 0.0
+    usable = amount if amount < _LARGEST else _LARGEST
+    return usable / (usable + scale)
 
 
 def graded(error: str, feedback: Mapping[tuple[FeedbackSource, str], float], options: RewardOptions) -> float | None:

@@ -14,6 +14,7 @@ decisions all weights are 1, and it is their mean.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 import msgspec
@@ -46,6 +47,12 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None
     half_width: float | None
     mean_weight: float
+
+
+def foremost(scores: Iterable[Score]) -> Score | None:
+    """The live policy that others are compared with: the one that decided most, and not a default that filled in for an
+    hour. None where nothing was live."""
+    return max((one for one in scores if one.live), key=lambda one: one.decisions, default=None)
 
 
 Sums: TypeAlias = tuple[int, int, float, float, float, float, float]

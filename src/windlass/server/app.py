@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -25,13 +25,15 @@ from windlass.server import asgi
 from windlass.server.asgi import App, Receive, Scope, Send
 from windlass.server.envelope import envelope, headers, spoken
 from windlass.server.metrics import SCOPE, Metrics, allow
-from windlass.server.operations import OPERATIONS
 from windlass.server.peer import instance
 from windlass.server.readiness import Readiness
 from windlass.server.reading import ARGUMENTS, Query
 from windlass.server.routed import endpoints
 from windlass.server.traffic import CALLS, PAGES, Traffic
 from windlass.settings import LOOPBACK
+
+if TYPE_CHECKING:
+    from windlass.server.operations import Operation
 
 log = structlog.get_logger(__name__)
 API = "/api/"
@@ -57,6 +59,7 @@ class Windlass:
         self._token = token
         self._dashboard = dashboard
         self._openai = endpoints(runtime)
+        self._operations: Mapping[str, Operation] = {}
         self._traffic = Traffic()
         self._readiness = Readiness(runtime, stopping)
         self._metrics = Metrics(runtime, self._traffic, self._readiness)
@@ -127,10 +130,12 @@ class Windlass:
             raise RequestError(f"{method} {path[:200]} is not served here", status=404, code="not_found")
 
     async def _operate(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
-        operation = OPERATIONS.get(name)
+        if not self._operations:
+            self._operations = await asyncio.to_thread(_operations)
+        operation = self._operations.get(name)
         reads = scope["method"] == "GET" and name in ARGUMENTS
         if operation is None or not (reads or scope["method"] == "POST"):
-            raise RequestError(f"POST one of {', '.join(API + known for known in OPERATIONS)}", status=404)
+            raise RequestError(f"POST one of {', '.join(API + known for known in self._operations)}", status=404)
         caller = self._caller(name, scope)
         arguments = _query(scope) if reads else await self._body(receive)
         await asgi.respond_json(send, await operation(self._runtime, caller, arguments))
@@ -197,6 +202,13 @@ class Windlass:
             raise RequestError(f"host {host[:100]!r} is not served; use 127.0.0.1", status=403, code="wrong_host")
         if origin and _netloc(origin) != host:
             raise RequestError(f"requests from {origin[:100]!r} are not served", status=403, code="wrong_origin")
+
+
+def _operations() -> Mapping[str, Operation]:
+    """All that can be asked: loaded when somebody asks, since a gateway that is only called needs none of it."""
+    from windlass.server.operations import OPERATIONS
+
+    return OPERATIONS
 
 
 def _query(scope: Scope) -> Query:

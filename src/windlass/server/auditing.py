@@ -13,7 +13,7 @@ import msgspec
 from rich.markup import escape
 
 from windlass.errors import InputError
-from windlass.ledger import checkpoint
+from windlass.ledger import checkpoint, signing
 from windlass.ledger.audit import SYSTEM, Audit, AuditRow
 from windlass.ledger.db import Database
 from windlass.ledger.verify import Verdict
@@ -63,10 +63,10 @@ def show(settings: Settings, limit: int, across: str | None, *, as_json: bool) -
 
 def key(settings: Settings, file: Path | None, *, as_json: bool) -> int:
     """The fingerprint of the public key, to be written down where no attacker of this machine can change it."""
-    path = file or settings.home / FOLDER / checkpoint.PUBLIC
+    path = file or settings.home / FOLDER / signing.PUBLIC
     if not path.exists():
         raise InputError(f"{path} does not exist; the key is made with the first checkpoint, when `windlass up` starts")
-    told = checkpoint.fingerprint(checkpoint.public_key(path))
+    told = checkpoint.fingerprint(checkpoint.public_key(path).public_bytes_raw())
     if as_json:
         terminal.print_json({"fingerprint": told, "file": str(path)})
     else:

@@ -25,6 +25,7 @@ from windlass.ledger.db import Database
 from windlass.ledger.folder import owned
 from windlass.ledger.integrity import half_restored
 from windlass.ledger.move import Sum
+from windlass.ledger.writer import take_in
 from windlass.memory.store import reindex
 from windlass.server import peer, terminal
 from windlass.server.auditing import person
@@ -157,6 +158,8 @@ def _existing(settings: Settings) -> Iterator[Database]:
     with _opened(where) as db:
         if not move.version(db):
             raise InputError("the database is empty; run `windlass up` first, or correct storage.database_url")
+        if move.version(db) == move.newest():
+            take_in(db)
         yield db
 
 

@@ -16,11 +16,12 @@ from windlass.errors import LedgerError
 from windlass.gateway import gateway
 from windlass.gateway.access.keys import SECRET_FILE, Keys
 from windlass.gateway.options import AZURE, BASE_URLS
-from windlass.gateway.providers.local import FAST, SEMANTIC
+from windlass.gateway.providers.local import EMBEDDING, FAST, SEMANTIC
+from windlass.gateway.route import kinds
 from windlass.ledger import postgres
-from windlass.ledger.checkpoint import PRIVATE
 from windlass.ledger.db import Database
 from windlass.ledger.integrity import damage
+from windlass.ledger.signing import PRIVATE
 from windlass.memory import embedder
 from windlass.policies.points import PointOptions, ShadowOptions
 from windlass.records import DEFAULT_TENANT
@@ -58,7 +59,9 @@ async def examine(runtime: Runtime, tenant: str = DEFAULT_TENANT, *, replay: boo
         for name, lag_s in lags.items()
         if lag_s > LAG_S
     ]
-    report["findings"] += _deciding(runtime) + lost_keys(runtime.keys)
+    from windlass.server import warm  # not for a server's start, which looks for damage alone
+
+    report["findings"] += _deciding(runtime) + warm.findings(runtime) + lost_keys(runtime.keys)
     if runtime.refused_settings:
         kept = "those before it are in force; mend it, then `windlass reload`"
         report["findings"].append(f"the last reload was refused: {runtime.refused_settings}; {kept}")
@@ -175,15 +178,24 @@ def findings(settings: Settings) -> list[str]:
             "no embedder is installed, so questions are answered lexically; `pip install windlass[embeddings]` adds it"
         )
     known = _models(settings)
-    found += [
-        f"gateway.auto names {name!r}, which no provider offers: calls to auto fail; {_meant(name, known)}"
-        for name in settings.gateway.auto
-        if name not in known
-    ]
+    found += _unoffered(settings, known)
     free = shutil.disk_usage(settings.home).free if settings.home.exists() else LOW_DISK_BYTES
     if free < LOW_DISK_BYTES:
         found.append(f"only {free // 1024 // 1024} MB are free under {settings.home}; make room before it fills")
     return found
+
+
+def _unoffered(settings: Settings, known: Sequence[str]) -> list[str]:
+    """Models that `auto` is to choose from, and that no provider offers."""
+    own = settings.gateway
+    embedding = [*known, EMBEDDING] if settings.memory.embedder == "auto" and embedder.available() else known
+    named = (("auto", own.auto, known), ("auto_embeddings", own.auto_embeddings, embedding))
+    return [
+        f"gateway.{path} names {name!r}, which no provider offers: calls to auto fail; {_meant(name, offered)}"
+        for path, names, offered in (*named, ("auto_transcriptions", own.auto_transcriptions, known))
+        for name in names
+        if name not in offered
+    ]
 
 
 def _keyless(settings: Settings) -> list[str]:
@@ -199,12 +211,25 @@ def _keyless(settings: Settings) -> list[str]:
 def _deciding(runtime: Runtime) -> list[str]:
     """What is wrong with the points: actions that they do not have, and what their policies raised in this process."""
     failed = sorted(runtime.loop.failures.items())
+    points = {name: options for name, options in runtime.loop.points.items() if name not in kinds.KINDS}
     return [
-        *unknown_actions(runtime.loop.points, runtime.settings.gateway.auto or runtime.gateway.providers.routable()),
+        *_unread(runtime),
+        *unknown_actions(points, runtime.settings.gateway.auto or runtime.gateway.providers.routable()),
         *(
             f"policy failed at {what}, {count} times since the start; the default acted, mend the policy"
             for what, count in failed
         ),
+    ]
+
+
+def _unread(runtime: Runtime) -> list[str]:
+    """A sentence where objectives are set and no policy at the point `model` reads them."""
+    if not runtime.settings.routing.objectives or gateway.POINT in runtime.loop.costed:
+        return []
+    named = runtime.loop.points[gateway.POINT].policy
+    return [
+        f"routing.objectives are read by nobody: the policy {named} at the point `{gateway.POINT}` learns no costs; "
+        'write policy = "joint_thompson" there, or take the objectives away'
     ]
 
 

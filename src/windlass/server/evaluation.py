@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -99,8 +99,8 @@ def _of_file(settings: Settings, asked: ReplayAsked, options: Mapping[str, Any] 
 
 
 def _of_ledger(settings: Settings, asked: ReplayAsked, options: Mapping[str, Any] | None) -> dict[str, Any]:
-    if asked.point not in settings.points:
-        known = ", ".join(sorted(settings.points))
+    if asked.point not in settings.decided:
+        known = ", ".join(sorted(settings.decided))
         raise InputError(f"there is no decision point {asked.point[:100]!r}; known: {known}")
     if not 1 <= asked.newest <= evaluation_log.MOST_ROWS:
         raise InputError(f"--newest is {asked.newest}; give a number from 1 to {evaluation_log.MOST_ROWS}")
@@ -139,7 +139,7 @@ def _at_point(
     settings: Settings, asked: ReplayAsked, options: Mapping[str, Any] | None, ledger: Ledger, scope: Scope
 ) -> _Target:
     """The policy as it would act at the point: with its guards and share, and what it has learned there."""
-    point = settings.points[asked.point]
+    point = settings.decided[asked.point]
     place, own = _place(asked, point, options)
     share = own.randomised_share if asked.share is None else asked.share
     guards = [(guard.guard, guard.options) for guard in own.guards]
@@ -147,21 +147,29 @@ def _at_point(
     fresh = _fresh(asked.policy, chosen, guards, share)
     if asked.learning or isinstance(innermost(fresh.policy), Rule):
         return _named(fresh, asked)
-    kept = ledger.snapshot(LEARNER, Learner.VERSION)
-    if kept is not None:
+    learner = _learned(settings, ledger)
+    state = dict(learner.loop.states()).get((scope.tenant, scope.workspace, place))
+    if state is not None:
         try:
-            loop = Loop(settings.points, settings.reward)
-            Learner(loop).restore(kept.state)
-            state = dict(loop.states()).get((scope.tenant, scope.workspace, place))
-            if state is not None:
-                fresh.policy.restore(state)
-                return fresh._replace(knows=f"{_FROZEN} {kept.cursor}; {_LEANS}")
+            fresh.policy.restore(state)
         except PolicyError:
-            pass  # it was learned under other settings, so it knows nothing that would hold here
+            return _named(fresh, asked)  # it is asked about with other options than those that it learned with
+        return fresh._replace(knows=f"{_FROZEN} {learner.cursor}; {_LEANS}")
     return _named(fresh, asked)
 
 
-_FROZEN: Final = "frozen as the snapshot has it that was taken at entry"
+def _learned(settings: Settings, ledger: Ledger) -> Learner:
+    """What the policies of the settings know by now: the newest snapshot that is of them, and what came since."""
+    learner = Learner(Loop(settings.decided, settings.reward))
+    kept = ledger.snapshot(LEARNER, Learner.VERSION)
+    if kept is not None:
+        with suppress(PolicyError):  # of other settings: then it is learned anew
+            learner.restore(kept.state)
+    learner.catch_up(ledger)
+    return learner
+
+
+_FROZEN: Final = "frozen as it has learned up to entry"
 _LEANS: Final = "it may have learned from these decisions, which leans the figures its way; --replay-learning does not"
 
 

@@ -14,6 +14,8 @@ from windlass.policies.floor import Floor, FloorReport
 from windlass.policies.joint import JointThompson
 from windlass.policies.loop import Loop
 from windlass.policies.policy import Guard, Policy
+from windlass.policies.slo import Slo
+from windlass.policies.slo_terms import SloReport
 from windlass.records import Scope
 from windlass.stats.dollars import dollars
 from windlass.stats.features import Context
@@ -28,11 +30,13 @@ _DIGITS = 2
 class Held(msgspec.Struct, frozen=True, kw_only=True):
     """quality_per_usd: what one dollar more for a call has to bring in quality now; None where the policy weighs no
     costs. expected_nusd: what it expects a call of each action to cost, () where it learns no costs. floors: what its
-    guards `floor` know, outermost first, () before the first reward."""
+    guards `floor` know, outermost first, () before the first reward. service: how each action keeps the limits of its
+    guards `service`, None where it has none."""
 
     quality_per_usd: float | None = None
     expected_nusd: tuple[float, ...] = ()
     floors: tuple[FloorReport, ...] = ()
+    service: tuple[SloReport, ...] | None = None
 
 
 def held(loop: Loop, scope: Scope, context: Context, actions: Sequence[str], place: str = POINT) -> Held:
@@ -76,15 +80,28 @@ def floor_words(report: FloorReport) -> str:
     return f"{whose}: {report.told}; window {report.window}, {report.audited} audited calls{acts}"
 
 
+def service_words(report: SloReport) -> str:
+    """How an action keeps one limit, as a sentence without its full stop.
+
+    >>> service_words(SloReport("big", 0.95, 4_210.0, 3_000.0, 120.0, kept=False))
+    'big left out: p95 4.2 s, limit 3 s, over 120 calls'
+    """
+    return f"{report.action} {'keeps' if report.kept else 'left out'}: {report.words}"
+
+
 def _of(policy: Policy, context: Context, actions: Sequence[str]) -> Held:
     floors: tuple[FloorReport, ...] = ()
+    service: tuple[SloReport, ...] | None = None
     while isinstance(policy, Guard):
         floors += policy.reports() if isinstance(policy, Floor) else ()
+        if isinstance(policy, Slo):
+            service = (*(service or ()), *policy.reports(context, actions))
         context, policy = policy.shown(context), policy.policy
     if not (isinstance(policy, JointThompson) and actions):
-        return Held(floors=floors)
+        return Held(floors=floors, service=service)
     return Held(
         quality_per_usd=min(policy.price(context) * _NUSD_PER_USD, _DEAREST),
         expected_nusd=policy.costs_nusd(context, actions),
         floors=floors,
+        service=service,
     )

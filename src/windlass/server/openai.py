@@ -86,7 +86,7 @@ class OpenAI:
         try:
             if isinstance(answer.chunks, Once) and answer.status not in BODILESS and request.method != "HEAD":
                 # Its length is known, so it goes out in two pieces and not in four.
-                body = b"".join([chunk async for chunk in answer.chunks])
+                body = answer.chunks.take()
                 await asgi.respond(send, answer.status, body, answer.content_type, answer.headers.items())
             else:
                 await _relay(answer, send)

@@ -18,10 +18,12 @@ from windlass.gateway.gateway import AUTO
 from windlass.records import RunEvent
 from windlass.runtime import Runtime
 from windlass.server import budgets, control, doctor, graders, history, keyring, keys, pricing, providers, reading
+from windlass.server.clusters import clusters
 from windlass.server.points import require_known
 from windlass.server.reading import read
 from windlass.server.reload import ReloadAsked, reload
 from windlass.server.routing import RouteAsked, route
+from windlass.server.warm import WarmAsked, warm_start
 
 Arguments = dict[str, Any]
 Operation = Callable[[Runtime, Caller, Arguments], Awaitable[dict[str, Any]]]
@@ -138,6 +140,7 @@ OPERATIONS: dict[str, Operation] = {
     "forget": control.forget,
     "reload": reload,
     "route": route,
+    "clusters": clusters,
     "keys": keyring.listed,
     "key_create": keys.create,
     "key_rotate": keys.rotate,
@@ -145,6 +148,7 @@ OPERATIONS: dict[str, Operation] = {
     "graders": graders.graders,
     "grade": graders.grade,
     "agreement": graders.agreement,
+    "warm_start": warm_start,
 }
 ASKED: dict[str, type[msgspec.Struct]] = {
     **reading.ARGUMENTS,
@@ -166,6 +170,7 @@ ASKED: dict[str, type[msgspec.Struct]] = {
     "graders": graders.GradersAsked,
     "grade": graders.GradeAsked,
     "agreement": graders.AgreementAsked,
+    "warm_start": WarmAsked,
 }
 """What the arguments of each are read as."""
 

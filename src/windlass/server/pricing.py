@@ -12,16 +12,13 @@ from decimal import Decimal
 from functools import cache
 from typing import Any, NamedTuple
 
-from rich.markup import escape
-from rich.table import Table
-
 from windlass.gateway.access.admission import Caller
 from windlass.gateway.money.pricelist import SOURCES, find, published
 from windlass.gateway.money.prices import NUSD, SETTINGS, Price, price_of
 from windlass.gateway.options import ProviderOptions
 from windlass.runtime import Runtime
 from windlass.server.reading import PricesAsked, read
-from windlass.server.terminal import clean, console
+from windlass.server.terminal import add_line, console, escape, listing
 
 Arguments = dict[str, Any]
 PER_UNIT = ("image", "second")
@@ -133,11 +130,10 @@ def show_prices(answer: dict[str, Any]) -> None:
     if not answer["prices"]:
         out.print("No published price fits; set prompt_usd_per_million and completion_usd_per_million in the settings.")
     else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("provider", "model", "in", "out", "cached", "batch in/out", "context", "more", "by", ""):
-            table.add_column(column, overflow="fold")
+        columns = ("provider", "model", "in", "out", "cached", "batch in/out", "context", "more", "by", "")
+        table = listing(*columns)
         for price in answer["prices"]:
-            _row(table, *_cells(price))
+            add_line(table, *_cells(price))
         out.print(table)
     versions = ", ".join(f"{name} {version}" for name, version in answer["sources"].items())
     left = f"{len(answer['prices'])} of {answer['found']}; " if answer["found"] > len(answer["prices"]) else ""
@@ -155,7 +151,3 @@ def _cells(price: dict[str, Any]) -> list[str]:
     differs = " ".join(f"{path}={value}" for path, value in price["differs"].items())
     says = f"{SOURCES['g']} says: {differs}" if differs else ""
     return [price["provider"], named, *main, "/".join(batch) if any(batch) else "", context, more, by, says]
-
-
-def _row(table: Table, *cells: str) -> None:
-    table.add_row(*(escape(clean(cell)) for cell in cells))

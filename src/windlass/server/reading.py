@@ -113,6 +113,13 @@ class ProvidersAsked(msgspec.Struct, forbid_unknown_fields=True):
     since: Moment | None = None
 
 
+class ClustersAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `clusters`. tenant, workspace: whose prompts; without, the caller's."""
+
+    tenant: str = ""
+    workspace: str = ""
+
+
 class PricesAsked(msgspec.Struct, forbid_unknown_fields=True):
     """Arguments of `prices`."""
 
@@ -132,6 +139,7 @@ ARGUMENTS: dict[str, type[msgspec.Struct]] = {
     "budgets": BudgetsAsked,
     "providers": ProvidersAsked,
     "prices": PricesAsked,
+    "clusters": ClustersAsked,
 }
 """The operations that only read, which GET serves too."""
 

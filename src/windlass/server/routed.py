@@ -12,14 +12,14 @@ from windlass.server.openai import OpenAI
 
 
 class RoutedEndpoints(OpenAI):
-    """Reads `x-windlass-objective` and `x-windlass-quality-floor`."""
+    """Reads `x-windlass-objective`, `x-windlass-quality-floor` and the limits that models must keep."""
 
     async def _request(self, endpoint: str, scope: Scope, receive: Receive) -> Request:
         """RequestError (400) for a header that asks for what there is not."""
-        from windlass.gateway.route.objectives import FLOOR_HEADER, OBJECTIVE_HEADER, wish
+        from windlass.gateway.route.objectives import HEADERS, wish
 
         request = await super()._request(endpoint, scope, receive)
-        wanted = wish(*(asgi.header(scope, name.encode()) for name in (OBJECTIVE_HEADER, FLOOR_HEADER)))
+        wanted = wish(*(asgi.header(scope, name.encode()) for name in HEADERS))
         return request if wanted is None else msgspec.structs.replace(request, wish=wanted)
 
 

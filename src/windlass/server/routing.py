@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from rich.markup import escape
 
 from windlass.errors import AccessError, ErrorCategory, InputError
 from windlass.gateway.access.admission import Caller
@@ -16,6 +15,7 @@ from windlass.gateway.gateway import AUTO, POINT
 from windlass.gateway.prompt import FEATURISER, features
 from windlass.gateway.route import objectives
 from windlass.gateway.route.features import ALLOWANCE, COST, EMBEDDING, Question
+from windlass.gateway.route.options import ErrorPercent, Milliseconds
 from windlass.gateway.transit import Request
 from windlass.gateway.wire import Chat, parse_chat
 from windlass.ledger import ids
@@ -23,11 +23,13 @@ from windlass.policies.floor import FloorOptions, FloorReport
 from windlass.policies.joint_options import PRESETS
 from windlass.policies.points import PointOptions
 from windlass.policies.policy import Arm
+from windlass.policies.slo_terms import SloReport
 from windlass.records import DEFAULT_WORKSPACE, ContextValue, Decision, Scope
 from windlass.runtime import Runtime
 from windlass.server import terminal
-from windlass.server.held import cost_words, floor_words, held, worth
+from windlass.server.held import cost_words, floor_words, held, service_words, worth
 from windlass.server.reading import read
+from windlass.server.terminal import escape
 
 Arguments = dict[str, Any]
 FLOOR_GUARD = "floor"
@@ -36,7 +38,8 @@ FLOOR_GUARD = "floor"
 class RouteAsked(msgspec.Struct, forbid_unknown_fields=True):
     """Arguments of `route`: a `prompt`, a `chat` as the API takes it, or a `call` that was made.
 
-    tenant, workspace: whose policy; without, the caller's. objective and quality_floor as in the headers of a request.
+    tenant, workspace: whose policy; without, the caller's. objective, quality_floor, max_latency_ms and
+    max_error_percent as in the headers of a request.
     """
 
     prompt: str = ""
@@ -46,6 +49,8 @@ class RouteAsked(msgspec.Struct, forbid_unknown_fields=True):
     workspace: str = ""
     objective: str = ""
     quality_floor: Annotated[float, Meta(gt=0, le=100)] | None = None
+    max_latency_ms: Milliseconds | None = None
+    max_error_percent: ErrorPercent | None = None
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +75,7 @@ async def route(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[
     given = [bool(wanted.prompt), wanted.chat is not None, bool(wanted.call)]
     if sum(given) != 1:
         raise InputError("give one of prompt, chat and call")
-    caller = _speaking(caller, wanted)
+    caller = speaking(caller, wanted.tenant, wanted.workspace)
     if wanted.call:
         return await asyncio.to_thread(_past, runtime, caller.scope, wanted.call)
     return await _preview(runtime, caller, wanted)
@@ -133,10 +138,22 @@ def floor_options(given: Mapping[str, Any]) -> FloorOptions:
     return msgspec.convert(given, FloorOptions)
 
 
+def speaking(caller: Caller, tenant: str, workspace: str) -> Caller:
+    """The caller, or who owns this machine in the place of another tenant. AccessError for anybody else."""
+    tenant = tenant or caller.scope.tenant
+    if (tenant, workspace or caller.scope.workspace) == (caller.scope.tenant, caller.scope.workspace):
+        return caller
+    if caller.key:
+        has = f"key {caller.key!r} sees tenant {caller.scope.tenant!r}, workspace {caller.scope.workspace!r} alone"
+        raise AccessError(has, category=ErrorCategory.SCOPE_DENIED)
+    return msgspec.structs.replace(caller, scope=Scope(tenant, workspace or DEFAULT_WORKSPACE))
+
+
 async def _preview(runtime: Runtime, caller: Caller, wanted: RouteAsked) -> dict[str, Any]:
     chat = _chat(wanted)
-    floor = "" if wanted.quality_floor is None else f"{wanted.quality_floor:g}"
-    request = Request(chat.raw, caller=caller, wish=objectives.wish(wanted.objective, floor))
+    numbers = (wanted.quality_floor, wanted.max_latency_ms, wanted.max_error_percent)
+    wish = objectives.wish(wanted.objective, *("" if number is None else f"{number!r}" for number in numbers))
+    request = Request(chat.raw, caller=caller, wish=wish)
     question = runtime.gateway.question(request, chat, caller, looks=True)
     context, featuriser, missing = await _context(runtime, chat, question)
     actions = tuple(target.model.name for target in question.targets)
@@ -221,6 +238,7 @@ def _shown(
         "quality_per_usd": kept.quality_per_usd,
         "floor": floor,
         "floors": [report._asdict() for report in kept.floors],
+        "service": None if kept.service is None else [report._asdict() for report in kept.service],
         "line": line(models, floor),
     }
 
@@ -232,17 +250,6 @@ def _chat(wanted: RouteAsked) -> Chat:
         return parse_chat(msgspec.json.encode({"model": AUTO, **body}))
     except (TypeError, ValueError, RecursionError) as exc:
         raise InputError(f"the chat cannot be written as JSON: {exc}") from exc
-
-
-def _speaking(caller: Caller, wanted: RouteAsked) -> Caller:
-    """The caller, or who owns this machine in the place of another tenant. AccessError for anybody else."""
-    tenant, workspace = wanted.tenant or caller.scope.tenant, wanted.workspace
-    if (tenant, workspace or caller.scope.workspace) == (caller.scope.tenant, caller.scope.workspace):
-        return caller
-    if caller.key:
-        has = f"key {caller.key!r} sees tenant {caller.scope.tenant!r}, workspace {caller.scope.workspace!r} alone"
-        raise AccessError(has, category=ErrorCategory.SCOPE_DENIED)
-    return msgspec.structs.replace(caller, scope=Scope(tenant, workspace or DEFAULT_WORKSPACE))
 
 
 def _told(one: Expected, floor: float | None) -> str:
@@ -283,4 +290,5 @@ def _paces(answer: dict[str, Any]) -> list[str]:
         words.append(f"budget: {cost_words(answer['allowance_nusd'])} a call from now on")
     if answer["quality_per_usd"] is not None:
         words.append(f"price of money: {worth(answer['quality_per_usd'])}")
-    return words + [floor_words(FloorReport(**report)) for report in answer["floors"]]
+    words += [floor_words(FloorReport(**report)) for report in answer["floors"]]
+    return words + [service_words(SloReport(**report)) for report in answer["service"] or ()]

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import secrets
 import signal
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 import uvicorn
 import uvloop
 
@@ -25,7 +22,7 @@ from windlass.errors import SettingsError
 from windlass.gateway import redaction
 from windlass.ledger import collection
 from windlass.runtime import Runtime
-from windlass.server import allocator
+from windlass.server import allocator, logs
 from windlass.server.app import Windlass
 from windlass.server.asgi import App, Receive, Scope, Send
 from windlass.server.connection import Connection
@@ -185,19 +182,7 @@ def announced(home: Path, address: Address) -> Iterator[None]:
 
 def in_loop(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` to its end on a fresh event loop, with warnings and errors on standard error."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Plain tracebacks: those with local variables would print keys and prompts.
-            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
-            redaction.log_line,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    if logging.lastResort is not None:  # where libraries' warnings and tracebacks go
-        logging.lastResort.setFormatter(redaction.RedactedFormatter())
+    logs.begin(redaction.log_line, redaction.RedactedFormatter())
     allocator.settle()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from windlass.content.analysis import WELCOME
 from windlass.content.ingest import VECTORS, files_of
@@ -18,9 +18,11 @@ from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server import doctor, peer, terminal
 from windlass.server.exposure import guard
-from windlass.server.operations import OPERATIONS
 from windlass.server.serve import in_loop, serve
 from windlass.settings import Settings
+
+if TYPE_CHECKING:
+    from windlass.server.operations import Operation
 
 OWNER = Caller(Scope(), "admin", "")
 POLL_S = 0.1
@@ -32,6 +34,13 @@ T = TypeVar("T")
 Operate = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
+def _operation(name: str) -> Operation:
+    """What can be asked by that name; a server is not asked by its own process, and does without."""
+    from windlass.server.operations import OPERATIONS
+
+    return OPERATIONS[name]
+
+
 def operate(settings: Settings, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Do one operation, wherever it is done best."""
     running = peer.find(settings.home)
@@ -40,7 +49,7 @@ def operate(settings: Settings, operation: str, arguments: dict[str, Any]) -> di
 
     async def here() -> dict[str, Any]:
         async with Runtime(settings) as runtime:
-            return await OPERATIONS[operation](runtime, OWNER, arguments)
+            return await _operation(operation)(runtime, OWNER, arguments)
 
     return in_loop(here())
 
@@ -151,7 +160,7 @@ def run(
                 guard(settings, open_to_all=runtime.gateway.admission.open)
 
             async def here(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-                return await OPERATIONS[name](runtime, OWNER, arguments)
+                return await _operation(name)(runtime, OWNER, arguments)
 
             code = await _main_job(runtime, here, paths, questions, as_json)
             if stay:
@@ -215,7 +224,7 @@ async def _ingest_here(settings: Settings, named: list[str], *, wait: bool, quie
     async with Runtime(settings, workflows=True, serve=(VECTORS,) if wait else ()) as runtime:
 
         async def here(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-            return await OPERATIONS[name](runtime, OWNER, arguments)
+            return await _operation(name)(runtime, OWNER, arguments)
 
         return await _take_in(here, named, wait=wait, quiet=quiet)
 
@@ -280,7 +289,7 @@ def _ready(url: str, *, dashboard: bool, as_json: bool) -> None:
         terminal.print_json({"url": url, "openai_base_url": f"{url}/v1", "dashboard": dashboard})
     else:
         pages = f"dashboard {url}/  " if dashboard else ""
-        terminal.console().print(f"\nWindlass is up: {pages}OpenAI base_url {url}/v1  (Ctrl-C stops it)")
+        terminal.say(f"\nWindlass is up: {pages}OpenAI base_url {url}/v1  (Ctrl-C stops it)")
 
 
 def _alone(settings: Settings, work: Coroutine[Any, Any, int]) -> int:

@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
 import time
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from windlass.errors import WindlassError, classify
 from windlass.stats.dollars import dollars
 
+if TYPE_CHECKING:  # rich is for commands that print something: a server would hold 5 MB of it for one line
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
 Answer = dict[str, Any]
 PIPE_WIDTH = 1_000
 """Cells of a table that is wider are folded, elsewhere than on a terminal."""
-_FILLED = re.compile(r"[ ]+$", re.MULTILINE)
 _EXPONENT = re.compile(r"(?<=[\s\[])-?\d+(?:\.\d+)?e[+-]?\d+(?=[,\]}]|$)")
-
-
-class _Piped(Console):
-    """For pipes and files, whose lines are as long as what stands in them: nothing is wrapped, nothing filled up."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        with self.capture() as written:
-            super().print(*objects, **options)
-        sys.stdout.write(_FILLED.sub("", written.get()))
 
 
 def console() -> Console:
     """Where people read. Highlighting and names of emoji are off: numbers and colons in quotes stay as they are."""
-    if sys.stdout.isatty():
-        return Console(highlight=False, emoji=False, soft_wrap=True)
-    return _Piped(highlight=False, emoji=False, soft_wrap=True, width=PIPE_WIDTH)
+    from windlass.server import paper
+
+    return paper.screen() if sys.stdout.isatty() else paper.Piped(PIPE_WIDTH)
+
+
+def escape(text: str) -> str:
+    """`text` as a `console` prints it, markup and all."""
+    from rich.markup import escape as escaped
+
+    return escaped(text)
+
+
+def say(message: str) -> None:
+    """A plain line of output."""
+    sys.stdout.write(f"{clean(message)}\n")
+    sys.stdout.flush()
 
 
 def note(message: str) -> None:
-    """A remark beside the output."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(clean(message)))
+    """A remark beside the output; where nothing can be written there, nobody misses it."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{clean(message)}\n")
+        sys.stderr.flush()
 
 
 def fail(exc: WindlassError, *, as_json: bool) -> None:
@@ -267,8 +273,9 @@ class Steps:
         self._bar: Progress | None = None
         self._tasks: dict[str, Any] = {}
         if not quiet and sys.stderr.isatty():
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+            from windlass.server import paper
+
+            self._bar = paper.progress()
             self._bar.start()
 
     def at(self, stage: str, done: int, total: int) -> None:
@@ -289,6 +296,8 @@ class Steps:
 
 def listing(*columns: str) -> Table:
     """A table with these columns, without lines around it."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

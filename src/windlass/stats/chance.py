@@ -54,6 +54,11 @@ class Propensity:
         ends = self.offset, self.offset + self.factor
         return min(ends) >= 0.0 and 0.0 < max(ends) <= 1.0 + 1e-9
 
+    @property
+    def parts(self) -> tuple[list[float], list[float], int, float, float]:
+        """What it is made of, for whoever keeps it before it is worked out: the arguments that make an equal one."""
+        return self._means, self._sds, self._index, self.offset, self.factor
+
     def __float__(self) -> float:
         if self._value is None:
             settle((self,))
@@ -118,22 +123,19 @@ def draw_listed(m: list[float], s: list[float], rng: np.random.Generator) -> tup
     """`draw` of numbers that are known to be finite and k, deviations at least 0; the lists are kept."""
     if len(m) == 1:
         return 0, 1.0
-    centres, spreads = (m, s) if _usual(m, s) else thompson.scaled(m, s)
+    least, most, small, large = min(m), max(m), min(s), max(s)
+    widest = most - least + large
+    # So small that equal arms would not share, or so large that sums are infinite (NaN: neither).
+    usual = widest < 1e100 and small > 1e-6 * widest
+    centres, spreads = (m, s) if usual else thompson.scaled(m, s)
     drawn = [mean + sd * z for mean, sd, z in zip(centres, spreads, rng.standard_normal(len(m)).tolist(), strict=True)]
     # Here, while only this call can fail of it: a NaN in what is left for later would cost a whole commit.
-    if not all(map(math.isfinite, drawn)):
+    if not math.isfinite(sum(drawn)):
         raise ValueError(f"means {m} and sds {s} must be finite")
     index = drawn.index(max(drawn))
     if len(m) == 2:
         return index, max(thompson.of_two(m, s)[index], _LEAST)
     return index, Propensity(m, s, index)
-
-
-def _usual(m: list[float], s: list[float]) -> bool:
-    """Whether deviations are neither so small that equal arms would not share, nor numbers so large that sums are
-    infinite."""
-    widest = max(m) - min(m) + max(s)
-    return widest < 1e100 and min(s) > 1e-6 * widest
 
 
 def settle(chances: Iterable[Propensity]) -> None:

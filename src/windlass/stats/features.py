@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -12,26 +12,35 @@ from numpy.typing import NDArray
 from windlass.records import ContextValue
 
 Context: TypeAlias = Mapping[str, ContextValue]
-HIDDEN = ("_nusd", "_nusd:", "objective:")
-"""What a name ends in, holds or begins with that is no feature: prices, allowances and what is asked for."""
+HIDDEN = ("_nusd", "_nusd:", "objective:", "who:")
+"""What a name ends in, holds or begins with that is no feature: prices, allowances, what is asked for and by whom."""
 _PLAIN = frozenset((float,))
 
 
 def hidden(name: str) -> bool:
     """Whether a name is read by itself and no feature."""
-    return name.endswith(HIDDEN[0]) or HIDDEN[1] in name or name.startswith(HIDDEN[2])
+    return name.endswith(HIDDEN[0]) or HIDDEN[1] in name or name.startswith(HIDDEN[2:])
 
 
 def finite(context: Context) -> dict[str, ContextValue]:
     """`context` with everything that is no finite number as 0: what a ledger can store and a policy can read."""
     values = context.values()
-    # Nearly all are plain numbers, whose length is finite where each of them is.
-    if _PLAIN.issuperset(map(type, values)) and math.hypot(*cast(Iterable[float], values)) < math.inf:
+    # Nearly all are plain numbers, or beside them tuples of such.
+    if _plain(values):
+        return dict(context)
+    tuples = [value for value in values if type(value) is tuple]
+    numbers = [value for value in values if type(value) is float]
+    if len(tuples) + len(numbers) == len(context) and _plain(numbers) and all(map(_plain, tuples)):
         return dict(context)
     return {
         str(name): tuple(_number(v) for v in value) if isinstance(value, (tuple, list)) else _number(value)
         for name, value in context.items()
     }
+
+
+def _plain(values: Collection[object]) -> bool:
+    """Whether all are plain finite numbers, as their length is where each of them is; huge ones count as none."""
+    return _PLAIN.issuperset(map(type, values)) and math.hypot(*cast(Iterable[float], values)) < math.inf
 
 
 class Features:

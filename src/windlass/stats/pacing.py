@@ -10,7 +10,8 @@ A `Curve` holds mean cost and mean quality at a few prices, so that a request as
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from operator import neg
 
 import msgspec
 import numpy as np
@@ -43,17 +44,22 @@ class Curve(msgspec.Struct, frozen=True, array_like=True):
     def price_within(self, allowance_nusd: float) -> float:
         """The lowest price at which the mean cost is at most `allowance_nusd`; the highest where none is enough."""
         falling = self.costs_nusd
-        above = bisect_left(falling, True, key=lambda cost: cost <= allowance_nusd)
+        above = bisect_left(falling, -allowance_nusd, key=neg)
         return self._between(above, falling, allowance_nusd)
 
     def cost_nusd(self, price: float) -> float:
         """The mean cost at `price`, by a straight line between the two nearest."""
-        return float(np.interp(price, self.prices, self.costs_nusd))
+        prices, falling = self.prices, self.costs_nusd
+        above = bisect_right(prices, price)
+        if above == 0 or above == len(prices):
+            return falling[max(above - 1, 0)]
+        share = (price - prices[above - 1]) / (prices[above] - prices[above - 1])
+        return falling[above - 1] + share * (falling[above] - falling[above - 1])
 
     def price_keeping(self, quality: float) -> float:
         """The highest price at which the mean quality is at least `quality`; the lowest where none is enough."""
         falling = self.qualities
-        above = bisect_left(falling, True, key=lambda mean: mean < quality)
+        above = bisect_right(falling, -quality, key=neg)
         return self._between(above, falling, quality)
 
     def _between(self, place: int, falling: tuple[float, ...], wanted: float) -> float:

@@ -24,9 +24,10 @@ from windlass.cli import main
 from windlass.errors import InputError, LedgerError, RecordInvalid
 from windlass.ledger import check, checkpoint, schema, seal
 from windlass.ledger.audit import ACROSS, CHECKPOINT, SEAL, SYSTEM, Audit, AuditRow, digest_of
-from windlass.ledger.checkpoint import FILE, PRIVATE, PUBLIC, Checkpoint
+from windlass.ledger.checkpoint import FILE, Checkpoint
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import ALL
+from windlass.ledger.signing import PRIVATE, PUBLIC
 from windlass.ledger.sql import SqlLedger
 from windlass.ledger.verify import Verdict, verify
 from windlass.records import Scope
@@ -172,6 +173,7 @@ ALLOWED = {
     "watch/projections.py": "folds",
     "watch/traces/exporter.py": "sends what the operator has told the settings to send",
     "improve/grading/grading.py": "follows the ledger, and grades each call by its owner's scope",
+    "improve/warm/warm.py": "follows the ledger, and asks each prompt anew by its owner's scope",
     "runtime.py": "how old the first entry is that a worker has not folded",
 }
 """Outside these files nobody gets ALL but from `Audit.across`. docs/explanation/audit.md has the same list."""
@@ -281,7 +283,7 @@ def test_the_key_is_private_and_made_once(audit: Audit, db: Database, tmp_path: 
     assert stat.S_IMODE((folder / PRIVATE).stat().st_mode) == 0o600
     assert stat.S_IMODE((folder / FILE).stat().st_mode) == 0o600
     assert sorted(path.name for path in folder.iterdir()) == [FILE, PRIVATE, PUBLIC]
-    mine = checkpoint.fingerprint(checkpoint.public_key(folder / PUBLIC))
+    mine = checkpoint.fingerprint(checkpoint.public_key(folder / PUBLIC).public_bytes_raw())
     assert Audit(db, folder).checkpoint().key == mine == audit.checkpoints.fingerprint()
 
 

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from windlass.ledger.audit import Audit
-from windlass.ledger.checkpoint import PUBLIC
 from windlass.ledger.db import Database, workflow_engine
+from windlass.ledger.signing import PUBLIC
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o177])

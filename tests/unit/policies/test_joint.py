@@ -12,6 +12,7 @@ from windlass.errors import PolicyError
 from windlass.policies import registry
 from windlass.policies.joint import JointThompson
 from windlass.policies.joint_options import PRESETS, JointThompsonOptions
+from windlass.policies.joint_window import RecentWindow
 
 MODELS = ("small", "middle", "large")
 USUAL_NUSD = {"small": 1e4, "middle": 1e5, "large": 1e6}
@@ -76,8 +77,12 @@ def test_an_allowance_is_spent_and_not_more(decided, allowance):
 
 
 def test_without_a_budget_the_best_is_taken(decided):
-    chosen, _, _ = live(JointThompson(), decided, 500)
-    assert chosen[-100:].count("large") >= 60
+    """Of the last 600 of 1,500 calls at least 88 % are good: the best is 92.5 %, the middle model alone 70 %.
+
+    A router of 92 % falls below it in one of 6,000 seeds.
+    """
+    _, earned, _ = live(JointThompson(), decided, 1_500)
+    assert earned[-600:].mean() >= 0.88
 
 
 def test_a_floor_on_quality_costs_less_than_the_reference_and_keeps_it(decided):
@@ -336,3 +341,60 @@ def test_the_order_of_the_actions_does_not_matter_and_may_change_from_call_to_ca
     assert policy.costs_nusd(at, [MODELS[1]]) == (forth[MODELS[1]],)
     chances = policy.probabilities(at, list(MODELS[::-1]))[::-1]
     assert chances == pytest.approx(policy.probabilities(at, MODELS))
+
+
+def test_a_reward_counts_with_the_features_that_its_cost_was_told_with_however_late_it_comes(decided):
+    """What other calls do to the scale of the numbers meanwhile changes nothing of it, nor does a restart."""
+    rng = np.random.default_rng(0)
+    at, later = asked(rng), [asked(rng) for _ in range(100)]
+    early, late = JointThompson(), JointThompson()
+    one = decided("small", at, id="decision_one", actions=MODELS)
+    for policy in (early, late):
+        live(policy, decided, 20)
+        policy.spend(one, 1e4, None)
+    early.learn(one, 1.0, None)
+    for number, context in enumerate(later):
+        for policy in (early, late):
+            policy.spend(decided("large", context, id=f"decision_{number}", actions=MODELS), 1e6, None)
+    restarted = JointThompson()
+    restarted.restore(late.state())
+    for policy in (late, restarted):
+        policy.learn(one, 1.0, None)
+    means = [[arm.mean for arm in policy.explain(at, MODELS)] for policy in (early, late, restarted)]
+    assert means[0] == means[1] == means[2]
+
+
+def test_calls_of_one_id_and_calls_beyond_the_window_are_told_apart():
+    window = RecentWindow(2)
+    for number in range(600):
+        key = f"call_{number % 2 or number}"
+        window.add(key, np.array([1.0, number]), MODELS, [1.0, 2.0, 3.0], np.ones(3), "middle", number)
+    again = RecentWindow.restored(window.stored(), 2)
+    for each in (window, again):
+        assert each.features("call_300") is None
+        assert each.find("call_2") is None
+        assert each.features("call_1").tolist() == [1.0, 599.0]
+        assert each.features("call_598").tolist() == [1.0, 598.0]
+        assert each.find("call_344")[2:] == (2.0, 344)
+
+
+def test_an_action_that_no_column_is_left_for_has_no_part_in_the_window():
+    names = tuple(f"model-{number}" for number in range(70))
+    window = RecentWindow(1)
+    for number in range(300):
+        some = names[number % 3 :: 3]
+        row = window.add(f"call_{number}", np.ones(1), some, np.arange(len(some)) + 1.0, np.ones(len(some)), some[0], 1)
+        eligible = [name for name, there in zip(window.names, window.eligible[row], strict=True) if there]
+        assert set(eligible) == set(some) & set(window.names)
+        for name in eligible:
+            assert window.listed[row, window.names.index(name)] == some.index(name) + 1.0
+    assert len(window.names) == 64
+
+
+def test_states_of_another_form_are_refused_whole(decided):
+    policy = JointThompson()
+    live(policy, decided, 30)
+    stored = msgspec.msgpack.decode(policy.state())
+    stored[7] = stored[7][:-1]
+    with pytest.raises(PolicyError, match="rebuild it from the ledger"):
+        JointThompson().restore(msgspec.msgpack.encode(stored))

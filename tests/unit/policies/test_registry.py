@@ -60,7 +60,7 @@ def test_what_it_does_not_know_is_refused_with_what_it_does(name, options, words
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("alowed", {}, "unknown guard 'alowed'; known: allowed, budget, cool_down, floor, quality_floor"),
+        ("alowed", {}, "unknown guard 'alowed'; known: allowed, budget, cool_down, floor, personal, quality_floor, "),
         ("budget", {"cost": 1}, "guard budget has no option cost; known: remaining, prefix, costs_nusd"),
         ("allowed", {"deny": "all"}, "guard allowed: .*array"),
         ("quality_floor", {"floor": 3}, "floor is 3"),

@@ -249,9 +249,47 @@ def test_a_shadow_policy_learns_from_what_really_happened():
     assert story.observations() == {"fast": 1, "deep": 0}
 
 
-def test_what_another_policy_decided_alone_teaches_nothing():
-    story = Story().tell(call(), decision(policy="default@1"), outcome(), said(1.0))
+@pytest.mark.parametrize("nobody", ["default@1", "named@1"])
+def test_what_nobody_chose_teaches_nothing(nobody):
+    story = Story().tell(call(), decision(policy=nobody), outcome(), said(1.0))
     assert story.observations() == {"fast": 0, "deep": 0}
+
+
+def test_other_settings_start_with_all_that_is_known():
+    """What a policy decided teaches the one that the settings name afterwards, and what stands in its shadow."""
+    told = Story(new_loop(policy="ucb")).tell(
+        call(), decision(policy="ucb@1"), outcome(), said(1.0), said(0.0, name="so")
+    )
+    for number in range(2, 12):
+        story = told.tell(call(f"call_{number}"), decision(f"call_{number}", policy="ucb@1"), outcome(f"call_{number}"))
+    shadows = (ShadowOptions("before", "ucb"),)
+    swapped = Story(new_loop(shadows=shadows)).tell(*(entry.record for entry in story.told))
+    for name in ("", "before"):
+        arms = swapped.learner.loop.explain("model", ACME, {}, ACTIONS, shadow=name)
+        assert [arm.observations for arm in arms] == [11, 0]
+    again = Story(new_loop(shadows=shadows)).tell(*(entry.record for entry in story.told[:20]))
+    again.learner.restore(again.learner.state())
+    again.tell(*(entry.record for entry in story.told[20:]))
+    assert again.learner.digest() == swapped.learner.digest()
+
+
+def test_what_is_inherited_is_no_guard_s_business():
+    """A guard that rests what disappointed it has seen nothing of what others decided; its policy has."""
+    guards = (GuardOptions("cool_down", {"below": 0.5, "bad": 1, "rest": 5}),)
+    records = [call(), decision(policy="ucb@1"), outcome(), said(0.0)]
+    story = Story(new_loop(guards=guards)).tell(*records)
+    policy = story.learner.loop.look("model", ACME, lambda found: found.state())
+    fresh = Story(new_loop(guards=guards)).tell(call("call_9"))
+    assert policy != fresh.learner.loop.look("model", ACME, lambda found: found.state())
+    own = Story(new_loop(guards=guards)).tell(call(), decision(), outcome(), said(0.0))
+    resting, free = (
+        one.learner.loop.decide(
+            "model", call_id="call_x", at=0.0, scope=ACME, context={}, actions=ACTIONS, featuriser=""
+        )
+        for one in (own, story)
+    )
+    assert "cool-down" in resting[1][0].extra["why"]
+    assert "cool-down" not in free[1][0].extra["why"]
 
 
 def test_points_without_settings_are_passed_over():

@@ -276,3 +276,11 @@ def test_what_others_can_read_is_a_finding(tmp_path: Path) -> None:
     assert lasting <= set(session.examine(settings(home), replay=False)["findings"])
     home.chmod(0o700)
     assert doctor.exposed(settings(home)) == [], "nobody else gets that far"
+
+
+@pytest.mark.parametrize(("policy", "told"), [("linear_thompson", True), ("joint_thompson", False)])
+async def test_objectives_that_nobody_reads_are_a_finding(tmp_path: Path, policy: str, told: bool) -> None:
+    asked = {"points": {"model": {"policy": policy}}, "routing": {"objectives": [{"objective": "cheapest"}]}}
+    async with opened(tmp_path, [Echo("small", "large")], **asked) as runtime:
+        report = await doctor.examine(runtime, replay=False)
+    assert any("read by nobody" in finding for finding in report["findings"]) is told

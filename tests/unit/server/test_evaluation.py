@@ -327,7 +327,7 @@ def test_the_ledger_is_answered_for_one_workspace(home: Path, capsys: pytest.Cap
     assert replayed(capsys, *SMALL, "--tenant", "rival")[1]["decisions"] == 50
     # What the point's policy has learned by itself: that `large` is liked. It stands in the newest snapshot.
     _, frozen = replayed(capsys, "--policy", "linear_thompson")
-    assert "frozen as the snapshot has it" in frozen["knows"]
+    assert "frozen as it has learned up to entry" in frozen["knows"]
     assert frozen["quality"]["value"]["value"] > 0.9
     _, again = replayed(capsys, "--policy", "linear_thompson", "--replay-learning")
     assert again["quality"]["value"]["value"] > 0.8

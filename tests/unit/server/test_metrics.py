@@ -76,7 +76,7 @@ async def test_it_tells_what_the_ledger_holds_and_what_memory_does(tmp_path: Pat
         assert found["windlass_worker_call_overhead_seconds_count{worker=main}"] == 2, "of those that are not streamed"
         assert found["windlass_worker_in_flight_calls{worker=main}"] == 0
         assert found["windlass_decisions_total{action=echo,mode=live,point=model,policy=named@1}"] == 3
-        assert found["windlass_worker_ledger_commit_seconds_count{worker=main}"] >= 3
+        assert found["windlass_worker_ledger_commit_seconds_count{worker=main}"] >= 1, "several calls share a commit"
         assert found["windlass_worker_ledger_waiting_appends{worker=main}"] == 0
         assert (found["windlass_ready{}"], found["windlass_totals_complete{}"]) == (1, 1)
         again = await values(client)

@@ -223,6 +223,27 @@ def test_an_error_goes_to_stderr_or_becomes_json(capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out) == {"error": {"message": "no file", "category": "input_invalid"}}
 
 
+def test_plain_lines_are_as_clean_as_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.say(EVIL)
+    terminal.note(f"{EVIL} :anchor:")
+    said, noted = capsys.readouterr()
+    assert "[bold red]x[/bold red] [/] \\[link=file:///etc]y[/link]" in said
+    assert ":anchor:" in noted
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & {*said, *noted}
+
+
+def test_a_remark_that_nobody_can_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, f"no space left for {text}")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    terminal.note("stopped")
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(OSError, match="no space"):
+        terminal.say("what was asked for is not dropped")
+
+
 def test_half_a_surrogate_pair_is_still_json(capsys: pytest.CaptureFixture[str]) -> None:
     """A file name that is no UTF-8 comes with one; stdout cannot encode it as it is."""
     terminal.fail(InputError("caf\udce9.md does not exist"), as_json=True)

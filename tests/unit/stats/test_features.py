@@ -139,3 +139,21 @@ def test_finite_leaves_only_what_a_ledger_can_store():
         "7": 1.0,
     }
     assert type(finite(hostile)["numpy"]) is float
+
+
+def test_finite_leaves_plain_numbers_and_tuples_of_them_as_they_are():
+    embedding = tuple(np.linspace(-1.0, 1.0, 64).tolist())
+    found = finite({"embedding": embedding, "log_chars": 0.5, "none": ()})
+    assert found == {"embedding": embedding, "log_chars": 0.5, "none": ()}
+    assert found["embedding"] is embedding
+    for bad, good in (
+        (math.nan, 0.0),
+        (math.inf, 0.0),
+        (np.float64(0.5), 0.5),
+        (True, 1.0),
+        ("x", 0.0),
+        (1e300, 1e300),
+    ):
+        mixed = finite({"embedding": (*embedding, bad), "log_chars": bad})
+        assert mixed == {"embedding": (*embedding, good), "log_chars": good}
+        assert {type(mixed["log_chars"]), *map(type, mixed["embedding"])} == {float}

@@ -171,6 +171,32 @@ def test_a_stored_posterior_goes_on_to_the_last_bit():
     assert made.stored() == again.stored()
 
 
+def test_variances_are_those_of_predict_to_six_digits_and_the_same_bits_after_a_restore():
+    """At every number of updates that wait; numbers of order one, deviations of a tenth and more."""
+    made, rng = posterior(1e-3, 4), np.random.default_rng(3)
+    for number in range(40):
+        x = rng.normal(size=5)
+        again = JointPosterior(NOISE, 1e-3)
+        again.restore(made.stored())
+        assert (made.variances(x) == again.variances(x)).all()
+        np.testing.assert_allclose(made.variances(x), made.predict(x)[1] ** 2, rtol=1e-5)
+        made.observe(number % 4, f"k{number}", x, 0.3)
+
+
+def test_variances_follow_arms_and_features_that_come_and_go():
+    made, _ = trained(21)
+    x = np.array([1.0, 0.3, 0.0, -0.4, 0.2])
+    made.variances(x)
+    for change, kept in (
+        (made.join, [0, 1, 2, 3, 4]),
+        (lambda: made.leave(1), [0, 1, 2, 3, 4]),
+        (lambda: made.narrow([0, 1, 3]), [0, 1, 3]),
+    ):
+        change()
+        assert len(made.variances(x[kept])) == made.arms + 1
+        np.testing.assert_allclose(made.variances(x[kept]), made.predict(x[kept])[1] ** 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize("y", [math.nan, math.inf, -math.inf, 1e7])
 def test_a_value_that_is_no_number_leaves_no_trace(y):
     made, _ = trained(10)
@@ -201,6 +227,8 @@ def test_stored_parts_that_do_not_agree_are_refused():
         {"keys": ("one",)},
         {"taken": tuple(9 for _ in stored.taken)},
         {"prior": np.zeros(10).tobytes()},
+        {"form": 1},
+        {"waiting": np.zeros(21).tobytes()},
     ]
     for changes in hostile:
         made = JointPosterior(NOISE)
@@ -221,3 +249,18 @@ def test_stays_positive_definite_under_a_long_adversarial_life():
     blocks = np.frombuffer(made.stored().blocks).reshape(4, 5, 5)
     assert (blocks == blocks.transpose(0, 2, 1)).all()
     assert (np.linalg.eigvalsh(blocks) > -1e-12).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 9, 17, 71])
+@pytest.mark.parametrize("arms", [1, 2, 9])
+def test_what_was_learned_can_be_stored_whatever_the_shape(size, arms):
+    """The blocks stay symmetric to the last bit, whichever way their products are computed."""
+    made, rng = JointPosterior(NOISE, 1e-4), np.random.default_rng(size)
+    made.widen(np.full(size, 0.3), np.full(size, 0.5))
+    for _ in range(arms):
+        made.join()
+    for number in range(40):
+        made.observe(number % arms, f"k{number}", rng.normal(size=size), 0.3)
+    again = JointPosterior(NOISE, 1e-4)
+    again.restore(made.stored())
+    assert again.stored() == made.stored()

@@ -87,3 +87,16 @@ def test_an_allowance_on_a_step_is_met_between_two_prices():
     assert found.price_within(8.0) == 0.5
     assert found.price_within(6.0) == 1.0
     assert found.price_keeping(0.65) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cost_at_a_price_lies_on_a_line_between_its_neighbours_and_ends_at_the_ends(seed):
+    quality, cost, eligible = window(seed=seed)
+    found = curve(quality, quality, cost, eligible)
+    prices = np.random.default_rng(seed).uniform(0.0, 1.2 * found.prices[-1], 100)
+    expected = np.interp(prices, found.prices, found.costs_nusd)
+    assert [found.cost_nusd(price) for price in prices] == pytest.approx(expected.tolist(), rel=1e-12)
+    assert found.cost_nusd(-1.0) == found.costs_nusd[0]
+    for price in found.prices:
+        assert found.cost_nusd(price) == found.costs_nusd[found.prices.index(price)]
+        assert found.cost_nusd(found.price_within(found.cost_nusd(price))) <= found.cost_nusd(price) * (1 + 1e-12)

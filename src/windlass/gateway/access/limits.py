@@ -133,9 +133,16 @@ class Hold:
                 spent.append(Spend(limit=name, group=group, since=since, nusd=nusd, outcome=outcome))
         return tuple(spent)
 
-    def committed(self, commit: asyncio.Future[int]) -> None:
-        """What `settle` returned is in the database, where other processes see it; called when `commit` is over."""
-        if commit.cancelled() or commit.exception() is not None:
+    def follow(self, commit: asyncio.Future[int] | None) -> None:
+        """What `settle` returned is in the ledger, or will be once `commit` is over."""
+        if commit is None:
+            self.committed()
+        else:
+            commit.add_done_callback(self.committed)
+
+    def committed(self, commit: asyncio.Future[int] | None = None) -> None:
+        """It is, unless `commit` failed."""
+        if commit is not None and (commit.cancelled() or commit.exception() is not None):
             return
         settled, self._settled = self._settled, []
         for count, nusd in settled:

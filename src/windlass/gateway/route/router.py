@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
-from windlass.errors import LedgerError
+from windlass.errors import LedgerError, RequestError
 from windlass.gateway.money.usage import Usage
 from windlass.gateway.options import LimitOptions
 from windlass.gateway.prompt import FEATURISER, features, question
@@ -20,15 +20,17 @@ from windlass.gateway.route.allowance import Allowances
 from windlass.gateway.route.bases import Bases
 from windlass.gateway.route.costs import NEWEST, CallCosts, Model, Prompt, prompt_of
 from windlass.gateway.route.features import ALLOWANCE, COST, EMBEDDING, Question, Seen
-from windlass.gateway.route.objectives import aims
+from windlass.gateway.route.objectives import ERRORS_HEADER, LATENCY_HEADER, aims, limits
 from windlass.gateway.route.options import RoutingOptions
 from windlass.gateway.route.store import BasisTable
 from windlass.gateway.route.vectors import PromptVectors, Vector
 from windlass.ledger.ledger import CallTrace, Ledger
 from windlass.memory.embedder import Embedder
+from windlass.policies.lifts import USER
 from windlass.policies.loop import Loop
+from windlass.policies.personal_state import number_of
 from windlass.policies.points import SHADOW
-from windlass.records import ContextValue, Outcome, Scope
+from windlass.records import USER_CHARS, ContextValue, Outcome, Scope, user_digest
 
 log = structlog.get_logger(__name__)
 POINT = "model"
@@ -53,9 +55,14 @@ def costed(loop: Loop) -> bool:
     return any(place.partition(SHADOW)[0] == POINT for place in loop.costed)
 
 
+def watched(loop: Loop) -> bool:
+    """Whether a guard at the point `model`, be it in shadow, keeps limits of time or of errors."""
+    return any(place.partition(SHADOW)[0] == POINT for place in loop.watched)
+
+
 def wanted(options: RoutingOptions, loop: Loop) -> bool:
     """Whether any policy at the point `model` is to see more than lexical features."""
-    return options.embedding == "always" or costed(loop)
+    return options.embedding == "always" or costed(loop) or watched(loop)
 
 
 class Router:
@@ -77,14 +84,16 @@ class Router:
         clock: Callable[[], float],
     ):
         self.options = options
-        self.vectors = PromptVectors(None if options.embedding == "off" else embedder)
+        self._costed, self._watched = costed(loop), watched(loop)
+        # Who only keeps limits sees its features as before.
+        self._embeds = self._costed or options.embedding == "always"
+        self.vectors = PromptVectors(embedder if self._embeds and options.embedding != "off" else None)
         self.bases = Bases(table, embedder.name if embedder else "", options.basis_prompts, clock)
         self.costs = CallCosts(options.prefix_minutes * 60.0)
         self._pace = Allowances(limits)
         self._ledger = ledger
         self._recalling = asyncio.Lock()
         self._loop = loop
-        self._costed = costed(loop)
         self._beside: set[asyncio.Task[None]] = set()
 
     def renew(self, options: RoutingOptions) -> None:
@@ -106,8 +115,9 @@ class Router:
             log.error("routing_without_embedder", reason=f"{type(exc).__name__}: {exc}")
 
     async def seen(self, asked: Question) -> Seen:
-        """What policies are told of a call. AccessError where its key may not ask for what it is to be routed for."""
-        told: dict[str, ContextValue] = dict(aims(self.options.objectives, asked.wish, asked.caller, asked.endpoint))
+        """What policies are told of a call. AccessError where its key may not ask for what it is to be routed for,
+        RequestError where it asks to keep limits that nobody watches."""
+        told = self._told(asked)
         made = await self._embedding(asked)
         prompt = prompt_of(asked.asked.messages, asked.asked.most_tokens, asked.asked.choices)
         context = features(asked.asked)
@@ -118,6 +128,20 @@ class Router:
             context |= self._money(asked, prompt)
         learned = asked if self._costed else None
         return Seen(context | told, made.featuriser, prompt, made.vector, made.missing, made.failed, learned)
+
+    def _told(self, asked: Question) -> dict[str, ContextValue]:
+        """What a call is routed for, for whom, and what its model must keep."""
+        options, wish, about = self.options, asked.wish, (asked.caller, asked.endpoint)
+        told: dict[str, ContextValue] = dict(aims(options.objectives, wish, *about))
+        if options.personalise and (user := asked.asked.user[:USER_CHARS]):
+            told[USER] = float(number_of(user_digest(asked.caller.scope, user)))
+        if self._watched:
+            told |= limits(options, wish, *about)
+        elif wish is not None and wish.limits_calls:
+            has = f"{LATENCY_HEADER} and {ERRORS_HEADER}: nobody watches how calls go; leave them out"
+            remedy = 'or set a limit in [routing], or the guard "service" at the point model'
+            raise RequestError(f"{has}, {remedy}", param=LATENCY_HEADER)
+        return told
 
     def ended(self, seen: Seen, outcome: Outcome, target: Target, usage: Usage) -> None:
         """Learn from what came of a call: how long the answer was, and what the provider had in its cache. Its budgets
@@ -168,8 +192,8 @@ class Router:
         """The numbers of the prompt, in the time that there is. A workspace without a basis waits for nothing."""
         scope, text = asked.caller.scope, question(asked.asked.messages)
         generation = self.vectors.generations.of(scope)
-        if self._loop.mode(POINT, scope) == "off":
-            return _Embedding()  # no policy is asked
+        if self._loop.mode(POINT, scope) == "off" or not self._embeds:
+            return _Embedding()  # no policy is asked, or none that would read it
         if self.vectors.embedder is None:
             return _Embedding(missing="no embedder")
         if not text.strip():

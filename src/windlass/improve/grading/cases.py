@@ -27,6 +27,8 @@ EXPECTED: Final = "expected"
 TESTS: Final = "tests"
 """The fields of the request's `metadata` that hold the answer known to be right, and tests of the code in a reply."""
 MOST_EARLIER: Final = 3
+_PAGE: Final = 96
+"""So many calls of a user are looked through for them: extra calls of a warm start stand between."""
 LOOK_BACK_S: Final = 600.0
 """So far back calls count as those before."""
 Looked: TypeAlias = Case | Skipped
@@ -106,7 +108,7 @@ def _before(ledger: Ledger, now: Call, window_s: float) -> Sequence[CallTrace]:
     since = now.at - window_s
     if now.user:
         wanted = CallFilter(user=now.user, since=since, until=now.at)
-        traces = ledger.calls(now.scope, limit=2 * MOST_EARLIER, before=now.id, wanted=wanted)
+        traces = ledger.calls(now.scope, limit=_PAGE, before=now.id, wanted=wanted)
     else:
         traces = _beneath(ledger, now) if now.parent else ()
     beside = (one for one in traces if one.call.parent == now.parent and one.call.at >= since)

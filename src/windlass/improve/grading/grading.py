@@ -25,6 +25,7 @@ from windlass.improve.grading.asking import Asking, Complete, OverBudget
 from windlass.improve.grading.cases import LOOK_BACK_S, earlier, informed, look
 from windlass.improve.grading.check import checked
 from windlass.improve.grading.grader import Case, Grade, GraderFailed, Judge, Skipped, Verdict
+from windlass.improve.grading.judged import Noting, said_of
 from windlass.improve.grading.measuring import Measuring
 from windlass.improve.grading.panel import MOST_HUNG, Seat
 from windlass.improve.grading.store import GradingPlace
@@ -266,8 +267,22 @@ class Grading:
                 # It was read before the wait; a question would bring a forgotten user's words back, as a new call.
                 if await asyncio.to_thread(retention.forgotten, self._db, case.call.scope, case.call.id):
                     return Skipped(why="forgotten")
-                return await grader.judge(case, partial(self._asking[seat.metric].ask, case.call.scope))
+                asked = Noting(partial(self._asking[seat.metric].ask, case.call.scope))
+                try:
+                    verdict = await grader.judge(case, asked)
+                except GraderFailed:
+                    await self._judged(case.call.scope, asked, failed=True)
+                    raise
+            await self._judged(case.call.scope, asked, failed=False)
+            return verdict
         return await apart(partial(grader.grade, case), limit_s, seat.left)
+
+    async def _judged(self, scope: Scope, asked: Noting, *, failed: bool) -> None:
+        """Say of a judge's calls whether their verdicts could be read, where a policy chose who was asked."""
+        for call, readable in asked.readable(failed=failed):
+            told = await asyncio.to_thread(partial(said_of, self._ledger, scope, call, readable=readable))
+            if told is not None:
+                await self._say(scope, told)
 
     async def _fed_back(self, seat: Seat, trace: CallTrace, grade: Grade, dry: bool) -> Given:
         """The grade as feedback on the call, through the door that all feedback takes."""

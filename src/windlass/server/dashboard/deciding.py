@@ -21,7 +21,7 @@ from windlass.gateway.access.admission import RANK, Caller, require
 from windlass.ledger.ledger import DecisionFilter
 from windlass.policies.points import NAMED
 from windlass.policies.rollout import MODES, Change, RollBack, SetMode
-from windlass.policies.score import Score
+from windlass.policies.score import Score, foremost
 from windlass.records import Scope
 from windlass.runtime import Runtime
 from windlass.server import control
@@ -281,7 +281,7 @@ def _scored(scores: Sequence[Score], point_name: str) -> tuple[tuple[Score, Mark
 def verdict(scores: Sequence[Score]) -> str:
     """Live against shadow in one sentence that claims no more than the intervals."""
     valued = [one for one in scores if one.value is not None]
-    live = next((one for one in valued if one.live), None)
+    live = foremost(valued)
     rivals = [one for one in valued if not one.live]
     if live is None:
         return "No reward is known yet, so nothing can be compared."

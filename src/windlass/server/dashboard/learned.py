@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from windlass.content.ask import POINT as ANSWER_POINT
 from windlass.gateway.gateway import POINT as MODEL_POINT
+from windlass.gateway.route import kinds
 from windlass.policies.policy import Arm
 from windlass.records import Decision, Scope
 from windlass.runtime import Runtime
@@ -19,6 +20,8 @@ CLEAR_SDS = 2.0
 LEANING_SDS = 1.0
 QUESTIONS = {
     MODEL_POINT: "Which model answers?",
+    kinds.EMBEDDINGS: "Which model turns texts into vectors?",
+    kinds.TRANSCRIPTIONS: "Which model hears what is said?",
     ANSWER_POINT: "Is there enough in memory to answer?",
 }
 

@@ -14,17 +14,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from windlass.errors import InputError
+from windlass.gateway.access.admission import Caller
 from windlass.gateway.gateway import POINT
 from windlass.gateway.route.features import ALLOWANCE
 from windlass.policies.floor import FloorReport
 from windlass.policies.points import NAMED
 from windlass.policies.policy import Arm
-from windlass.policies.score import Score
 from windlass.records import Decision, Scope
 from windlass.runtime import Runtime
-from windlass.server import frontier, routing
+from windlass.server import clusters, frontier, routing, warm
 from windlass.server.budgets import BudgetCount, standing
-from windlass.server.dashboard import burning, charts, scatter, stacks, words
+from windlass.server.dashboard import burning, charts, pacing, scatter, stacks, words
+from windlass.server.dashboard.against import against
 from windlass.server.dashboard.deciding import verdict
 from windlass.server.dashboard.ranges import RANGES, Range, address, asked, chosen
 from windlass.server.dashboard.site import Site
@@ -60,29 +61,18 @@ class Burning:
     points: tuple[tuple[float, str], ...]
 
 
-@dataclass(frozen=True)
-class Against:
-    """A shadow policy against the live one. gain: by how much more it would have earned on average."""
-
-    score: Score
-    gain: float | None
-
-
 async def page(site: Site, request: Request) -> Response:
     """Everything about the point `model`; with `call`, why that one went where it did."""
     caller, picked, call = site.access.caller(request), chosen(request), asked(request, "call")
     counts, _ = await standing(site.runtime, caller, most=1)
-    explained, missing = None, ""
-    if call:
-        try:
-            explained = await routing.route(site.runtime, caller, {"call": call})
-        except InputError as exc:
-            missing = str(exc)
+    explained, missing = await _explained(site.runtime, caller, call)
+    grouped = await clusters.shown(site.runtime, caller.scope)
 
     def drawn() -> Response:
         runtime, scope = site.runtime, caller.scope
         head, now = runtime.overview.cursor, runtime.clock()
         newest = _choices(runtime, scope)
+        paced = pacing.paces(newest)
         typical = next((decision for decision in newest if decision.context), None)
         context, actions = (typical.context, typical.actions) if typical is not None else ({}, ())
         kept = held(runtime.loop, scope, context, actions)
@@ -100,19 +90,35 @@ async def page(site: Site, request: Request) -> Response:
             "scatter": scatter.drawing("frontier-drawing", found),
             "scatter_told": scatter.verdict(found),
             "budgets": _budgets(counts, now),
+            "warm": warm.standing(runtime, caller),
             "paced": "" if kept.quality_per_usd is None else worth(kept.quality_per_usd),
-            "against": _against(stands.scores if stands is not None else ()),
+            "paces": paced,
+            "pace": pacing.drawing("pacing-drawing", paced),
+            "against": against(stands.scores if stands is not None else ()),
             "against_told": verdict(stands.scores if stands is not None else ()),
             "floor": _floor(runtime, newest, kept.floors),
+            "service": kept.service,
+            "grouped": grouped,
             "newest": newest[:NEWEST],
             "explained": explained,
             "missing": missing,
             "said": said,
+            "cost_words": cost_words,
             "call": call,
         }
         return site.page(request, "routing.html", view)
 
     return await asyncio.to_thread(drawn)
+
+
+async def _explained(runtime: Runtime, caller: Caller, call: str) -> tuple[dict[str, Any] | None, str]:
+    """Why a call went where it did, and where nothing of that is known the reason."""
+    if not call:
+        return None, ""
+    try:
+        return await routing.route(runtime, caller, {"call": call}), ""
+    except InputError as exc:
+        return None, str(exc)
 
 
 def said(account: str) -> str:
@@ -211,12 +217,6 @@ def _budgets(counts: Sequence[BudgetCount], now: float) -> list[Burning]:
         )
         for place, one in enumerate(found[:BUDGETS])
     ]
-
-
-def _against(scores: Sequence[Score]) -> list[Against]:
-    """Every policy of the point against what was live."""
-    live = next((one.value for one in scores if one.live), None)
-    return [Against(one, None if one.live or live is None or one.value is None else one.value - live) for one in scores]
 
 
 def _floor(runtime: Runtime, newest: Sequence[Decision], reports: Sequence[FloorReport]) -> dict[str, Any] | None:

@@ -68,6 +68,7 @@ class Spending:
     def __init__(self, db: Database):
         self._db = db
         self._lock = threading.Lock()
+        self._flushing = threading.Lock()
         self._waiting: dict[tuple[str, str, int, str, str], tuple[int, float]] = {}
 
     def used(self, limit: str, since: int, *, prefix: str = "", most: int = 50) -> list[tuple[str, int]]:
@@ -119,7 +120,12 @@ class Spending:
             self._waiting[place] = count + 1, max(last, at)
 
     def flush(self) -> None:
-        """Write what was counted. What cannot be written now is kept for the next time."""
+        """Write what was counted, what somebody else is writing at this moment too. What cannot be written now is kept
+        for the next time."""
+        with self._flushing:
+            self._flush()
+
+    def _flush(self) -> None:
         with self._lock:
             waiting, self._waiting = self._waiting, {}
         if not waiting:

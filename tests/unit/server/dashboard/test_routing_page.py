@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.golden.application import chat
+from tests.unit.server.clustered import routed
 from tests.unit.server.dashboard.visitor import Page, called, folded, visiting
 
 from windlass.errors import PolicyError
@@ -16,11 +17,14 @@ from windlass.gateway.gateway import Request
 from windlass.gateway.options import ModelOptions
 from windlass.gateway.providers.echo import Echo
 from windlass.policies.floor import FloorReport
-from windlass.records import Scope
+from windlass.policies.score import Score
+from windlass.records import Decision, Scope
 from windlass.runtime import Runtime
 from windlass.server import frontier
+from windlass.server.dashboard import pacing, scatter
 from windlass.server.dashboard import routing as routing_page
-from windlass.server.dashboard import scatter
+from windlass.server.dashboard.against import against
+from windlass.server.dashboard.deciding import verdict
 from windlass.server.frontier import Frontier, Standpoint
 
 JOINT: dict[str, Any] = {
@@ -89,6 +93,7 @@ async def test_models_money_and_policies_are_shown(tmp_path: Path) -> None:
     given = {"points": JOINT, "limits": LIMITS}
     async with visiting(tmp_path, providers=(_priced(),), **given) as (visitor, runtime):
         calls = await _earned(runtime, 20)
+        await runtime.clusters.of(Scope())  # a page waits for them no longer than 0.2 s
         page = await visitor.get("/routing?range=7d")
         found = frontier.frontier(runtime, Scope())
     assert page.status == 200
@@ -104,6 +109,8 @@ async def test_models_money_and_policies_are_shown(tmp_path: Path) -> None:
     assert "Left of daily" in page.text
     assert "The live policy earned" in page.text
     assert calls[-1] in page.body
+    assert "Regret of live" in page.text
+    assert "0 of the newest 20 choices hold the numbers of their prompt" in page.text
     _sound(page)
     assert {one.name for one in found.models} <= {"cheap", "dear"}
     assert found.live is not None
@@ -124,6 +131,81 @@ async def test_one_call_is_explained(tmp_path: Path) -> None:
     assert hostile.status == 200
     assert "<script>\x00" not in hostile.body
     _sound(page)
+
+
+async def test_clusters_of_prompts_are_named_and_counted(tmp_path: Path) -> None:
+    async with visiting(tmp_path, providers=(_priced(),), points=JOINT) as (visitor, runtime):
+        await routed(runtime, 80)
+        await runtime.clusters.of(Scope())
+        page = await visitor.get("/routing")
+        again = await visitor.get("/routing", **{"x-windlass-partial": "1"})
+    assert "Clusters of prompts" in page.text
+    assert page.text.count("20 calls, 25 % of all; 0.000026 USD a call") == 4
+    assert "winch number" in page.text
+    assert "<b>?" not in page.body
+    assert "\x1b" not in page.body
+    assert "0.200 ± 0.000" in page.text
+    assert "What paces it" in page.text
+    assert "0.01 of quality may cost 0.001 USD more a call now" in page.text
+    assert again.status == 200
+    _sound(page)
+
+
+def _decided(at: float, why: object, **context: float) -> Decision:
+    given = {"call": "call_1", "point": "model", "policy": "p@1", "actions": ("a", "b"), "action": "a"}
+    return Decision(id="decision_1", at=at, propensity=0.5, live=True, extra={"why": why}, context={**context}, **given)
+
+
+def test_what_paced_each_choice_is_read_from_what_it_said() -> None:
+    told = "a 0.90 +- 0.10 at 1.2e-05 USD; 0.01 of quality may cost "
+    shown = pacing.paces(
+        [
+            _decided(5.0, f"{told}0.00011 USD; floor leaves 2 of 3", allowance_nusd=2_000_000.0),
+            _decided(4.0, f"{told}1e-07 USD"),
+            _decided(3.0, "a 0.90 +- 0.10 at 0.3 USD"),
+            _decided(2.0, "floor: audited share of 5.0%"),
+            _decided(1.0, f"{told}0 USD"),
+            _decided(0.5, 7),
+        ]
+    )
+    assert [one.at for one in shown] == [1.0, 3.0, 4.0, 5.0]
+    assert [one.quality_per_usd for one in shown] == pytest.approx([0.0, 0.0, 1e5, 0.01 / 0.00011])
+    assert [one.allowance for one in shown] == ["", "", "", "0.002 USD"]
+    drawn = str(pacing.drawing("x", shown))
+    assert "nan" not in drawn
+    assert "100,000 at the top of the scale" in drawn
+    assert [str(pacing.drawing("x", few)) for few in ((), shown[:1], [shown[0]] * 2)] == [""] * 3
+    flat = str(pacing.drawing("x", [shown[0], shown[1]]))
+    assert "nan" not in flat
+
+
+def test_regret_is_what_live_lost_over_its_choices() -> None:
+    live = Score(
+        policy="a@1", shadow="", live=True, decisions=50, matched=50, value=0.5, half_width=0.01, mean_weight=1
+    )
+    better = msgspec.structs.replace(live, shadow="b", live=False, matched=20, value=0.7, half_width=0.02)
+    unknown = msgspec.structs.replace(better, shadow="c", value=None, half_width=None)
+    one = msgspec.structs.replace(better, shadow="d", half_width=None)
+    found = against((live, better, unknown, one))
+    assert [(each.gain, each.regret, each.doubt) for each in found] == [
+        (None, None, None),
+        (pytest.approx(0.2), pytest.approx(10.0), pytest.approx(1.5)),
+        (None, None, None),
+        (pytest.approx(0.2), pytest.approx(10.0), None),
+    ]
+    assert against((better,))[0].gain is None
+    assert against(()) == []
+
+
+def test_a_default_of_an_hour_is_not_what_others_are_compared_with() -> None:
+    default = Score(
+        policy="default@1", shadow="", live=True, decisions=5, matched=5, value=0.33, half_width=0.2, mean_weight=1
+    )
+    live = msgspec.structs.replace(default, policy="joint_thompson@1", decisions=1_138, value=0.75, half_width=0.03)
+    shadow = msgspec.structs.replace(live, shadow="linear", live=False, matched=400, value=0.81, half_width=0.12)
+    found = against((default, live, shadow))
+    assert found[-1].gain == pytest.approx(0.06)
+    assert verdict((default, live, shadow)).startswith("Too close to tell")
 
 
 FLOOR_OF_A_FEW: dict[str, Any] = {
