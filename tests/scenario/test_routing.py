@@ -143,16 +143,16 @@ def _look(url: str, key: str = "", **more: Any) -> dict[str, Any]:
     return answer
 
 
-def _settled(url: str, rewards: int, key: str = "") -> dict[str, Any]:
-    """How a prompt would be routed once so many rewards have been learned."""
+def _settled(url: str, rewards: int, key: str = "", embedded: bool = False) -> dict[str, Any]:
+    """How a prompt would be routed once so many rewards have been learned, and the basis stands, if that is asked."""
     deadline = time.monotonic() + SETTLED_S
     while True:
         found = _look(url, key)
         known = sum(model["rewards"] for model in found["models"])
-        if known == rewards:
+        if known == rewards and (found["embedded"] or not embedded):
             return found
-        assert known < rewards, f"{known} rewards of {rewards}"
-        assert time.monotonic() < deadline, f"{known} of {rewards} rewards were learned in {SETTLED_S} s"
+        assert known <= rewards, f"{known} rewards of {rewards}"
+        assert time.monotonic() < deadline, f"{known} of {rewards} rewards in {SETTLED_S} s: {found}"
         time.sleep(0.1)
 
 
@@ -191,13 +191,11 @@ def test_the_policys_name_in_the_settings_is_what_decides(place: Place) -> None:
         assert found["policy"] == "joint_thompson@1"
         assert _believed(found) != _believed(before)
         answered = _stream(url)
-        after = _settled(url, 30 + CALLS)
+        _settled(url, 30 + CALLS, embedded=True)
         why = _ask(url, LOOK)["x-windlass-why"]
     assert _replayed(place) != linear, "another policy learned another state"
     assert why.startswith("joint_thompson@1")
-    assert "cheap" in why
     assert answered["cheap"] > CALLS / 2, "the best model is the cheapest"
-    assert after["embedded"]
     first, then = _decided(place.home, "linear_thompson@1"), _decided(place.home, "joint_thompson@1")
     assert (len(first), len(then)) == (30, CALLS + 1)
     assert all(featuriser == "lexical@1" for _, _, _, featuriser in first)
@@ -220,12 +218,11 @@ def test_a_server_that_is_killed_goes_on_as_if_nothing_had_been(place: Place) ->
     try:
         url = program.url_of(place.home, process)
         _stream(url)
-        before = _settled(url, CALLS)
+        before = _settled(url, CALLS, embedded=True)
     finally:
         program.kill(process)
     with place.server() as url:
-        after = _settled(url, CALLS)
-        assert before["embedded"]
+        after = _settled(url, CALLS, embedded=True)
         assert after["featuriser"] == before["featuriser"]
         assert _believed(after) == _believed(before), "the same call id would get the same model, bit for bit"
         _stream(url, calls=10)
