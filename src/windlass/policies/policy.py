@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Protocol, runtime_checkable
 
@@ -117,6 +117,13 @@ def innermost(policy: Policy) -> Policy:
     while isinstance(policy, Guard):
         policy = policy.policy
     return policy
+
+
+def guards_of(policy: Policy) -> Iterator[Guard]:
+    """The guards around a policy, the outermost first."""
+    while isinstance(policy, Guard):
+        yield policy
+        policy = policy.policy
 
 
 def identity(policy: Policy) -> str:

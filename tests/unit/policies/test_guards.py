@@ -10,7 +10,7 @@ import pytest
 from windlass.errors import PolicyError
 from windlass.policies.fixed import Fixed, FixedOptions
 from windlass.policies.linear import LinearThompson
-from windlass.policies.policy import Randomised
+from windlass.policies.policy import Randomised, guards_of, innermost
 
 ACTIONS = ("a", "b", "c", "d")
 
@@ -60,3 +60,12 @@ def test_learning_state_and_name_are_the_inner_ones(decided):
     other = Randomised(LinearThompson(), 0.5)
     other.restore(guard.state())
     assert other.state() == guard.state()
+
+
+def test_the_guards_are_walked_from_the_outside():
+    inner = Fixed()
+    near = Randomised(inner, 0.1)
+    far = Randomised(near, 0.2)
+    assert list(guards_of(far)) == [far, near]
+    assert list(guards_of(inner)) == []
+    assert innermost(far) is inner
