@@ -32,7 +32,7 @@ from windlass.errors import PolicyError
 from windlass.policies.evidence import Evidence, FloorTerms, begun
 from windlass.policies.policy import Choice, Guard, Policy, identity, require
 from windlass.records import Decision
-from windlass.stats.chance import Probability, Propensity
+from windlass.stats.chance import mixed
 from windlass.stats.features import Context
 
 _MAX_CONTENTS: Final = 100
@@ -139,11 +139,11 @@ class Floor(Guard):
         lot, reference = self._lot(moved), self.options.reference
         if rng.random() >= lot:
             choice = self.policy.choose(context, actions, rng)
-            whole = _mixed(choice.propensity, lot, lot if choice.action == reference else 0.0)
+            whole = mixed(choice.propensity, lot if choice.action == reference else 0.0, 1.0 - lot)
             probe = f"; floor{_of(content)}: audited share of {self.options.audit_share:.1%}" * moved
             return msgspec.structs.replace(choice, propensity=whole, why=choice.why + probe)
         inner = float(self.policy.probabilities(context, actions)[actions.index(reference)])
-        whole = _mixed(inner, lot, lot)
+        whole = mixed(inner, lot, 1.0 - lot)
         if moved:
             words = f"floor{_of(content)}: {self._streams[content].words}"
             return Choice(reference, whole, words, words)
@@ -231,12 +231,6 @@ class Floor(Guard):
         percent = [(name, float(share)) for name, share in self._contents]
         share, audit, margin = (float(v) for v in (options.share_of_reference, options.audit_share, options.margin))
         return options.reference, share, percent, audit, margin, options.window, float(options.delta)
-
-
-def _mixed(probability: Probability, lot: float, offset: float) -> Probability:
-    """The probability within the whole of an action that the policy inside takes with `probability`."""
-    factor = 1.0 - lot
-    return probability.mixed(offset, factor) if isinstance(probability, Propensity) else offset + factor * probability
 
 
 def _of(content: str) -> str:

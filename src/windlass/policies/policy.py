@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from windlass.errors import PolicyError
 from windlass.records import Decision
-from windlass.stats.chance import Probability, Propensity
+from windlass.stats.chance import Probability, mixed
 from windlass.stats.features import Context
 
 _WHY_ARMS = 5
@@ -256,11 +256,11 @@ class Randomised(Guard):
         within = self._within(context, actions)
         if rng.random() >= self.share:
             choice = self.policy.choose(context, actions, rng)
-            offset = self._offset(within, actions, choice.action)
-            return Choice(choice.action, self._mixed(choice.propensity, offset), choice.why, choice.fallback)
+            propensity = mixed(choice.propensity, self._offset(within, actions, choice.action), 1.0 - self.share)
+            return Choice(choice.action, propensity, choice.why, choice.fallback)
         index = int(rng.integers(len(actions))) if within is None else draw(np.array(within), rng)
         inner = float(self.policy.probabilities(context, actions)[index])
-        propensity = self._mixed(inner, self._offset(within, actions, actions[index]))
+        propensity = mixed(inner, self._offset(within, actions, actions[index]), 1.0 - self.share)
         return Choice(actions[index], propensity, f"randomised share of {self.share:.0%}")
 
     def _within(self, context: Context, actions: Sequence[str]) -> list[float] | None:
@@ -298,9 +298,3 @@ class Randomised(Guard):
         if within is None:
             return self.share / len(actions)
         return self.share * within[actions.index(action)] if action in actions else 0.0
-
-    def _mixed(self, probability: Probability, offset: float) -> Probability:
-        factor = 1.0 - self.share
-        return (
-            probability.mixed(offset, factor) if isinstance(probability, Propensity) else offset + factor * probability
-        )

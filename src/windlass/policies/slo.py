@@ -25,7 +25,7 @@ from windlass.policies.policy import Choice, Guard, Policy, require
 from windlass.policies.served import Served
 from windlass.policies.slo_terms import NO_LIMITS, SloLimits, SloOptions, SloReport, affordable
 from windlass.records import Decision
-from windlass.stats.chance import Probability, Propensity
+from windlass.stats.chance import mixed
 from windlass.stats.decaying import DecayingCalls, evidence
 from windlass.stats.features import Context
 
@@ -112,7 +112,7 @@ class Slo(Guard):
         choice = self.policy.choose(self.shown(context), view.left, rng)
         return Choice(
             choice.action,
-            _mixed(choice.propensity, 1.0 - share),
+            mixed(choice.propensity, 0.0, 1.0 - share),
             "; ".join(filter(None, (choice.why, view.told))),
             "; ".join(filter(None, (view.forced, choice.fallback))),
         )
@@ -278,7 +278,3 @@ def _told(out: Mapping[str, SloReport]) -> str:
     told = [f"{action} left out: {report.words}" for action, report in out.items()]
     more = [f"{len(told) - _SHOWN} more left out"] if len(told) > _SHOWN else []
     return "; ".join(told[:_SHOWN] + more)
-
-
-def _mixed(probability: Probability, factor: float) -> Probability:
-    return probability.mixed(0.0, factor) if isinstance(probability, Propensity) else factor * probability

@@ -107,6 +107,11 @@ Probability: TypeAlias = float | Propensity
 """A probability in (0, 1], known or still to be worked out."""
 
 
+def mixed(probability: Probability, offset: float, factor: float) -> Probability:
+    """`offset + factor * probability`; what was still to be worked out stays so."""
+    return probability.mixed(offset, factor) if isinstance(probability, Propensity) else offset + factor * probability
+
+
 def draw(means: NDArray[np.float64], sds: NDArray[np.float64], rng: np.random.Generator) -> tuple[int, Probability]:
     """The place of one arm, drawn with the probability that it is the largest, and that probability.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from windlass.stats import thompson
-from windlass.stats.chance import Propensity, draw, draw_listed, settle
+from windlass.stats.chance import Propensity, draw, draw_listed, mixed, settle
 
 NORMALS = [
     ([0.5, 0.6, 0.7], [0.1, 0.1, 0.1]),
@@ -73,10 +73,10 @@ def test_the_same_dice_choose_the_same():
 def test_it_is_a_number_and_stays_one_where_it_is_mixed():
     (chance, *_) = chances([0.5, 0.6, 0.7], [0.1, 0.2, 0.1])
     p = float(chance)
-    mixed = 0.02 / 3 + 0.98 * chances([0.5, 0.6, 0.7], [0.1, 0.2, 0.1])[0]
-    assert isinstance(mixed, Propensity)
-    assert float(mixed) == pytest.approx(0.02 / 3 + 0.98 * p, abs=1e-15)
-    assert mixed > chance or p > 0.3
+    guarded = 0.02 / 3 + 0.98 * chances([0.5, 0.6, 0.7], [0.1, 0.2, 0.1])[0]
+    assert isinstance(guarded, Propensity)
+    assert float(guarded) == pytest.approx(0.02 / 3 + 0.98 * p, abs=1e-15)
+    assert guarded > chance or p > 0.3
     assert chance == p
     assert hash(chance) == hash(p)
     assert 0.0 < chance <= 1.0
@@ -86,6 +86,15 @@ def test_it_is_a_number_and_stays_one_where_it_is_mixed():
     assert chance - chance == 0.0
     assert math.isclose(chance, p)
     assert chance != "half"
+
+
+def test_what_is_known_is_mixed_at_once_and_what_is_not_stays_so():
+    assert mixed(0.5, 0.01, 0.98) == 0.01 + 0.98 * 0.5
+    (chance, *_) = chances([0.5, 0.6, 0.7], [0.1, 0.2, 0.1])
+    found = mixed(mixed(chance, 0.01, 0.98), 0.0, 0.5)
+    assert isinstance(found, Propensity)
+    assert found.parts == ([0.5, 0.6, 0.7], [0.1, 0.2, 0.1], 0, 0.005, 0.49)
+    assert float(found) == pytest.approx(0.005 + 0.49 * float(chance), abs=1e-15)
 
 
 def test_what_was_drawn_against_all_odds_has_a_probability_all_the_same():
