@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from windlass.errors import ErrorCategory
-from windlass.policies.policy import Guard, Policy
+from windlass.policies.policy import Policy, guards_of
 from windlass.records import Decision
 
 _AT_FAULT: Final = frozenset(str(cause) for cause in ErrorCategory if cause.handling.counts_against_breaker)
@@ -48,12 +48,7 @@ class Watcher(Protocol):
 
 def watchers(policy: Policy) -> list[Watcher]:
     """The guards of a policy that want to know how calls went, the outermost first."""
-    found: list[Watcher] = []
-    while isinstance(policy, Guard):
-        if isinstance(policy, Watcher):
-            found.append(policy)
-        policy = policy.policy
-    return found
+    return [guard for guard in guards_of(policy) if isinstance(guard, Watcher)]
 
 
 def served_of(first_byte_ms: float | None, latency_ms: float | None, error: str, *, failed_over: bool) -> Served | None:

@@ -264,15 +264,6 @@ _ALMOST: Final = 1.0 - 1e-9
 """Sums of weights of one may be a little less than their number."""
 
 
-def slo_of(policy: Policy) -> Slo | None:
-    """The guard `service` of a policy, the outermost one; None where there is none."""
-    while isinstance(policy, Guard):
-        if isinstance(policy, Slo):
-            return policy
-        policy = policy.policy
-    return None
-
-
 def _told(out: Mapping[str, SloReport]) -> str:
     """What is left out, each with the limit that it breaks."""
     told = [f"{action} left out: {report.words}" for action, report in out.items()]

@@ -14,10 +14,10 @@ from windlass.policies import registry
 from windlass.policies.check import check_policy
 from windlass.policies.lifts import LIFT, USER
 from windlass.policies.loop import Loop
-from windlass.policies.personal import Personal, PersonalOptions, personal_of
+from windlass.policies.personal import Personal, PersonalOptions
 from windlass.policies.personal_state import number_of, without
 from windlass.policies.points import GuardOptions, PointOptions
-from windlass.policies.policy import Arm, Choice, evenly, require
+from windlass.policies.policy import Arm, Choice, evenly, guards_of, require
 from windlass.policies.replay import Learner, erased
 from windlass.records import Call, Erasure, Feedback, Outcome, Scope, user_digest
 
@@ -189,7 +189,7 @@ def test_a_forgotten_user_leaves_no_byte(decided):
 
 def test_a_kept_state_is_stripped_whatever_is_around_it(decided):
     policy = registry.guarded(Open(), [("floor", {"reference": "a"}), ("service", {}), ("personal", {})], 0.02)
-    guard = personal_of(policy)
+    *_, guard = guards_of(policy)
     taught(guard, decided, taste=0.3, rounds=5)
     kept, mark = policy.state(), msgspec.msgpack.encode((3, guard._rows[3].since))
     assert mark in kept
@@ -198,7 +198,7 @@ def test_a_kept_state_is_stripped_whatever_is_around_it(decided):
     guard.forget(3)
     policy.restore(stripped)
     assert policy.state() == stripped
-    assert 3 not in personal_of(policy)._rows
+    assert 3 not in guard._rows
     for other in (b"", b"\xc1", b"\x90", registry.make("linear_thompson", {}).state()):
         assert without(other, 3) == other
 
@@ -277,7 +277,8 @@ class TestInTheFold:
         return seq
 
     def guard(self, learner, tenant="acme"):
-        return personal_of(learner.loop._learned[tenant, "main", "model"])
+        *_, found = guards_of(learner.loop._learned[tenant, "main", "model"])
+        return found
 
     def test_somebody_who_is_forgotten_is_forgotten_by_the_policy_and_by_every_snapshot(self):
         learner = self.learner()

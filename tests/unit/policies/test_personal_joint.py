@@ -10,7 +10,7 @@ import pytest
 from windlass.policies import registry
 from windlass.policies.joint import JointThompson
 from windlass.policies.lifts import LIFT, USER, Lifted
-from windlass.policies.personal import personal_of
+from windlass.policies.policy import guards_of
 
 ACTIONS = ("a", "b", "c")
 
@@ -81,13 +81,14 @@ def test_users_who_differ_gain_and_users_who_do_not_lose_nothing(decided):
     with_it, policy = earned(decided, 0.25, personal=True)
     without, _ = earned(decided, 0.25, personal=False)
     assert with_it > without + 0.03
-    assert personal_of(policy).users == 25
+    *_, guard = guards_of(policy)
+    assert guard.users == 25
     assert earned(decided, 0.0, personal=True)[0] == pytest.approx(0.6)
 
 
 def test_a_user_who_is_forgotten_gets_what_all_get(decided):
     _, policy = earned(decided, 0.25, personal=True, calls=1_500)
-    guard = personal_of(policy)
+    *_, guard = guards_of(policy)
     user = next(user for user in range(1, 26) if guard.lifts({USER: float(user)}))
     known = {"x": 0.5, USER: float(user)}
     assert means(policy, known) != means(policy, {"x": 0.5})

@@ -9,10 +9,11 @@ from windlass.ledger.ledger import Entry
 from windlass.policies import registry
 from windlass.policies.loop import Loop
 from windlass.policies.points import GuardOptions, PointOptions, ShadowOptions
+from windlass.policies.policy import guards_of
 from windlass.policies.replay import Learner
 from windlass.policies.rollout import RollBack, spell
 from windlass.policies.served import Served, served_of, watchers
-from windlass.policies.slo import slo_of
+from windlass.policies.slo import Slo
 from windlass.records import Call, Decision, Feedback, Outcome, Scope
 
 GUARD = GuardOptions("service", {"max_latency_ms": 3_000.0})
@@ -71,11 +72,10 @@ class Told:
     def calls(self, action="fast", place="model", tenant="acme"):
         """(how many calls are counted, how many failed, how many were late)."""
         policy = self.learner.loop._learned.get((tenant, "main", place))
-        guard = None if policy is None else slo_of(policy)
-        found = None if guard is None else guard._calls.get(action)
-        if found is None:
-            return 0.0, 0.0, 0.0
-        return found.calls(found.at), found.failures(found.at), found.late(3_000.0, found.at)
+        for guard in () if policy is None else guards_of(policy):
+            if isinstance(guard, Slo) and (found := guard._calls.get(action)) is not None:
+                return found.calls(found.at), found.failures(found.at), found.late(3_000.0, found.at)
+        return 0.0, 0.0, 0.0
 
 
 def call(name="1", **fields):

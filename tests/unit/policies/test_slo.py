@@ -12,7 +12,7 @@ from windlass.policies import registry
 from windlass.policies.check import check_policy
 from windlass.policies.policy import Guard, Randomised
 from windlass.policies.served import Served, watchers
-from windlass.policies.slo import Slo, slo_of
+from windlass.policies.slo import Slo
 from windlass.policies.slo_terms import ERRORS, LATENCY, QUANTILE, SloOptions
 
 ACTIONS = ("a", "b", "c")
@@ -325,7 +325,6 @@ def test_the_share_that_is_random_stays_among_what_keeps_the_limits(tell):
     policy = registry.guarded(registry.make("fixed", {}), [("service", {"max_latency_ms": 3_000.0})], 0.3)
     assert isinstance(policy, Slo)
     assert isinstance(policy.policy, Randomised)
-    assert slo_of(policy) is policy
     tell(policy, "c", SLOW, 40)
     assert policy.probabilities({}, ACTIONS).tolist() == pytest.approx([0.98 * 0.85, 0.98 * 0.15, 0.02])
 

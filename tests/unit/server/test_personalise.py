@@ -16,8 +16,9 @@ from windlass.gateway.options import ModelOptions
 from windlass.gateway.providers.echo import Echo
 from windlass.gateway.transit import Request
 from windlass.policies.lifts import USER
-from windlass.policies.personal import Personal, personal_of
+from windlass.policies.personal import Personal
 from windlass.policies.personal_state import number_of
+from windlass.policies.policy import guards_of
 from windlass.records import Decision, Scope, user_digest
 from windlass.runtime import Runtime
 from windlass.watch.projections import LEARNER
@@ -46,9 +47,13 @@ async def rated(runtime: Runtime, calls: int, user: str = "") -> Decision:
     return answer.transit.decisions[0]
 
 
+def guards(runtime: Runtime) -> list[Personal]:
+    policy = runtime.loop._learned["default", "default", "model"]
+    return [one for one in guards_of(policy) if isinstance(one, Personal)]
+
+
 def guard(runtime: Runtime) -> Personal:
-    found = personal_of(runtime.loop._learned["default", "default", "model"])
-    assert found is not None
+    (found,) = guards(runtime)
     return found
 
 
@@ -94,4 +99,4 @@ async def test_it_is_off_unless_it_is_asked_for(tmp_path: Path) -> None:
     async with running(tmp_path, routing__personalise=False) as runtime:
         made = await rated(runtime, 3, "ann")
         assert USER not in made.context
-        assert personal_of(runtime.loop._learned["default", "default", "model"]) is None
+        assert guards(runtime) == []
