@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from windlass.server import terminal
+from windlass.server.clusterlist import measured
 from windlass.server.held import cost_words
 from windlass.server.terminal import add_line, console, listing
 
@@ -43,9 +44,8 @@ def _show_costs(plan: Answer) -> None:
         terminal.say(f"The budget of the settings is expected to end it after {plan['prompts_affordable']} prompts.")
     table = listing("model", "answers", "cost", "rewards so far", "quality now")
     for one in plan["models"]:
-        quality = "" if one["quality"] is None else f"{one['quality']:.2f} +- {one['sd'] or 0.0:.2f}"
-        cells = (str(one["answers"]), cost(one["usd"]), str(one["rewards_so_far"]), quality)
-        add_line(table, one["model"], *cells)
+        cells = (str(one["answers"]), cost(one["usd"]), str(one["rewards_so_far"]))
+        add_line(table, one["model"], *cells, measured(one["quality"], one["sd"]))
     console().print(table)
 
 

@@ -35,8 +35,11 @@ async def test_a_plan_is_there_before_anything_is_set(tmp_path: Path, capsys: py
     assert plan["usd_low"] < 200 * 2 * 0.02 < plan["usd_high"]
     assert sum(one["answers"] for one in plan["models"]) in (399, 400, 401)
     assert told["progress"]["state"] == "off"
+    plan["models"][0] |= {"quality": 0.912, "sd": 0.03}
     assert warmlist.show("plan", told, as_json=False) == 0
-    assert "200 prompts, each to all other models" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "200 prompts, each to all other models" in shown
+    assert "0.91 +- 0.03" in shown
     warmlist.show("plan", none, as_json=False)
     assert "No plan" in capsys.readouterr().out
     warmlist.show("status", told, as_json=False)
