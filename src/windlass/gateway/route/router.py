@@ -6,7 +6,7 @@ A process has one where a policy at the point `model` reads prompts or prices, b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -52,12 +52,16 @@ class _Embedding(NamedTuple):
 
 def costed(loop: Loop) -> bool:
     """Whether a policy at the point `model`, be it in shadow, learns what calls cost apart from how good they are."""
-    return any(place.partition(SHADOW)[0] == POINT for place in loop.costed)
+    return _at_model(loop.costed)
 
 
 def watched(loop: Loop) -> bool:
     """Whether a guard at the point `model`, be it in shadow, keeps limits of time or of errors."""
-    return any(place.partition(SHADOW)[0] == POINT for place in loop.watched)
+    return _at_model(loop.watched)
+
+
+def _at_model(places: Iterable[str]) -> bool:
+    return any(place.partition(SHADOW)[0] == POINT for place in places)
 
 
 def wanted(options: RoutingOptions, loop: Loop) -> bool:
