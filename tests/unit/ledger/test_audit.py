@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,23 +42,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'ledger.db'}")
-    made.migrate()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def audit(db: Database, tmp_path: Path, clock: Clock) -> Audit:
     return Audit(db, tmp_path / "audit", clock=clock)
-
-
-@pytest.fixture
-def ledger(db: Database) -> Iterator[SqlLedger]:
-    made = SqlLedger(db)
-    yield made
-    made.close()
 
 
 def checked(audit: Audit, db: Database) -> Verdict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -26,14 +25,6 @@ from windlass.watch.store import Rollups
 
 A, B = Scope("a", "one"), Scope("b", "two")
 REPLACE = msgspec.structs.replace
-
-
-@pytest.fixture
-def db(tmp_path: Path):  # type: ignore[no-untyped-def]
-    made = Database(f"sqlite:///{tmp_path / 'ledger.db'}")
-    made.migrate()
-    yield made
-    made.close()
 
 
 def _history() -> list[LedgerRecord]:

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -29,14 +28,6 @@ from windlass.records import Erasure, user_digest
 from windlass.stats.chance import Propensity
 
 SECRET = b"what a user said in confidence"
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "ledger.db")
-    made.migrate()
-    yield made
-    made.close()
 
 
 def files(folder: Path) -> list[Path]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +11,6 @@ from windlass.errors import LedgerError
 from windlass.ledger import retention
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import Snapshot
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "ledger.db")
-    made.migrate()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,14 +23,6 @@ REPLACE = msgspec.structs.replace
 # A form that a text of another could be taken for, or a number of one that is known.
 NAMES = ("0", "1", "-1", "[", '["0"]', "", "null", "ü\U0001f600", "a'b\"c\\", "\x01\x7f", "long " * 50)
 ODD = (0.0, -1.0, 1e-9, 5e-324, 9e299, -9e299, 0.1, math.nextafter(2.0**-10, 0.0), 2.0**24, 2.0**35)
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "ledger.db")
-    made.migrate()
-    yield made
-    made.close()
 
 
 def _told(count: int, seed: int, names: Sequence[str], odd: Sequence[float] = ()) -> list[LedgerRecord]:

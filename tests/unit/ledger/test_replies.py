@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -29,21 +27,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    made = Database(f"sqlite:///{tmp_path / 'ledger.db'}")
-    made.migrate()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ledger(db: Database) -> Iterator[SqlLedger]:
-    made = SqlLedger(db)
-    yield made
-    made.close()
 
 
 @pytest.fixture

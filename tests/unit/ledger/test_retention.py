@@ -19,21 +19,6 @@ from windlass.records import Erasure, Scope, user_digest
 SECRET = "heliotrope-manuscript"
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "ledger.db")
-    made.migrate()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def ledger(db: Database) -> Iterator[SqlLedger]:
-    made = SqlLedger(db)
-    yield made
-    made.close()
-
-
 def _erasure(scope: Scope = A) -> Erasure:
     digest = user_digest(scope, "zoe")
     return Erasure(id="erasure_1", at=AT, tenant=scope.tenant, workspace=scope.workspace, user=digest)

@@ -25,13 +25,6 @@ def db(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-@pytest.fixture
-def ledger(db: Database) -> Iterator[SqlLedger]:
-    made = SqlLedger(db)
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize("few", [0, 10, 1_000])
 async def test_pages_of_calls_are_what_the_filter_says(
     ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch, few: int

@@ -25,14 +25,6 @@ from windlass.ledger.sql import SqlLedger
 from windlass.stats.chance import Propensity
 
 
-@pytest.fixture
-def db(tmp_path: Path):  # type: ignore[no-untyped-def]
-    made = Database(f"sqlite:///{tmp_path / 'ledger.db'}")
-    made.migrate()
-    yield made
-    made.close()
-
-
 def test_the_migrations_make_exactly_the_tables_that_the_code_declares(db: Database) -> None:
     assert windlass.content.store.items.name in metadata.tables
     assert windlass.memory.schema.chunks.name in metadata.tables

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from windlass.ledger import workers
 from windlass.ledger.db import Database
 
 NOW = 1_800_000_000.0
-
-
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    made = Database(tmp_path / "ledger.db")
-    made.migrate()
-    yield made
-    made.close()
 
 
 def test_a_name_is_one_of_its_host_and_folder_and_stays(tmp_path: Path) -> None:
