@@ -16,14 +16,14 @@ from windlass.policies.trials.tally import State
 
 Verdict: TypeAlias = Literal["open", "better", "worse", "undecided", "holds"]
 """better and worse are in the direction that people want. holds, of guardrails alone: not worse by its margin."""
-Outcome: TypeAlias = Literal["open", "better", "worse", "undecided", "harmful"]
+Conclusion: TypeAlias = Literal["open", "better", "worse", "undecided", "harmful"]
 """What an experiment has come to."""
-Role: TypeAlias = Literal["primary", "secondary", "guardrail"]
-Effect: TypeAlias = Literal["points", "ratio"]
+MetricRole: TypeAlias = Literal["primary", "secondary", "guardrail"]
+EffectUnit: TypeAlias = Literal["points", "ratio"]
 """The unit of an effect."""
-Method: TypeAlias = Literal["repeated", "always valid"]
+IntervalKind: TypeAlias = Literal["repeated", "always valid"]
 """Of an interval. repeated: it holds at all looks together. always valid: at every moment, as often as one looks."""
-Share: TypeAlias = Literal["share", "usd", "ms"]
+MeanUnit: TypeAlias = Literal["share", "usd", "ms"]
 """The unit of a variant's own value."""
 
 
@@ -68,7 +68,7 @@ class ComparisonView(msgspec.Struct, frozen=True):
     estimate: float | None = None
     low: float | None = None
     high: float | None = None
-    method: Method | None = None
+    method: IntervalKind | None = None
     p: float | None = None
     p_adjusted: float | None = None
     now_low: float | None = None
@@ -80,9 +80,9 @@ class MetricView(msgspec.Struct, frozen=True):
     whether more is better. margin: of a guardrail, the loss that is accepted (0.02: 2 points, or 2 %)."""
 
     metric: MetricName
-    role: Role
-    unit: Effect
-    mean_unit: Share
+    role: MetricRole
+    unit: EffectUnit
+    mean_unit: MeanUnit
     up_is_good: bool
     margin: float | None
     values: tuple[ValueView, ...]
@@ -167,7 +167,7 @@ class ExperimentView(msgspec.Struct, frozen=True):
     looks: tuple[LookView, ...]
     sample_ratio: RatioView
     harm: tuple[HarmView, ...]
-    decision: Outcome
+    decision: Conclusion
     leader: str
     withheld: bool
     sentence: str
