@@ -17,6 +17,7 @@ Statistics 49(2), 2021, theorem 4 (averages of moving means).
 from __future__ import annotations
 
 import math
+from math import log1p
 from typing import Final
 
 import msgspec
@@ -43,17 +44,34 @@ class Wealth(msgspec.Struct, array_like=True):
 
     def bet(self, x: float) -> None:
         """One more number."""
-        self.logs = [log + math.log1p(share * x / self.worst) for log, share in zip(self.logs, _SHARES, strict=True)]
+        # Written out, as this is done for every call and metric: a loop over the shares takes three times as long.
+        a, b, c, d, e, f, g, h = self.logs
+        stake = _SHARES[0] * x / self.worst
+        self.logs = [
+            a + log1p(stake),
+            b + log1p(stake / 2.0),
+            c + log1p(stake / 4.0),
+            d + log1p(stake / 8.0),
+            e + log1p(stake / 16.0),
+            f + log1p(stake / 32.0),
+            g + log1p(stake / 64.0),
+            h + log1p(stake / 128.0),
+        ]
 
     def take_back(self, x: float) -> None:
         """A number that was bet on, as if it had never been."""
-        self.logs = [log - math.log1p(share * x / self.worst) for log, share in zip(self.logs, _SHARES, strict=True)]
+        self.logs = [log - log1p(share * x / self.worst) for log, share in zip(self.logs, _SHARES, strict=True)]
 
     def reached(self, alpha: float) -> bool:
         """Whether the average wealth is 1 / `alpha` now: a chance of at most alpha, ever, while the mean is <= 0."""
-        limit, most = -math.log(alpha), max(self.logs)
+        limit = -math.log(alpha)
         # The average is at most the largest, which decides nearly always.
-        return most >= limit and most + math.log(sum(math.exp(log - most) for log in self.logs) / len(_SHARES)) >= limit
+        return max(self.logs) >= limit and self.log() >= limit
+
+    def log(self) -> float:
+        """The logarithm of the average wealth."""
+        most = max(self.logs)
+        return most + math.log(sum(math.exp(log - most) for log in self.logs) / len(_SHARES))
 
     def sound(self) -> bool:
         """Whether it can be one that was stored."""
