@@ -39,6 +39,7 @@ from windlass.gateway.gateway import Gateway
 from windlass.gateway.provider import Provider
 from windlass.gateway.providers.local import Local
 from windlass.gateway.route.store import BasisTable
+from windlass.improve.experiments.keeper import BY, Keeper, Step
 from windlass.improve.warm.store import WarmTable
 from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
@@ -256,6 +257,17 @@ class Runtime:
 
         return WarmStart(options, db=self.db, ledger=self.ledger, loop=self.loop, in_force=in_force, clock=self.clock)
 
+    def _experiments(self) -> Keeper:
+        """What takes experiments on by their evidence."""
+
+        async def decide(step: Step) -> None:
+            await self.roll_out(step.scope, step.change, by=BY, reason=step.reason, evidence=step.evidence, id=step.id)
+
+        def leads() -> bool:
+            return self.db.dialect == "sqlite" or min(one.name for one in self.workers()) == self.worker
+
+        return Keeper(lambda: self.learner.trials, decide, leads)
+
     def _complete(self, request: Request) -> Awaitable[Answer]:
         """An answer of the gateway in force."""
         return self.gateway.complete(request)
@@ -314,6 +326,7 @@ class Runtime:
         if self._leases is not None:
             self._background.append(asyncio.create_task(self._leases.run()))
         if self.runs.serve is not None:
+            self._background.append(asyncio.create_task(self._experiments().run()))
             await asyncio.to_thread(self.audit.start, AUDITOR, {"worker": self.worker})
             self._background.append(asyncio.create_task(self._auditing()))
             if self.grading is not None:
@@ -391,16 +404,29 @@ class Runtime:
         """Return once every projection has seen what is committed now."""
         await asyncio.to_thread(self.projections.catch_up)
 
-    async def roll_out(self, scope: Scope, change: Change, *, by: str, reason: str = "") -> Decision:
-        """Switch a point's mode, or roll its policy back, for one tenant: a recorded decision that all workers follow.
+    async def roll_out(
+        self,
+        scope: Scope,
+        change: Change,
+        *,
+        by: str,
+        reason: str = "",
+        evidence: Mapping[str, Any] | None = None,
+        id: str = "",
+    ) -> Decision:
+        """Change how a point is decided for one tenant's workspace: a recorded decision that all workers follow.
 
-        PolicyError for a point or a snapshot that is not there.
+        evidence: the numbers that it was decided by. id: for those of whom several may decide the same; the ledger
+        takes it once. PolicyError for a point, a snapshot or a step of an experiment that is not there, also where
+        another one came first.
         """
-        kept = await asyncio.to_thread(self.projections.choices, change)
+        kept = await asyncio.to_thread(self.projections.choices, change, scope)
         now, reason = self.clock(), self._told(reason)
-        decision = rollout(change, id=ids.new("decision", now), at=now, scope=scope, by=by, reason=reason, kept=kept)
+        name = id or ids.new("decision", now)
+        decision = rollout(change, id=name, at=now, scope=scope, by=by, reason=reason, kept=kept, evidence=evidence)
         await self.ledger.append(decision)
         await self.caught_up()
+        self.learner.made(change, scope, name)
         told = {"decision": decision.id, "change": decision.action, "reason": reason}
         await asyncio.to_thread(self.audit.append, scope, by, "rollout", told)
         return decision

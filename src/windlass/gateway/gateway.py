@@ -209,6 +209,8 @@ class Gateway:
             context=features(asked) if seen is None else seen.context,
             actions=actions,
             featuriser=FEATURISER if seen is None else seen.featuriser,
+            session=call.parent,
+            user=call.user,
         )
         targets = self._targets(action, actions, caller, request.endpoint)
         if seen is not None:

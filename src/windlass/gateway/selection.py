@@ -69,6 +69,8 @@ def selected(by: Choosing, call: Call, asked: EmbeddingInput | Raw, caller: Call
         context=_context(by, point, call, asked, targets),
         actions=actions,
         featuriser=_FEATURISER[point],
+        session=call.parent,
+        user=call.user,
     )
     first = targets[actions.index(action)]
     return Selected((first, *(one for one in targets if one is not first)), decisions)

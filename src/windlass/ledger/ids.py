@@ -30,6 +30,15 @@ PLAIN = 32
 """So many hex digits follow the kind; what follows them names the program that an imported record came from."""
 
 
+def fixed(kind: str, at: float, digest: str) -> str:
+    """An id of `kind` that follows from what it is of: whoever makes it makes the same. digest: hex, 20 digits are used.
+
+    >>> fixed("decision", 1.5, "ab" * 32)
+    'decision_0000000005dcabababababababababab'
+    """
+    return f"{kind}_{int(at * 1000):012x}{digest[:20]}"
+
+
 def imported(kind: str, at: float, digest: str, program: str) -> str:
     """An id of `kind` that is the same whenever the same is imported: `call_019ab3...-litellm`.
 
@@ -38,7 +47,7 @@ def imported(kind: str, at: float, digest: str, program: str) -> str:
     >>> imported("call", 1.5, "ab" * 32, "litellm")
     'call_0000000005dcabababababababababab-litellm'
     """
-    return f"{kind}_{int(at * 1000):012x}{digest[:20]}-{program}"
+    return f"{fixed(kind, at, digest)}-{program}"
 
 
 def is_imported(name: str) -> bool:

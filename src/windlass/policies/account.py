@@ -9,6 +9,7 @@ import msgspec
 
 from windlass.policies.forms import Form
 from windlass.policies.served import Served
+from windlass.policies.trials.tally import Assigned
 from windlass.records import FeedbackSource
 
 MODELS = frozenset({"model", "model_embeddings", "model_transcriptions"})
@@ -67,7 +68,7 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     """What is known of one call. order: sequence number of its first record; user: digest or nothing.
 
     instead: the model that answered, where it is not the one that was decided on. first_byte_ms: kept where somebody
-    wants to know how calls went.
+    wants to know how calls went. assigned: the experiments that it is in.
     """
 
     order: int
@@ -80,6 +81,7 @@ class Account(msgspec.Struct, array_like=True, gc=False):
     shadowed: tuple[Shadowed, ...] = ()
     instead: str = ""
     first_byte_ms: float | None = None
+    assigned: tuple[Assigned, ...] = ()
 
     def failed_over(self, form: Form, action: str) -> bool:
         """Whether another model had to answer than the one that was decided on, which so has earned nothing."""

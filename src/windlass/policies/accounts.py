@@ -31,6 +31,7 @@ from windlass.policies.account import (
 from windlass.policies.forms import Form, Forms, pack, unpack
 from windlass.policies.loop import acting_id
 from windlass.policies.reward import read
+from windlass.policies.trials.tally import Assigned
 from windlass.records import Decision, Erasure, Scope, user_digest
 
 __all__ = ["MODELS", "NO_FEEDBACK", "Account", "Accounts", "Acted", "Key", "Metric", "StoredAccounts", "Touched"]
@@ -145,6 +146,18 @@ class Accounts:
         if not known and len(account.shadowed) < MAX_DECISIONS:
             account.shadowed = (*account.shadowed, Shadowed(place, shared.policy, shared.action))
         return self._observed(key, account)
+
+    def assign(self, decision: FoldedDecision) -> tuple[Touched, Assigned | None]:
+        """The call was assigned to a variant; what was said first counts. The Assigned: None where it was known."""
+        shared = decision.form
+        key = (shared.tenant, shared.workspace, decision.call)
+        account = self.calls.get(key) or self._opened(key, decision.seq)
+        known = any(assigned.trial == shared.policy for assigned in account.assigned)
+        if known or len(account.assigned) >= MAX_DECISIONS or shared.action not in shared.actions:
+            return (), None
+        made = Assigned(shared.policy, shared.actions.index(shared.action), _stage(shared.featuriser))
+        account.assigned = (*account.assigned, made)
+        return self._observed(key, account), made
 
     def end(self, outcome: FoldedOutcome) -> Touched:
         """The call ended; a later outcome of it replaces an earlier one."""
@@ -398,6 +411,12 @@ def _acted(
             for acted in account.acted:
                 if forms[acted.form].point == place[2]:
                     yield key, acted
+
+
+def _stage(featuriser: str) -> int:
+    """The stage of the ramp that an assignment was made at; -1 where it says none."""
+    stage = featuriser.removeprefix("stage:")
+    return int(stage) if stage.isdecimal() and len(stage) < 3 else -1
 
 
 def error_of(ended: OutcomeForm) -> str:

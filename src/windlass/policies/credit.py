@@ -11,6 +11,7 @@ from windlass.policies.points import NAMED, shadow_place
 from windlass.policies.reward import graded, worth
 from windlass.policies.score import Row, Scores, weight
 from windlass.policies.served import UNTOLD, served_of
+from windlass.policies.trials.fold import Trials
 from windlass.records import Scope
 
 _NOBODY = frozenset({NAMED, DEFAULT_POLICY})
@@ -40,9 +41,10 @@ class Credit(NamedTuple):
 class Credits:
     """Settles accounts: brings scores and policies of `loop` up to what is known of a call now."""
 
-    def __init__(self, loop: Loop, accounts: Accounts, scores: Scores) -> None:
+    def __init__(self, loop: Loop, accounts: Accounts, scores: Scores, trials: Trials) -> None:
         self.accounts = accounts
         self.scores = scores
+        self.trials = trials
         self.listeners: list[Callable[[Credit], object]] = []
         self._loop = loop
         self._reward = loop.reward
@@ -71,6 +73,8 @@ class Credits:
             self._settle_apart(key, account, feedback)
         if self._loop.watched:
             self._settle_served(key, account)
+        if account.assigned:
+            self.trials.tell(seq, key, account, feedback, self._reward)
 
     def _earn(self, seq: int, key: Key, account: Account, acted: Acted, reward: float) -> None:
         """A live decision has earned `reward` by now: count it, and teach it to whoever decided and does not know."""
@@ -92,7 +96,7 @@ class Credits:
     def _teach_all(self, key: Key, account: Account, acted: Acted, reward: float) -> None:
         """Teach whoever decided, and whoever inherits it, but those who learn costs apart."""
         point, row = self.accounts.forms.credited[acted.form]
-        places = self._deciders(account, point, row[0])
+        places = self._deciders(key, account, point, row[0])
         heirs = self._heirs(places, point, row[0])
         for place in (*places, *heirs):
             if place not in self._loop.costed:
@@ -105,7 +109,7 @@ class Credits:
         for acted in account.acted:
             point, row = forms.credited[acted.form]
             failed_over = account.failed_over(forms[acted.form], acted.action)
-            places = self._deciders(account, point, row[0])
+            places = self._deciders(key, account, point, row[0])
             heirs = self._heirs(places, point, row[0])
             for place in (*places, *heirs):
                 if place not in costed:
@@ -126,7 +130,7 @@ class Credits:
             point, row = forms.credited[acted.form]
             failed_over = account.failed_over(forms[acted.form], acted.action)
             served = served_of(account.first_byte_ms, account.latency_ms, account.error, failed_over=failed_over)
-            for place in self._deciders(account, point, row[0]):
+            for place in self._deciders(key, account, point, row[0]):
                 previous = acted.served.get(place)
                 # A later word that it shows nothing takes back what an earlier one showed.
                 shown = UNTOLD if served is None and previous is not None else served
@@ -146,13 +150,13 @@ class Credits:
         if self._loop.spend(self.accounts.decision(key, acted), cost_nusd, previous, place, inherited=inherited):
             acted.charged(place, cost_nusd)
 
-    def _deciders(self, account: Account, point: str, policy: str) -> Sequence[str]:
+    def _deciders(self, key: Key, account: Account, point: str, policy: str) -> Sequence[str]:
         """The places whose policy decided in this call at `point`, where `policy` did: live or in shadow."""
-        own = self._loop.ids[point]
-        acting = policy == own
+        owned = (key[0], key[1], point)
+        acting = self._loop.acts(owned, policy)
         if not acting and len(account.acted) > 1:
             forms = (self.accounts.forms[acted.form] for acted in account.acted)
-            acting = any(other.point == point and other.policy == own for other in forms)
+            acting = any(other.point == point and self._loop.acts(owned, other.policy) for other in forms)
         found = (point,) if acting else ()
         return found if not account.shadowed else (*found, *_beside(account, point, acting))
 

@@ -10,25 +10,30 @@ point `model` is `model-shadow-bold`. A tenant's workspace has its own policy at
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, assert_never, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
 import msgspec
 import numpy as np
 
 from windlass.errors import PolicyError, SettingsError
 from windlass.policies import registry
-from windlass.policies.personal import personal_of
+from windlass.policies.personal import Personal
 from windlass.policies.personal_state import number_of
-from windlass.policies.points import ROLLOUT, SHADOW, Mode, PointOptions, ShadowOptions, shadow_place
-from windlass.policies.policy import Arm, Choice, Costed, Guard, Policy, identity, innermost, require
+from windlass.policies.points import EXPERIMENT, ROLLOUT, SHADOW, Mode, PointOptions, ShadowOptions, shadow_place
+from windlass.policies.policy import Arm, Choice, Costed, Guard, Policy, guards_of, identity, innermost, require
 from windlass.policies.reward import RewardOptions
 from windlass.policies.rule import Rule
 from windlass.policies.served import Served, watchers
+from windlass.policies.trials.acting import Standing, always, assigned, recorded, seated, usual
+from windlass.policies.trials.assignment import Running, Units
 from windlass.policies.witness import arms_of
 from windlass.records import ContextValue, Decision, Scope
-from windlass.stats.chance import Probability, Propensity
+from windlass.stats.chance import Probability, Propensity, mixed
 from windlass.stats.features import Context, finite
 
 DEFAULT_POLICY = "default@1"
@@ -57,7 +62,8 @@ class _Question(NamedTuple):
 class Loop:
     """The policies of every decision point and their modes.
 
-    modes: those that a recorded decision set for one tenant's workspace; all others are in the settings. ids: place ->
+    modes: those that a recorded decision set for one tenant's workspace; all others are in the settings. standing: what
+    acts there in place of a point's own policy; assigning: the experiments under way. ids: place ->
     `name@version`. taught: the points where a policy learns, be it in shadow; elsewhere no context is needed again.
     costed: the places whose policy learns costs apart from quality. watched: those where a guard is told how calls
     went. places_of: the places of a point, its own first. failures: what policies raised, by place and type.
@@ -76,6 +82,8 @@ class Loop:
         self.failures: dict[str, int] = {}
         self._dice = Dice()
         self.modes: dict[PolicyKey, Mode] = {}
+        self.standing: dict[PolicyKey, Standing] = {}
+        self.assigning: Mapping[PolicyKey, Running] = {}
         self._make = make
         self._places: dict[str, PointOptions | ShadowOptions] = dict(self.points)
         for point, options in self.points.items():
@@ -103,28 +111,26 @@ class Loop:
         context: Context,
         actions: Sequence[str],
         featuriser: str,
+        session: str = "",
+        user: str = "",
     ) -> tuple[str, tuple[Decision, ...]]:
         """The action to take and the Decisions to record, the acting one first.
 
-        One decision per place and call: the ids derive from both. PolicyError where `actions` is empty or the point
-        unknown, which no policy can cause; a policy that fails costs the call nothing.
+        One decision per place and call: the ids derive from both. session, user: what the call was made for and by
+        whom, which experiments may go by. PolicyError where `actions` is empty or the point unknown, which no policy
+        can cause; a policy that fails costs the call nothing.
         """
         options = self._options(point)
         require(actions)
         question = _Question(point, call_id, at, scope, finite(context), tuple(dict.fromkeys(actions)), featuriser)
-        match mode := self.mode(point, scope):
-            case "off":
-                decisions: tuple[Decision, ...] = (_defaulted(question, options),)
-            case "shadow":
-                decisions = (_defaulted(question, options), self._asked(question, options, point, live=False))
-            case "live":
-                decisions = (self._asked(question, options, point, live=True),)
-            case _ as other:
-                assert_never(other)
+        mode = self.mode(point, scope)
+        decisions, assignment = self._acting(question, options, mode, Units(call_id, session, user))
+        if mode == "shadow":
+            decisions = (*decisions, self._asked(question, options, point, live=False))
         if mode != "off":
             places = (shadow_place(point, shadow.name) for shadow in options.shadows)
             decisions += tuple(self._asked(question, options, place, live=False) for place in places)
-        return decisions[0].action, decisions
+        return decisions[0].action, decisions + assignment
 
     def learn(
         self, decision: Decision, reward: float, previous: float | None, place: str = "", *, inherited: bool = False
@@ -172,10 +178,10 @@ class Loop:
         """Let the policies of a scope go of what they know of one user, known by the digest, alone."""
         with self.lock:
             for (tenant, workspace, place), policy in self._learned.items():
-                guard = personal_of(policy) if (tenant, workspace) == (scope.tenant, scope.workspace) else None
-                while guard is not None:
-                    self._attempt(place, guard.forget, number_of(digest))
-                    guard = personal_of(guard.policy)
+                if (tenant, workspace) == (scope.tenant, scope.workspace):
+                    for guard in guards_of(policy):
+                        if isinstance(guard, Personal):
+                            self._attempt(place, guard.forget, number_of(digest))
 
     def unteachable(self, key: PolicyKey) -> bool:
         """Whether a reward changes nothing of the policy of `key`, so that `learn` may be left out; if so it counts as
@@ -197,6 +203,17 @@ class Loop:
         self._options(point)
         return self.ids[point]
 
+    def acts(self, key: PolicyKey, policy: str) -> bool:
+        """Whether `policy` decides within the guards of a point: its own, or what stands in its place."""
+        if policy == self.ids[key[2]]:
+            return True
+        standing = self.standing.get(key) if self.standing else None
+        return standing is not None and policy == self._standing_id(key[2], standing)
+
+    def has(self, point: str, shadow: str) -> bool:
+        """Whether the point has a shadow policy of that name."""
+        return shadow_place(point, shadow) in self._places
+
     def explain(
         self, point: str, scope: Scope, context: Context, actions: Sequence[str], shadow: str = ""
     ) -> tuple[Arm, ...]:
@@ -209,9 +226,8 @@ class Loop:
         place = shadow_place(point, shadow) if shadow else point
         if place not in self._places:
             raise PolicyError(f"point {point} has no shadow policy {shadow!r}")
-        with self.lock:
-            named = tuple(dict.fromkeys(actions))
-            arms, _ = self._attempt(place, arms_of, self._policy(place, scope), finite(context), named)
+        with self.lock, self._seated(place, scope) as policy:
+            arms, _ = self._attempt(place, arms_of, policy, finite(context), tuple(dict.fromkeys(actions)))
             return arms or ()
 
     def look(self, place: str, scope: Scope, view: Callable[[Policy], T]) -> T | None:
@@ -284,6 +300,87 @@ class Loop:
     def _policy(self, place: str, scope: Scope) -> Policy:
         return self._learned.get((scope.tenant, scope.workspace, place), self._fresh[place])
 
+    def _acting(
+        self, question: _Question, options: PointOptions, mode: Mode, units: Units
+    ) -> tuple[tuple[Decision, ...], tuple[Decision, ...]]:
+        """The decision that acts, and the assignment of the call, where it is in an experiment."""
+        point, scope = question.point, question.scope
+        key = (scope.tenant, scope.workspace, point)
+        standing = self.standing.get(key) if self.standing else None
+        trial = self.assigning.get(key) if self.assigning else None
+        index = assigned(trial, units, scope, question.actions, partial(self.has, point)) if trial is not None else None
+        if trial is None or index is None:
+            if standing is not None:
+                return (self._varied(question, options, standing, mode),), ()
+            live = mode == "live"
+            return (self._asked(question, options, point, live=True) if live else _defaulted(question, options),), ()
+        variants = [usual(variant, standing) for variant in trial.plan.variants]
+        made = self._varied(question, options, variants[index], mode)
+        others = [
+            (share, one) for at, (share, one) in enumerate(zip(trial.shares, variants, strict=True)) if at != index
+        ]
+        chance = math.fsum(share * self._chance(question, options, one, mode, made.action) for share, one in others)
+        propensity = mixed(cast(Probability, made.propensity), chance, trial.shares[index])
+        own = DEFAULT_POLICY if mode != "live" and standing is None else self._usual_id(point, standing)
+        made = msgspec.structs.replace(made, policy=own, propensity=propensity)
+        name = acting_id(question.call_id, f"{EXPERIMENT}-{trial.plan.name}")
+        return (made,), (recorded(made, trial, index, EXPERIMENT, name),)
+
+    def _varied(self, question: _Question, options: PointOptions, variant: Standing | None, mode: Mode) -> Decision:
+        """What is decided by a variant, or, for None, as usual at the point."""
+        point = question.point
+        if variant is None:
+            live = mode == "live"
+            return self._asked(question, options, point, live=True) if live else _defaulted(question, options)
+        name = self._standing_id(point, variant)
+        with self.lock, self._seated(point, question.scope, variant) as policy:
+            rng = self._dice.keyed(name, point, question.call_id)
+            choice, failure = self._attempt(point, _honest, policy, question, rng)
+        if choice is None:
+            choice = Choice(_default(question, options)[0], 1.0, "", failure)
+        return _decision(question, point, name, choice, live=True)
+
+    def _chance(
+        self, question: _Question, options: PointOptions, variant: Standing | None, mode: Mode, action: str
+    ) -> float:
+        """The probability with which a variant, or, for None, what is usual, would have taken `action`."""
+        if variant is None and mode != "live":
+            return float(_default(question, options)[0] == action)
+        with self.lock, self._seated(question.point, question.scope, variant, own=True) as policy:
+            found, _ = self._attempt(question.point, policy.probabilities, question.context, question.actions)
+        return 0.0 if found is None else min(max(float(found[question.actions.index(action)]), 0.0), 1.0)
+
+    @contextmanager
+    def _seated(
+        self, place: str, scope: Scope, variant: Standing | None = None, *, own: bool = False
+    ) -> Iterator[Policy]:
+        """The policy of a scope at a place, with `variant` in its guards; for None with what stands there, or its own.
+
+        The lock is held meanwhile.
+        """
+        policy = self._policy(place, scope)
+        if variant is None and not own:
+            variant = self.standing.get((scope.tenant, scope.workspace, place))
+        if variant is None:
+            yield policy
+            return
+        shadow = shadow_place(place, variant.shadow)
+        if variant.shadow and shadow not in self._places:
+            yield policy  # the settings have it no more
+            return
+        inner = innermost(self._policy(shadow, scope)) if variant.shadow else always(variant.action)
+        with seated(policy, inner) as found:
+            yield found
+
+    def _standing_id(self, point: str, variant: Standing) -> str:
+        """Who decides where that variant does."""
+        if not variant.shadow:
+            return identity(always(variant.action))
+        return self.ids.get(shadow_place(point, variant.shadow), self.ids[point])
+
+    def _usual_id(self, point: str, standing: Standing | None) -> str:
+        return self.ids[point] if standing is None else self._standing_id(point, standing)
+
     def _asked(self, question: _Question, options: PointOptions, place: str, *, live: bool) -> Decision:
         """The policy's own decision, or its failure recorded around the default action."""
         with self.lock:
@@ -308,8 +405,9 @@ class Loop:
 
 def _named(points: Mapping[str, PointOptions]) -> dict[str, PointOptions]:
     for point in points:
-        if not point or SHADOW in point or point == ROLLOUT:
-            raise SettingsError(f"decision point {point!r}: give a name without {SHADOW}, and not {ROLLOUT}")
+        if not point or SHADOW in point or point in (ROLLOUT, EXPERIMENT):
+            reserved = f"{ROLLOUT} or {EXPERIMENT}"
+            raise SettingsError(f"decision point {point!r}: give a name without {SHADOW}, and not {reserved}")
     return dict(points)
 
 

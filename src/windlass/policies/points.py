@@ -14,6 +14,8 @@ from windlass.policies.policy import DEFAULT_SHARE
 
 ROLLOUT = "rollout"
 """The point at which people decide about the other points, see rollout.py. It has no settings."""
+EXPERIMENT = "experiment"
+"""The point at which calls are assigned to the variants of an experiment, see trials/. It has no settings."""
 SHADOW = "-shadow"
 NAMED = "named@1"
 """Who decided, in the tallies, where there was one eligible action: whoever named it. Nothing was left to a policy."""

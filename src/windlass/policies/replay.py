@@ -34,14 +34,17 @@ from windlass.ledger.folded import (
 from windlass.ledger.folding import following, narrowed
 from windlass.ledger.ids import is_imported
 from windlass.ledger.ledger import ALL, Entry, Ledger
-from windlass.policies.accounts import Accounts, StoredAccounts, Touched
+from windlass.policies.accounts import Accounts, Key, StoredAccounts, Touched
 from windlass.policies.course import Courses
 from windlass.policies.credit import Credit, Credits
 from windlass.policies.loop import Loop, PolicyKey
 from windlass.policies.personal_state import number_of, without
-from windlass.policies.points import ROLLOUT, Mode, shadow_place
-from windlass.policies.rollout import RollBack, SetMode, parse
+from windlass.policies.points import EXPERIMENT, ROLLOUT, Mode, shadow_place
+from windlass.policies.rollout import Advance, Always, Begin, Change, End, Promote, RollBack, SetMode, Ship, parse
 from windlass.policies.score import Score, Scores, StoredScores
+from windlass.policies.trials.acting import Standing
+from windlass.policies.trials.fold import Trials
+from windlass.policies.trials.tally import Trial
 from windlass.records import Erasure, Scope
 
 DEFAULT_WINDOW = 50_000
@@ -57,6 +60,8 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     cursor: int
     policies: list[tuple[PolicyKey, bytes]]
     modes: list[tuple[PolicyKey, Mode]]
+    standing: list[tuple[PolicyKey, Standing]]
+    trials: list[tuple[Key, Trial]]
     scores: StoredScores
     accounts: StoredAccounts
 
@@ -69,7 +74,7 @@ class Learner:
     its state.
     """
 
-    VERSION: Final = 3
+    VERSION: Final = 4
 
     def __init__(self, loop: Loop, window: int = DEFAULT_WINDOW, recall: Recall | None = None) -> None:
         if window < 1:
@@ -81,7 +86,9 @@ class Learner:
         self._recall = recall
         self._accounts = Accounts(window, taught=loop.taught, timed=bool(loop.watched))
         self._scores = Scores()
-        self._credits = Credits(loop, self._accounts, self._scores)
+        self.trials = Trials()
+        loop.assigning = self.trials.assigning
+        self._credits = Credits(loop, self._accounts, self._scores, self.trials)
         self._courses = Courses(loop, self._accounts, self._credits)
 
     def fold(self, *entries: Entry | Folded) -> None:
@@ -135,6 +142,8 @@ class Learner:
                     cursor=self.cursor,
                     policies=self.loop.states(),
                     modes=sorted(self.loop.modes.items()),
+                    standing=sorted(self.loop.standing.items()),
+                    trials=self.trials.stored(),
                     scores=self._scores.stored(),
                     accounts=self._accounts.stored(),
                 )
@@ -151,10 +160,37 @@ class Learner:
         with self.loop.lock:
             self.loop.restore(stored.policies)
             self.loop.modes = dict(stored.modes)
+            self.loop.standing = dict(stored.standing)
+            self.trials = self._credits.trials = Trials(stored.trials)
+            self.loop.assigning = self.trials.assigning
             self.cursor = stored.cursor
             self._accounts = self._credits.accounts = accounts
             self._scores = self._credits.scores = scores
             self._courses = Courses(self.loop, accounts, self._credits)
+
+    def check(self, change: Change, scope: Scope) -> None:
+        """PolicyError where `change` would not be followed, as far as can be known before it is in the ledger."""
+        key = (scope.tenant, scope.workspace, change.point)
+        self.loop.policy_id(change.point)
+        with self.loop.lock:
+            if isinstance(change, Begin | Advance | End | Ship):
+                self.trials.check(key, change)
+            shadows = [one.shadow for one in change.plan.variants] if isinstance(change, Begin) else []
+            if isinstance(change, Promote):
+                shadows = [change.shadow]
+            for shadow in filter(None, shadows):
+                if not self.loop.has(change.point, shadow):
+                    names = [one.name for one in self.loop.points[change.point].shadows]
+                    has = f"it has {', '.join(names)}" if names else "it has none"
+                    raise PolicyError(f"point {change.point} has no shadow policy {shadow!r}; {has}")
+
+    def made(self, change: Change, scope: Scope, decision: str) -> None:
+        """PolicyError where an experiment did not take the step of that decision, as another one came first."""
+        if isinstance(change, Begin | Advance | End | Ship):
+            name = change.plan.name if isinstance(change, Begin) else change.name
+            with self.loop.lock:
+                if not self.trials.moved((scope.tenant, scope.workspace, change.point), decision):
+                    raise PolicyError(f"another decision on experiment {name} came first; look at where it stands")
 
     def digest(self) -> str:
         """SHA-256 of the state: equal digests mean bitwise equal learners."""
@@ -208,6 +244,7 @@ class Learner:
             return self._said(row) if _is_ours(row.id) else ()
         if type(row) is FoldedErasure:
             self._accounts.erase(row)
+            self.trials.forget((row.tenant, row.workspace), row.user)
             self.loop.forget(Scope(row.tenant, row.workspace), row.user)
         elif type(row) is not FoldedEvent:
             assert_never(row)
@@ -226,6 +263,8 @@ class Learner:
         point = shared.point
         if point == ROLLOUT:
             self._rollout(decision)
+        elif point == EXPERIMENT and shared.live:
+            return self._assigned(decision)
         elif point in self.loop.points:
             place = point if decision.shadow is None else shadow_place(point, decision.shadow)
             if self.loop.ids.get(place) == shared.policy:
@@ -253,8 +292,42 @@ class Learner:
             case RollBack():
                 if change.cursor >= decision.seq or not self._roll_back(key, change.cursor):
                     self._ignore("rollout to a snapshot that was not kept or belongs to other settings")
+            case Promote():
+                self._stand(key, "", change.shadow)
+            case Always():
+                self._stand(key, change.action, "")
+            case Begin() | Advance() | End() | Ship():
+                self._experiment(key, change, decision)
             case _ as other:
                 assert_never(other)
+
+    def _stand(self, key: PolicyKey, action: str, shadow: str) -> None:
+        """From now on that action, or the policy of that shadow, acts at a point; neither: its own policy."""
+        if shadow and not self.loop.has(key[2], shadow):
+            self._ignore("rollout to an unknown shadow")
+        elif action or shadow:
+            self.loop.standing[key] = Standing(action, shadow)
+        else:
+            self.loop.standing.pop(key, None)
+
+    def _experiment(self, key: PolicyKey, change: Begin | Advance | End | Ship, decision: FoldedDecision) -> None:
+        """An experiment goes on as people, or its evidence, decided."""
+        try:
+            shipped = self.trials.follow(key, change, decision)
+        except PolicyError:
+            self._ignore("rollout of an experiment that is not there, or at another stage")
+            return
+        if shipped is not None and (shipped.action or shipped.shadow):
+            self._stand(key, shipped.action, shipped.shadow)
+
+    def _assigned(self, decision: FoldedDecision) -> Touched:
+        """A call was assigned to a variant of an experiment."""
+        calls, assigned = self._accounts.assign(decision)
+        if assigned is not None:
+            form = decision.form
+            key = (form.tenant, form.workspace, decision.call)
+            self.trials.assigned(key, self._accounts.calls[key], assigned)
+        return calls
 
     def _roll_back(self, key: PolicyKey, cursor: int) -> bool:
         """Put the policy of a point back to the snapshot at `cursor`, and with it what it knows of each call.
@@ -325,7 +398,10 @@ def erased(state: bytes, erasure: Erasure) -> bytes:
     accounts.erase(erasure)
     owner, user = (erasure.tenant, erasure.workspace), number_of(erasure.user)
     policies = [(key, without(one, user) if key[:2] == owner else one) for key, one in stored.policies]
-    return msgspec.msgpack.encode(msgspec.structs.replace(stored, policies=policies, accounts=accounts.stored()))
+    trials = Trials(stored.trials)
+    trials.forget(owner, erasure.user)
+    kept = msgspec.structs.replace(stored, policies=policies, trials=trials.stored(), accounts=accounts.stored())
+    return msgspec.msgpack.encode(kept)
 
 
 def _read(state: bytes) -> _State:

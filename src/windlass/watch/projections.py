@@ -17,7 +17,7 @@ from windlass.policies.loop import Loop
 from windlass.policies.points import NAMED
 from windlass.policies.replay import Learner, erased
 from windlass.policies.rollout import Change, RollBack
-from windlass.records import Erasure
+from windlass.records import Erasure, Scope
 from windlass.watch.store import Rollups, hour_of
 
 log = structlog.get_logger(__name__)
@@ -103,12 +103,13 @@ class Projections:
         """What a policy can be rolled back to, oldest first, without the states."""
         return self._ledger.snapshots(LEARNER, Learner.VERSION)
 
-    def choices(self, change: Change) -> list[int]:
+    def choices(self, change: Change, scope: Scope) -> list[int]:
         """The cursors that a roll-back could name; the one that it does name is kept from now on.
 
-        PolicyError where there is no such point or snapshot.
+        PolicyError where there is no such point or snapshot, or where an experiment cannot take that step.
         """
-        self.learner.loop.policy_id(change.point)
+        self.catch_up()
+        self.learner.check(change, scope)
         if not isinstance(change, RollBack):
             return []
         if change.cursor:
@@ -119,7 +120,6 @@ class Projections:
             if not kept.note:
                 self._ledger.save_snapshot(msgspec.structs.replace(kept, note=RESTORED))
         # What is replaced can be had back.
-        self.catch_up()
         self.keep(REPLACED)
         return [kept.cursor for kept in self.snapshots()]
 

@@ -17,6 +17,7 @@ from windlass.gateway.route.objectives import Wish
 from windlass.gateway.route.vectors import Vector
 from windlass.gateway.wire import Message
 from windlass.policies.loop import DEFAULT_POLICY
+from windlass.policies.points import EXPERIMENT
 from windlass.records import ContextValue, Decision
 
 EMBEDDING = "embedding"
@@ -77,7 +78,9 @@ class Seen:
         """Decisions of policies that would have had an embedding, with the reason why they had none."""
         if not self.missing:
             return tuple(decisions)
-        return tuple(one if one.policy == DEFAULT_POLICY else self._marked(one) for one in decisions)
+        return tuple(
+            one if one.policy == DEFAULT_POLICY or one.point == EXPERIMENT else self._marked(one) for one in decisions
+        )
 
     def _marked(self, decision: Decision) -> Decision:
         words = f"routed on lexical features: {self.missing}"
