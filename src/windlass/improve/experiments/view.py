@@ -77,7 +77,8 @@ class ComparisonView(msgspec.Struct, frozen=True):
 
 class MetricView(msgspec.Struct, frozen=True):
     """One metric in one role; a metric may have several. unit: of the effects, mean_unit of the values. up_is_good:
-    whether more is better. margin: of a guardrail, the loss that is accepted (0.02: 2 points, or 2 %)."""
+    whether more is better. margin: of a guardrail, the loss that is accepted (0.02: 2 points, or 2 %). level: of the
+    intervals, 0.95 for 95 %."""
 
     metric: MetricName
     role: MetricRole
@@ -85,6 +86,7 @@ class MetricView(msgspec.Struct, frozen=True):
     mean_unit: MeanUnit
     up_is_good: bool
     margin: float | None
+    level: float
     values: tuple[ValueView, ...]
     comparisons: tuple[ComparisonView, ...]
 
@@ -136,7 +138,7 @@ class ExperimentView(msgspec.Struct, frozen=True):
     """One experiment. stage: counted from 0; ramp: the part of their shares that candidates get, by stage.
 
     deciding: whether the ramp has come to the last stage, which alone decides. size: units per variant that are
-    planned; units: known, of the variant that has fewest. level: of the intervals, 0.95 for 95 %. decision: better
+    planned; units: known, of the variant that has fewest. level: of the primary metric's intervals. decision: better
     where a candidate is; harmful where a guardrail gave alarm, or was found to be broken by one that is better.
     leader: the candidate that the sentence is about. withheld: nothing is decided, as the sample ratio cannot be.
     """
