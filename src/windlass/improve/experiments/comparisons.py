@@ -9,12 +9,13 @@ hold, none needs more of a correction than the primary metric. Brings scipy: a s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from windlass.improve.experiments.looks import GOOD, Pair, Tested, effect_of, stepped_down, steps
+from windlass.improve.experiments.looks import GOOD, Path, Tested, effect_of, path, stepped_down
 from windlass.improve.experiments.view import ComparisonView, MeanUnit, MetricRole, MetricView, ValueView, Verdict
 from windlass.policies.trials.plan import METRICS, RELATIVE, MetricName
 from windlass.policies.trials.tally import Sample, Trial
@@ -25,6 +26,7 @@ from windlass.stats.trials.ship import State
 
 _UNITS: Final[Mapping[MetricName, MeanUnit]] = {"quality": "share", "error": "share", "cost": "usd", "latency": "ms"}
 _LARGEST: Final = 700.0
+_Paths: TypeAlias = Mapping[tuple[MetricName, int], Path]
 
 
 class _Row(NamedTuple):
@@ -37,22 +39,21 @@ class _Row(NamedTuple):
 
 
 class _Compared(NamedTuple):
-    """A row for one candidate. step: the look that is reported, None before the first. state: for all of the role."""
+    """A row for the candidate with that index. reported: the look that it is of, None before the first. state: for all
+    comparisons of the role together."""
 
     row: _Row
-    pair: Pair
-    step: Tested | None
+    candidate: int
+    reported: Tested | None
     state: State
     p_adjusted: float | None = None
 
 
 def metrics(trial: Trial, *, withheld: bool) -> tuple[MetricView, ...]:
     """The primary metric, the secondary ones, and the guardrails. withheld: nothing may be decided."""
-    compared = [[_compared(trial, row, one) for one in range(1, len(trial.plan.variants))] for row in _rows(trial)]
-    corrected = _corrected(trial, [one for of_row in compared for one in of_row if one.row.role == "secondary"])
     found = []
-    for of_row in compared:
-        row = of_row[0].row
+    for row, compared in _rows(trial):
+        comparisons = tuple(_comparison(trial, one, withheld=withheld) for one in compared)
         found.append(
             MetricView(
                 metric=row.metric,
@@ -63,59 +64,66 @@ def metrics(trial: Trial, *, withheld: bool) -> tuple[MetricView, ...]:
                 margin=row.margin,
                 level=1.0 - row.alpha,
                 values=_values(trial, row.metric),
-                comparisons=tuple(
-                    _comparison(trial, corrected.get((row.role, one.pair), one), withheld=withheld) for one in of_row
-                ),
+                comparisons=comparisons,
             )
         )
     return tuple(found)
 
 
-def _rows(trial: Trial) -> list[_Row]:
-    plan = trial.plan
-    alpha = plan.alpha / len(plan.candidates)
-    rows = [_Row(plan.primary, "primary", alpha)]
-    rows += [_Row(metric, "secondary", alpha / len(plan.secondary)) for metric in plan.secondary]
-    return rows + [_Row(guard.metric, "guardrail", alpha, guard.margin) for guard in plan.guardrails]
+def _rows(trial: Trial) -> Iterator[tuple[_Row, list[_Compared]]]:
+    plan, candidates = trial.plan, range(1, len(trial.plan.variants))
+    told = {plan.primary, *plan.secondary, *(guard.metric for guard in plan.guardrails)}
+    paths = {(metric, one): path(trial, metric, one) for metric in told for one in candidates}
+    alpha = plan.alpha / len(candidates)
+    primary = _Row(plan.primary, "primary", alpha)
+    yield primary, [_compared(primary, one, paths) for one in candidates]
+    yield from _secondary(trial, paths)
+    for guard in plan.guardrails:
+        row = _Row(guard.metric, "guardrail", alpha, guard.margin)
+        yield row, [_compared(row, one, paths) for one in candidates]
 
 
-def _compared(trial: Trial, row: _Row, candidate: int) -> _Compared:
-    taken = steps(trial, (row.metric, candidate), row.alpha, row.margin or 0.0)
-    last = taken[-1] if taken else None
-    return _Compared(row, (row.metric, candidate), last, last.state if last else "open")
-
-
-def _corrected(trial: Trial, secondary: list[_Compared]) -> dict[tuple[MetricRole, Pair], _Compared]:
-    """Secondary comparisons as they stand for all of them together."""
-    if not secondary:
-        return {}
-    states = stepped_down(trial, [one.pair for one in secondary], trial.plan.alpha)
-    nominal = [_p(one.row, one.step) for one in secondary]
+def _secondary(trial: Trial, paths: _Paths) -> Iterator[tuple[_Row, list[_Compared]]]:
+    """Secondary metrics, as they stand for all of them and all candidates together."""
+    plan, candidates = trial.plan, range(1, len(trial.plan.variants))
+    pairs = [(metric, one) for metric in plan.secondary for one in candidates]
+    if not pairs:
+        return
+    states = stepped_down({pair: paths[pair] for pair in pairs}, plan.alpha)
+    rows = {metric: _Row(metric, "secondary", plan.alpha / len(pairs)) for metric in plan.secondary}
+    compared = [_compared(rows[metric], one, paths) for metric, one in pairs]
+    nominal = [_p(one) for one in compared]
     adjusted = holm(np.array([1.0 if p is None else p for p in nominal])).tolist()
-    return {
-        (one.row.role, one.pair): one._replace(state=states[one.pair], p_adjusted=None if p is None else together)
-        for one, p, together in zip(secondary, nominal, adjusted, strict=True)
-    }
+    told = [
+        one._replace(state=states[pair], p_adjusted=None if p is None else together)
+        for pair, one, p, together in zip(pairs, compared, nominal, adjusted, strict=True)
+    ]
+    for row in rows.values():
+        yield row, [one for one in told if one.row == row]
+
+
+def _compared(row: _Row, candidate: int, paths: _Paths) -> _Compared:
+    taken = paths[row.metric, candidate].tested(row.alpha, row.margin or 0.0)
+    return _Compared(row, candidate, taken[-1] if taken else None, taken[-1].state if taken else "open")
 
 
 def _comparison(trial: Trial, one: _Compared, *, withheld: bool) -> ComparisonView:
-    row, (metric, candidate), step = one.row, one.pair, one.step
+    metric, reported = one.row.metric, one.reported
     at = METRICS.index(metric)
-    sums = step.look.sums if step else [[sample.summed() for sample in of_variant] for of_variant in trial.samples]
-    effect = step.effect if step else effect_of(metric, sums[0][at], sums[candidate][at])
-    known = math.isfinite(effect.error)
-    watched = _watched(trial, row, candidate)
-    low, high = step.interval() if step and known else watched or (math.nan, math.nan)
+    sums = reported.look.sums if reported else [[sample.summed() for sample in told] for told in trial.samples]
+    effect = reported.effect if reported else effect_of(metric, sums[0][at], sums[one.candidate][at])
+    known, watched = math.isfinite(effect.error), _watched(trial, one)
+    low, high = reported.interval() if reported and known else watched or (math.nan, math.nan)
     return ComparisonView(
-        variant=trial.plan.variants[candidate].name,
-        n=round(sums[candidate][at].bottom),
+        variant=trial.plan.variants[one.candidate].name,
+        n=round(sums[one.candidate][at].bottom),
         baseline_n=round(sums[0][at].bottom),
         verdict=_verdict(one, over=trial.state != "running", withheld=withheld),
         estimate=effect_shown(metric, effect.value) if known else None,
         low=effect_shown(metric, low),
         high=effect_shown(metric, high),
-        method=None if math.isnan(low) else "repeated" if step and known else "always valid",
-        p=_p(row, step),
+        method=None if math.isnan(low) else "repeated" if reported and known else "always valid",
+        p=_p(one),
         p_adjusted=one.p_adjusted,
         now_low=effect_shown(metric, watched[0]) if watched else None,
         now_high=effect_shown(metric, watched[1]) if watched else None,
@@ -129,34 +137,38 @@ def _verdict(one: _Compared, *, over: bool, withheld: bool) -> Verdict:
     return "holds" if one.row.role == "guardrail" and one.state == "better" else one.state
 
 
-def _p(row: _Row, step: Tested | None) -> float | None:
-    """For the look of `step` alone; of a guardrail the chance to look as good, were it worse by just its margin."""
-    if step is None or not math.isfinite(step.effect.error):
+def _p(one: _Compared) -> float | None:
+    """For the reported look alone; of a guardrail the chance to look as good, were it worse by just its margin."""
+    reported = one.reported
+    if reported is None or not math.isfinite(reported.effect.error):
         return None
-    if row.margin is None:
-        return p_value(step.effect)
-    tail = p_value(step.good) / 2.0
-    return tail if step.good.z > 0.0 else 1.0 - tail
+    if one.row.margin is None:
+        return p_value(reported.effect)
+    tail = p_value(reported.good) / 2.0
+    return tail if reported.good.z > 0.0 else 1.0 - tail
 
 
-def _watched(trial: Trial, row: _Row, candidate: int) -> tuple[float, float] | None:
-    """Where the difference is by now, at every moment; None where no sequence of ours covers it: for values without a
-    bound, and where a unit has several calls, whose own means it would be about."""
-    if row.metric in RELATIVE or trial.plan.unit != "call":
+def _watched(trial: Trial, one: _Compared) -> tuple[float, float] | None:
+    """Where the difference is by now, at every moment. None of what nobody watches, and where no sequence of ours does:
+    of values without a bound, and where a unit has several calls, whose own means it would be about."""
+    if one.row.role == "secondary" or one.row.metric in RELATIVE or trial.plan.unit != "call":
         return None
-    at = METRICS.index(row.metric)
-    base, own = trial.samples[0][at], trial.samples[candidate][at]
+    at = METRICS.index(one.row.metric)
+    base, own = trial.samples[0][at], trial.samples[one.candidate][at]
     if min(base.n, own.n) < 1:
         return None
-    (low, high), (own_low, own_high) = (_bounded(sample, row.alpha / 2.0) for sample in (base, own))
+    (low, high), (own_low, own_high) = (
+        _bounded(told.n, told.total, told.squares, one.row.alpha / 2.0) for told in (base, own)
+    )
     return own_low - high, own_high - low
 
 
-def _bounded(sample: Sample, alpha: float) -> tuple[float, float]:
+@lru_cache(maxsize=256)
+def _bounded(n: int, total: float, squares: float, alpha: float) -> tuple[float, float]:
     """Where the mean of values in [0, 1] is, wrong ever with a chance of at most `alpha`."""
     # Sums that values were taken out of again may be a rounding error off.
-    total, squares = min(max(sample.total, 0.0), sample.n), min(max(sample.squares, 0.0), sample.n)
-    return WeightedSums(sample.n, total, sample.n, total, squares).interval(alpha)
+    total, squares = min(max(total, 0.0), n), min(max(squares, 0.0), n)
+    return WeightedSums(n, total, n, total, squares).interval(alpha)
 
 
 def _values(trial: Trial, metric: MetricName) -> tuple[ValueView, ...]:

@@ -7,13 +7,13 @@ ratio cannot be what was planned. Brings scipy: a server imports it where it is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from windlass.improve.experiments.comparisons import effect_shown, metrics
-from windlass.improve.experiments.looks import Tested, steps
+from windlass.improve.experiments.looks import Tested, path
 from windlass.improve.experiments.sentence import sentence
 from windlass.improve.experiments.view import (
     AlarmView,
@@ -66,7 +66,7 @@ def view(trial: Trial) -> ExperimentView:
         baseline=plan.baseline.name,
         variants=_variants(trial, informed),
         metrics=rows,
-        looks=tuple(_look(trial, one, tested) for one in range(1, len(plan.variants)) for tested in _path(trial, one)),
+        looks=tuple(_looks(trial)),
         sample_ratio=RatioView(p, not withheld),
         harm=_harms(trial),
         decision=decision,
@@ -117,8 +117,11 @@ def _variants(trial: Trial, informed: Sequence[int]) -> tuple[VariantView, ...]:
     )
 
 
-def _path(trial: Trial, candidate: int) -> list[Tested]:
-    return steps(trial, (trial.plan.primary, candidate), trial.plan.alpha / len(trial.plan.candidates))
+def _looks(trial: Trial) -> Iterator[LookView]:
+    plan = trial.plan
+    for candidate in range(1, len(plan.variants)):
+        for tested in path(trial, plan.primary, candidate).tested(plan.alpha / len(plan.candidates)):
+            yield _look(trial, candidate, tested)
 
 
 def _look(trial: Trial, candidate: int, tested: Tested) -> LookView:
