@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from windlass.ledger.folded import FoldedCall, FoldedDecision, FoldedErasure, FoldedFeedback, FoldedOutcome
-from windlass.ledger.folding import narrowed
-from windlass.ledger.ids import is_imported
 from windlass.ledger.ledger import Ledger
 from windlass.policies.accounts import Account, Accounts, Acted, Key
 from windlass.policies.logged import Log, Logged
 from windlass.policies.loop import DEFAULT_POLICY
 from windlass.policies.reward import RewardOptions, graded, worth
 from windlass.records import Decision, Scope
+from windlass.watch.known import known
 
 NEWEST: Final = 50_000
 """So many calls are looked at unless told otherwise."""
-_PAGE: Final = 2_000
 
 
 def read(
@@ -35,7 +32,7 @@ def read(
     since, until: of the decisions, in UTC seconds. newest: at most so many calls. What was said late, twice or again
     counts as it does for the policies: the newest of each source and metric.
     """
-    accounts = _folded(ledger, scope, point, newest)
+    accounts = known(ledger, scope, point, newest)
     left_out: Counter[str] = Counter()
     choices: list[Logged] = []
     for key, account in accounts.calls.items():
@@ -48,36 +45,6 @@ def read(
             else:
                 choices.append(_logged(accounts, key, account, acted, decision, reward))
     return Log(tuple(choices), dict(sorted(left_out.items())))
-
-
-def _folded(ledger: Ledger, scope: Scope, point: str, newest: int) -> Accounts:
-    """What is known of the newest calls of a scope, and of its decisions at one point."""
-    accounts = Accounts(newest, taught=(point,))
-    place, head = 0, ledger.head()
-    while found := ledger.read(scope, after=place, limit=_PAGE):
-        for row in narrowed(found):
-            match row:
-                case FoldedCall() if not _foreign(row.id):
-                    accounts.open(row)
-                case FoldedDecision() if row.form.live and row.form.point == point:
-                    accounts.act(row)
-                case FoldedOutcome() if not _foreign(row.call):
-                    accounts.end(row)
-                case FoldedFeedback() if not _foreign(row.id):
-                    accounts.note(row)
-                case FoldedErasure():
-                    accounts.erase(row)
-                case _:
-                    pass
-        place = found[-1].seq
-        if place >= head:
-            break
-    return accounts
-
-
-def _foreign(name: str) -> bool:
-    """Whether what has this id was imported: nobody decided it here."""
-    return "-" in name and is_imported(name)
 
 
 def _unusable(decision: Decision, account: Account) -> str:
