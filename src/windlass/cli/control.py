@@ -10,21 +10,32 @@ from windlass.cli.syntax import Command, command, given, group, show
 
 def add(commands: Any) -> None:
     """Tell the parser of them."""
-    about = "snapshots of the policies, rolling one back, switching the mode of a decision point"
+    about = "snapshots of the policies, rolling one back, the mode of a decision point, who decides there"
     kinds = group(commands, "policy", about)
     command(kinds, "snapshots", _policy_snapshots, "what a policy can be rolled back to", "windlass policy snapshots")
     about = "let a point's policy be what it was at a snapshot (0: nothing learned)"
-    back = command(kinds, "rollback", _policy_rollback, about, "windlass policy rollback model 12000 --reason 'worse'")
+    back = command(
+        kinds, "rollback", _policy("rollback"), about, "windlass policy rollback model 12000 --reason 'worse'"
+    )
     back.add_argument("point", help="a decision point, such as model")
     back.add_argument("snapshot", type=int, help="its number in `windlass policy snapshots`")
     about = "decide a point in another mode from now on; settings: as the settings say"
-    mode = command(kinds, "mode", _policy_mode, about, "windlass policy mode model shadow --reason 'watch first'")
+    mode = command(kinds, "mode", _policy("mode"), about, "windlass policy mode model shadow --reason 'watch first'")
     mode.add_argument("point", help="a decision point, such as model")
     mode.add_argument("mode", choices=["off", "shadow", "live", "settings"])
+    about = "let the policy in shadow of that name decide, within the point's guards; settings: the point's own again"
+    example = "windlass policy promote model bold --reason 'ahead for a week'"
+    promote = command(kinds, "promote", _policy("promote"), about, example)
+    promote.add_argument("point", help="a decision point, such as model")
+    promote.add_argument("shadow", help="the name of one of its shadows, or settings")
+    about = "take one action from now on, within the point's guards, until `promote` hands the point to settings"
+    always = command(kinds, "always", _policy("always"), about, "windlass policy always model gpt-mini --reason 'cost'")
+    always.add_argument("point", help="a decision point, such as model")
+    always.add_argument("action", help="such as the name of a model")
     about = "delete everything that one user left: texts, contexts, comments, the name"
     forget = command(commands, "forget", _forget, about, "windlass forget user-1234 --reason 'asked for it'")
     forget.add_argument("user", help="the `user` that the calls carried")
-    for parser in (back, mode, forget):
+    for parser in (back, mode, promote, always, forget):
         parser.add_argument("--reason", default="", help="why; recorded")
     _key_commands(commands)
 
@@ -78,14 +89,11 @@ def _policy_snapshots(arguments: argparse.Namespace) -> int:
     return show("snapshots", {}, arguments.json)
 
 
-def _policy_rollback(arguments: argparse.Namespace) -> int:
-    wanted = {"point": arguments.point, "snapshot": arguments.snapshot, "reason": arguments.reason}
-    return show("rollback", wanted, arguments.json)
+def _policy(operation: str) -> Command:
+    def run(arguments: argparse.Namespace) -> int:
+        return show(operation, given(arguments), arguments.json)
 
-
-def _policy_mode(arguments: argparse.Namespace) -> int:
-    wanted = {"point": arguments.point, "mode": arguments.mode, "reason": arguments.reason}
-    return show("mode", wanted, arguments.json)
+    return run
 
 
 def _forget(arguments: argparse.Namespace) -> int:

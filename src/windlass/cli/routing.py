@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
-from windlass.cli.syntax import command
+from windlass.cli.syntax import command, text_of
 from windlass.errors import InputError
 
 
@@ -49,18 +47,11 @@ def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
     """The prompt or the chat that is asked about. InputError for a file that cannot be read, and for no words."""
     if arguments.call:
         return {}
-    text = _text(arguments.file) if arguments.file else arguments.explain
+    text = text_of(arguments.file) if arguments.file else arguments.explain
     if not text.strip():
         raise InputError("the prompt is empty; give some words")
     chat = _chat(text) if arguments.file else None
     return {"prompt": text} if chat is None else {"chat": chat}
-
-
-def _text(name: str) -> str:
-    try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"{name} cannot be read: {exc}") from exc
 
 
 def _chat(text: str) -> dict[str, Any] | None:

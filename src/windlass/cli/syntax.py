@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from windlass.errors import InputError
@@ -48,6 +50,14 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
 def wanted(arguments: argparse.Namespace) -> dict[str, Any]:
     """Of those the ones that were given."""
     return {name: value for name, value in given(arguments).items() if value not in (None, "")}
+
+
+def text_of(name: str) -> str:
+    """What a file holds, `-` for standard input. InputError where it cannot be read."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InputError(f"{name} cannot be read: {exc}") from exc
 
 
 def show(operation: str, wanted: dict[str, Any], as_json: bool) -> int:

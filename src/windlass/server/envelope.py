@@ -5,6 +5,8 @@ Source: OpenAI API reference, "Error codes".
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from windlass.errors import (
@@ -18,6 +20,13 @@ from windlass.errors import (
     WindlassError,
     classify,
 )
+
+CONFLICT: Final = 409
+
+
+def conflict(message: str) -> RequestError:
+    """What fits the program, but not how things stand by now."""
+    return RequestError(message, status=CONFLICT, code="conflict", category=ErrorCategory.REQUEST_CONFLICT)
 
 
 def envelope(exc: BaseException) -> tuple[int, bytes]:

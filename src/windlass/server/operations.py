@@ -17,7 +17,19 @@ from windlass.gateway.access.admission import Caller, require
 from windlass.gateway.gateway import AUTO
 from windlass.records import RunEvent
 from windlass.runtime import Runtime
-from windlass.server import budgets, control, doctor, graders, history, keyring, keys, pricing, providers, reading
+from windlass.server import (
+    budgets,
+    control,
+    doctor,
+    experiments,
+    graders,
+    history,
+    keyring,
+    keys,
+    pricing,
+    providers,
+    reading,
+)
 from windlass.server.clusters import clusters
 from windlass.server.points import require_known
 from windlass.server.reading import read
@@ -137,6 +149,15 @@ OPERATIONS: dict[str, Operation] = {
     "snapshots": control.snapshots,
     "mode": control.set_mode,
     "rollback": control.roll_back,
+    "promote": control.promote,
+    "always": control.always,
+    "experiments": experiments.experiments,
+    "experiment": experiments.experiment,
+    "experiment_start": experiments.start,
+    "experiment_advance": experiments.advance,
+    "experiment_stop": experiments.stop,
+    "experiment_rollback": experiments.roll_back,
+    "experiment_ship": experiments.ship,
     "forget": control.forget,
     "reload": reload,
     "route": route,
@@ -160,6 +181,13 @@ ASKED: dict[str, type[msgspec.Struct]] = {
     "snapshots": control.NothingAsked,
     "mode": control.ModeAsked,
     "rollback": control.RollBackAsked,
+    "promote": control.PromoteAsked,
+    "always": control.AlwaysAsked,
+    "experiment_start": experiments.StartAsked,
+    "experiment_advance": experiments.AdvanceAsked,
+    "experiment_stop": experiments.EndAsked,
+    "experiment_rollback": experiments.EndAsked,
+    "experiment_ship": experiments.ShipAsked,
     "forget": control.UserAsked,
     "reload": ReloadAsked,
     "route": RouteAsked,

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from windlass.errors import AccessError, InputError, WindlassError, WorkflowError
+from windlass.server.envelope import CONFLICT, conflict
 
 FILE = "server.json"
 TIMEOUT_S = 120.0
@@ -30,6 +31,8 @@ class Peer:
             return answer
         error = answer.get("error")
         message = str(error.get("message", error) if isinstance(error, dict) else answer)
+        if status == CONFLICT:
+            raise conflict(message)
         raise {400: InputError, 401: AccessError}.get(status, WorkflowError)(message)
 
     def alive(self) -> bool:

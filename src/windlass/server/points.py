@@ -8,18 +8,21 @@ from __future__ import annotations
 import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import assert_never
 
 import msgspec
 
 from windlass.errors import InputError, PolicyError
-from windlass.policies.points import NAMED, ROLLOUT
-from windlass.policies.rollout import Change, parse
+from windlass.policies.points import EXPERIMENT, NAMED, ROLLOUT
+from windlass.policies.rollout import Advance, Always, Begin, Change, End, Promote, RollBack, SetMode, Ship, parse
 from windlass.policies.score import Score
 from windlass.records import Decision, Scope
 from windlass.runtime import Runtime
 from windlass.watch.store import DecisionHour
 
 CHANGES_READ = 200
+_PEOPLES = (ROLLOUT, EXPERIMENT)
+"""Where it is not a policy that decides."""
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,8 +45,20 @@ class Decider(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[Taken, ...]
 
 
+class InPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """What acts at a point beside its own policy, '' for what does not: the policy of a promoted `shadow`, always one
+    `action`, the `experiment` under way. told: in words, '' where the own policy acts alone."""
+
+    shadow: str
+    action: str
+    experiment: str
+    told: str
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How a decision point stands. mode: in force for this scope; set_mode: that of the settings.
+
+    standing: what acts within the guards of the policy in its place.
 
     deciders: who chose among two or more actions in the range asked for, the live ones first; named: what was taken
     because it was the only one eligible, as in a call that names its model. scores: of all time since the last
@@ -55,17 +70,19 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     set_mode: str
     policy: str
     shadows: tuple[str, ...]
+    standing: InPlace
     deciders: tuple[Decider, ...]
     named: tuple[Taken, ...]
     scores: tuple[Score, ...]
 
 
 class Switch(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody decided about a point."""
+    """What somebody decided about a point. told: the change in words."""
 
     id: str
     at: float
     change: Change
+    told: str
     by: str
     reason: str
 
@@ -77,13 +94,13 @@ def standings(runtime: Runtime, scope: Scope, since: float = 0.0, point: str = "
     for hour in hours:
         split[hour.point].append(hour)
     known = [name for name in runtime.loop.points if point in ("", name)]
-    names = sorted({*known, *(name for name in split if name != ROLLOUT)})
+    names = sorted({*known, *(name for name in split if name not in _PEOPLES)})
     return [_standing(runtime, scope, name, split[name]) for name in names]
 
 
 def require_known(runtime: Runtime, scope: Scope, point: str) -> None:
     """InputError, naming the points, where the settings know no such point and nothing was ever decided at one."""
-    known = sorted({*runtime.loop.points, ROLLOUT})
+    known = sorted({*runtime.loop.points, *_PEOPLES})
     if point in known or runtime.ledger.decisions(scope, point=point, limit=1):
         return
     near = difflib.get_close_matches(point, known, n=1)
@@ -98,8 +115,56 @@ def turns(runtime: Runtime, scope: Scope, point: str) -> list[Switch]:
         change = changed(decision)
         if change is not None and change.point == point:
             by, reason = (str(decision.extra.get(name, "")) for name in ("by", "reason"))
-            found.append(Switch(id=decision.id, at=decision.at, change=change, by=by, reason=reason))
+            words = told(change)
+            found.append(Switch(id=decision.id, at=decision.at, change=change, told=words, by=by, reason=reason))
     return found
+
+
+def told(change: Change) -> str:
+    """A change of a point in words.
+
+    >>> told(SetMode("model", "live")), told(RollBack("model", 0)), told(Ship("model", "shorter", "b"))
+    ('mode live', 'rolled back to the beginning', 'experiment shorter ends, and everybody gets b')
+    """
+    match change:
+        case SetMode():
+            return f"mode {change.mode}"
+        case RollBack():
+            return f"rolled back to {f'entry {change.cursor}' if change.cursor else 'the beginning'}"
+        case Promote():
+            return f"the policy in shadow {change.shadow} decides" if change.shadow else "its own policy decides again"
+        case Always():
+            return f"always {change.action}"
+        case Begin():
+            return f"experiment {change.plan.name} begins"
+        case Advance():
+            return f"experiment {change.name} goes on with stage {change.stage + 1} of its ramp"
+        case End():
+            stopped = "is stopped" if change.how == "stop" else "is rolled back"
+            return f"experiment {change.name} {stopped}, and everybody gets what is usual"
+        case Ship():
+            return f"experiment {change.name} ends, and everybody gets {change.variant}"
+        case _ as other:
+            assert_never(other)
+
+
+def in_place(runtime: Runtime, scope: Scope, point: str) -> InPlace:
+    """What acts at a point of one workspace in place of its own policy."""
+    key = (scope.tenant, scope.workspace, point)
+    with runtime.loop.lock:
+        instead, trial = runtime.loop.standing.get(key), runtime.loop.assigning.get(key)
+    shadow, action = (instead.shadow, instead.action) if instead is not None else ("", "")
+    words = []
+    if shadow:
+        known = "" if runtime.loop.has(point, shadow) else ", which the settings have no more: its own policy does"
+        words.append(f"the policy in shadow {shadow} decides{known}")
+    elif action:
+        words.append(f"always {action}")
+    if trial is not None:
+        stage = f"stage {trial.stage + 1} of {len(trial.plan.ramp)}"
+        words.append(f"experiment {trial.plan.name} is under way, {stage}")
+    name = trial.plan.name if trial is not None else ""
+    return InPlace(shadow=shadow, action=action, experiment=name, told="; ".join(words))
 
 
 def changed(decision: Decision) -> Change | None:
@@ -140,6 +205,7 @@ def _standing(runtime: Runtime, scope: Scope, point: str, hours: Sequence[Decisi
         set_mode=options.mode if options else "",
         policy=runtime.loop.policy_id(point) if options else "",
         shadows=tuple(shadow.name for shadow in options.shadows) if options else (),
+        standing=in_place(runtime, scope, point),
         deciders=tuple(_deciders(hours)),
         named=taken(hour for hour in hours if hour.policy == NAMED and hour.live),
         scores=tuple(runtime.learner.scores(scope, point)) if options else (),

@@ -120,6 +120,21 @@ class ClustersAsked(msgspec.Struct, forbid_unknown_fields=True):
     workspace: str = ""
 
 
+class ExperimentsAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `experiments`."""
+
+    point: str = ""
+    state: str = ""
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+
+
+class ExperimentAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `experiment`. name: of the plan, or its id; the one under way, else the newest."""
+
+    name: str
+    point: str = ""
+
+
 class PricesAsked(msgspec.Struct, forbid_unknown_fields=True):
     """Arguments of `prices`."""
 
@@ -140,6 +155,8 @@ ARGUMENTS: dict[str, type[msgspec.Struct]] = {
     "providers": ProvidersAsked,
     "prices": PricesAsked,
     "clusters": ClustersAsked,
+    "experiments": ExperimentsAsked,
+    "experiment": ExperimentAsked,
 }
 """The operations that only read, which GET serves too."""
 

@@ -184,7 +184,11 @@ def show_points(answer: Answer) -> None:
         for action in point["named"]:
             reward = "" if action["reward"] is None else f"{action['reward']:.3f}"
             add_line(table, point["point"], mode, "", "by name", action["action"], str(action["chosen"]), "", reward)
-    console().print(table if table.row_count else "No decision point is known.")
+    out = console()
+    out.print(table if table.row_count else "No decision point is known.")
+    for point in answer["points"]:
+        if told := point["standing"]["told"]:
+            out.print(escape(clean(f"now at {point['point']}: {told}")))
 
 
 def show_feedback(answer: Answer) -> None:
@@ -320,8 +324,7 @@ def show_snapshots(answer: Answer) -> None:
 
 def show_rollout(answer: Answer) -> None:
     """What was decided, and under which id it is recorded."""
-    decision = answer["decision"]
-    console().print(escape(clean(f"{decision['action']}, recorded as {decision['id']}")))
+    console().print(escape(clean(f"{answer['told']}; recorded as {answer['decision']['id']}")))
 
 
 def show_forgotten(answer: Answer) -> None:
@@ -355,6 +358,8 @@ _SHOWN: dict[str, Callable[[Answer], None]] = {
     "snapshots": show_snapshots,
     "mode": show_rollout,
     "rollback": show_rollout,
+    "promote": show_rollout,
+    "always": show_rollout,
     "forget": show_forgotten,
     "reload": show_reloaded,
 }

@@ -157,7 +157,7 @@ async def test_a_point_that_there_is_not_is_refused_with_those_there_are(
     runtime: Runtime, operation: str, point: str
 ) -> None:
     with pytest.raises(
-        InputError, match=r"^there is no decision point .{3,220}; known: answer, model, rollout"
+        InputError, match=r"^there is no decision point .{3,220}; known: answer, experiment, model, rollout"
     ) as said:
         await OPERATIONS[operation](runtime, OWNER, {"point": point})
     assert ("did you mean 'model'?" in str(said.value)) == (point == "modle")
@@ -213,7 +213,8 @@ async def test_every_operation_is_documented_with_its_arguments(name: str) -> No
     section = text.split(f"## `{name}`\n")[1].split("\n## ")[0]
     missing = [field for field in ARGUMENTS[name].__struct_fields__ if f"`{field}`" not in section]
     assert not missing, f"{name}: {missing}"
-    command = {"clusters": "route --clusters"}.get(name, name)
+    commands = {"clusters": "route --clusters", "experiments": "experiment list", "experiment": "experiment show"}
+    command = commands.get(name, name)
     assert f"$ windlass {command} " in section, "an example"
 
 

@@ -293,7 +293,7 @@ def test_what_was_named_stands_apart_from_what_a_policy_chose(capsys: pytest.Cap
     action = {"action": "small", "chosen": 7, "share": 1.0, "reward": 0.25}
     decider = {"policy": "p@1", "live": True, "actions": [{**action, "chosen": 3}]}
     point = {"point": "model", "mode": "live", "policy": "p@1", "deciders": [decider], "named": [action]}
-    terminal.show("points", {"points": [point]}, as_json=False)
+    terminal.show("points", {"points": [{**point, "standing": {"told": ""}}]}, as_json=False)
     _, chosen, named = capsys.readouterr().out.splitlines()
     assert "p@1" in chosen
     assert "3" in chosen

@@ -20,7 +20,7 @@ from windlass.errors import RequestError
 from windlass.gateway.access.admission import RANK, Caller, require
 from windlass.ledger.ledger import DecisionFilter
 from windlass.policies.points import NAMED
-from windlass.policies.rollout import MODES, Change, RollBack, SetMode
+from windlass.policies.rollout import MODES, RollBack, SetMode
 from windlass.policies.score import Score, foremost
 from windlass.records import Scope
 from windlass.runtime import Runtime
@@ -134,7 +134,7 @@ async def make(site: Site, request: Request) -> Response:
     return RedirectResponse(address(f"/decisions/{change.point}", {"changed": "1"}, "changes"), 303)
 
 
-def _change(runtime: Runtime, name: str, fields: dict[str, str]) -> Change:
+def _change(runtime: Runtime, name: str, fields: dict[str, str]) -> SetMode | RollBack:
     """The change that a form asks for. RequestError for one that cannot be."""
     if name not in runtime.loop.points:
         raise RequestError(f"{name[:100]} is no decision point of the settings", status=404)
@@ -147,7 +147,7 @@ def _change(runtime: Runtime, name: str, fields: dict[str, str]) -> Change:
     raise RequestError("choose a mode or a snapshot and send it once more")
 
 
-def _told(change: Change) -> str:
+def _told(change: SetMode | RollBack) -> str:
     match change:
         case SetMode():
             return MEANT[change.mode]
