@@ -75,6 +75,7 @@ class GroupCommit(Generic[T]):
         self._write = write
         self._journal = journal
         self._failing = False
+        self._left = False
         self._waiting: list[tuple[Waiter, tuple[T, ...]]] = []
         self._due_s: float | None = None
         self._closed = False
@@ -179,7 +180,10 @@ class GroupCommit(Generic[T]):
         _tell([waiter for waiter, _ in batch], head, None)
 
     def _settle(self, journal: Kept, count: int) -> None:
-        """So many items of the journal are committed, the oldest."""
+        """So many items of the journal are committed, the oldest; unless older ones were left to the next process,
+        which finds out by their ids which of them are there."""
+        if self._left:
+            return
         journal.done(count)
         with self._changed:
             self._failing = False
@@ -192,6 +196,7 @@ class GroupCommit(Generic[T]):
         with self._changed:
             self._failing = True
             if self._closed:  # what stands in the journal is there for the next process
+                self._left = self._left or len(again) > telemetry
                 again, lost = [], telemetry
             else:
                 lost = max(0, telemetry - TELEMETRY_KEPT) if telemetry == len(again) else 0

@@ -9,6 +9,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +22,7 @@ import sqlalchemy as sa
 from windlass.errors import ErrorCategory, LedgerError
 from windlass.ledger import journal
 from windlass.ledger.check import AT, A, B, call, decision, outcome, rating
+from windlass.ledger.commit import GroupCommit
 from windlass.ledger.db import Database
 from windlass.ledger.intake import Pending, pending
 from windlass.ledger.journal import Journal
@@ -290,6 +294,36 @@ async def test_what_cannot_be_committed_at_the_end_is_there_for_the_next(db: Dat
     with db.write() as connection:
         connection.execute(sa.text("ALTER TABLE gone RENAME TO calls"))
     assert ids(db) == ["call_1", "decision_call_1", "outcome_call_1"]
+
+
+def test_a_commit_that_fails_at_the_end_is_not_cut_off_by_the_next_one(db: Database, tmp_path: Path) -> None:
+    """The oldest record was left in the journal, so that the count of what is committed says nothing of it."""
+    under_way, closing_now = threading.Event(), threading.Event()
+    written: list[str] = []
+
+    def write(items: Sequence[str]) -> int:
+        if not written:
+            under_way.set()
+            assert closing_now.wait(10)
+            written.append("nothing")
+            raise LedgerError("the disk is full")
+        written.extend(items)
+        return len(written)
+
+    kept = Journal(tmp_path / "ledger.db")
+    group = GroupCommit(write, kept)
+    assert group.keep(("first",), journal.record(pending((call("call_1"),))))
+    assert under_way.wait(10)
+    assert group.keep(("second",), journal.record(pending((call("call_2"),))))
+    closer = threading.Thread(target=group.close)
+    closer.start()
+    while not group._closed:
+        time.sleep(0.001)
+    closing_now.set()
+    closer.join(10)
+    kept.close()
+    assert written == ["nothing", "second"]
+    assert ids(db) == ["call_1", "call_2"], "the next process has taken in what was left"
 
 
 async def test_a_large_call_is_committed_like_any_other(db: Database, tmp_path: Path) -> None:
