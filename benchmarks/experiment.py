@@ -14,8 +14,7 @@
 - `vectors_matched_share`: of the figures of scipy and statsmodels, those that come out the same to 1e-5.
 - `boundary_ms`: fifty looks; `import_s`: CPU time of a process that imports the package, less that of one that does
   not import it.
-
-Rollbacks are measured where there is an engine that rolls back; those figures are absent until then.
+- Rollbacks and `update_us`: `experiment_harm.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from benchmarks import experiment_vectors
+from benchmarks import experiment_harm, experiment_vectors
 from benchmarks.common import Figures, Options, run
 from windlass.stats.trials import effects, planning
 from windlass.stats.trials.effects import Effect, Floats
@@ -79,7 +78,8 @@ def measure(options: Options) -> Figures:
         boundaries(LOOKS["fifty"])
     figures.metrics["boundary_ms"] = (time.process_time() - started) * 200.0
     figures.metrics["import_s"] = _import_s("windlass.stats.trials.ship") - _import_s("math")
-    for name, bound in BOUNDS.items():
+    experiment_harm.measure(figures, options.seed, quick=options.quick)
+    for name, bound in (BOUNDS | experiment_harm.BOUNDS).items():
         figures.target(name, bound)
     return figures
 

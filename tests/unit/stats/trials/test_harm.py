@@ -255,12 +255,12 @@ def test_states_that_were_never_stored(changed: dict[str, object]) -> None:
 
 
 def test_the_smallest_shares_and_the_surest_means_leave_a_finite_wealth() -> None:
-    """No errors for ever, and a canary of one call in 1e300: the first error is no infinite evidence."""
+    """No errors for ever, and a canary of one call in 1e320: the first error is no infinite evidence."""
     harm = Harm("bounded", 1)
     harm.mean = 0.0
-    noted(harm, [(False, 0.0), (True, 1.0), (False, 1.0)], 1e-300)
+    noted(harm, [(False, 0.0), (True, 1.0), (False, 1.0)], 1e-320)
     noted(harm, [(False, 0.0), (True, 1.0), (False, 1.0)], 1.0 - 1e-16)
     ranks = Harm("ranked", -1, 0.5)
-    noted(ranks, [(False, 1.7e308), (True, 1.7e308), (True, 5e-324), (False, 0.0), (True, 0.0)], 1e-300)
+    noted(ranks, [(False, 1.7e308), (True, 1.7e308), (True, 5e-324), (False, 0.0), (True, 0.0)], 1e-320)
     assert harm.wealth.sound()
     assert ranks.wealth.sound()
