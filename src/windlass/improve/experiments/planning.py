@@ -105,9 +105,7 @@ def forecast(
     pace = _Pace(plan, calls, days)
     told = _told_units(plan.primary, calls)
     spread = _spread(plan, told, power)
-    sizes = (
-        [] if spread is None else [SizeView(one, size, pace.days(size)) for one in wanted if (size := spread.size(one))]
-    )
+    sizes = [] if spread is None else [(effect, spread.size(effect)) for effect in wanted]
     return TrialForecast(
         metric=plan.primary,
         unit="ratio" if plan.primary in RELATIVE else "points",
@@ -122,7 +120,7 @@ def forecast(
         detectable=None if spread is None else spread.found_by(plan.size),
         days=pace.days(plan.size),
         ramp_days=pace.ramp_days(),
-        sizes=tuple(sizes),
+        sizes=tuple(SizeView(effect, size, pace.days(size)) for effect, size in sizes),
         extra=tuple(_extra(plan, calls, pace, costs or {})),
         missing=pace.missing(round(told.n)),
     )
