@@ -10,25 +10,13 @@ from markupsafe import Markup
 
 from windlass.server.dashboard.svg import element, percent, picture
 from windlass.server.evaluation_report import QUANTITIES, quality, spread, usd
+from windlass.server.sheet import as_table, sheet, table
 
 PLOT_PX: Final = 320.0
 _LEFT, _RIGHT, _TOP, _FOOT = 0.08, 0.78, 12.0, 28.0
 _MARGIN: Final = 0.08
-# Neither quotes nor `>`: what stands in an element is escaped.
 _STYLE: Final = """
-:root { --paper: #f6f5f1; --ink: #1c2426; --soft: #566064; --line: #dedbd2; --accent: #0a6b66; --other: #8a5300; }
-@media (prefers-color-scheme: dark) { :root { --paper: #111618; --ink: #e7eae8; --soft: #a0abae; --line: #2c3539;
-  --accent: #6cc8bf; --other: #e6b566; } }
-html { color-scheme: light dark; }
-body { margin: 0 auto; max-width: 60rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
-.note, caption { color: var(--soft); font-size: .85rem; text-align: left; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .25rem 1rem .25rem 0;
-  border-bottom: 1px solid var(--line); white-space: nowrap; }
-.sentence { font-size: 1.1rem; margin: .5rem 0; } .refused { color: var(--other); }
-svg text { fill: var(--ink); font-size: 12px; } svg .axis { stroke: var(--line); } svg .hull { stroke: var(--soft); }
+svg .axis { stroke: var(--line); } svg .hull { stroke: var(--soft); }
 svg .reach { stroke: var(--soft); stroke-width: 1; } svg .action { fill: var(--soft); }
 svg .policy { fill: var(--accent); } svg .logged { fill: var(--other); }
 """
@@ -47,22 +35,15 @@ class Dot(NamedTuple):
 def page(answer: Mapping[str, Any]) -> str:
     """The whole file. answer: what `evaluation_report.report` made."""
     title = f"What {answer['policy']} would have done"
-    main = element(
-        "main",
-        element("h1", title),
+    return sheet(
+        title,
         element("p", _about(answer), class_="note"),
         *(element("p", one, class_="sentence") for one in answer["sentences"]),
         *_frontier(answer),
         *_estimators(answer),
         *_counted(answer),
+        style=_STYLE,
     )
-    head = element(
-        "head",
-        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
-        element("title", title),
-        element("style", _STYLE),
-    )
-    return f"<!DOCTYPE html>\n{element('html', head, element('body', main), lang='en')}\n"
 
 
 def dots(answer: Mapping[str, Any]) -> list[Dot]:
@@ -105,9 +86,9 @@ def _frontier(answer: Mapping[str, Any]) -> list[Markup]:
         height=PLOT_PX + _TOP + _FOOT,
     )
     columns = ("", "cost a call", "95 % interval", "quality", "95 % interval", "")
-    table = element("details", element("summary", "show as table"), _table("", columns, rows))
+    below = as_table(columns, rows)
     note = "Each action taken always; the line is the static hull, the best fixed mix; bars are 95 % intervals."
-    return [element("h2", "Frontier"), element("p", note, class_="note"), drawing, table]
+    return [element("h2", "Frontier"), element("p", note, class_="note"), drawing, below]
 
 
 def _axes(costs: tuple[float, float], qualities: tuple[float, float]) -> list[Markup]:
@@ -173,7 +154,7 @@ def _estimators(answer: Mapping[str, Any]) -> list[Markup]:
         weights = f"mean weight {one['mean_weight']:.3f}, largest {one['largest_weight']:.1f}"
         told = f"{size}; {weights}; clipped {one['clipped']:.4f}; without overlap {100 * one['uncovered']:.2f} %"
         rows = [(known, words(each["value"]), spread(each, words)) for known, each in one["estimators"].items()]
-        found.append(_table(told, ("estimator", "value", "95 % interval"), rows))
+        found.append(table(told, ("estimator", "value", "95 % interval"), rows))
     return found
 
 
@@ -181,11 +162,4 @@ def _counted(answer: Mapping[str, Any]) -> list[Markup]:
     rows = [(reason, str(count)) for reason, count in answer["log"]["left_out"].items()]
     if not rows:
         return []
-    return [element("h2", "Left out, or told apart"), _table("", ("reason", "rows"), rows)]
-
-
-def _table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    head = element("thead", element("tr", *(element("th", one, scope="col") for one in columns)))
-    body = element("tbody", *(element("tr", *(element("td", cell) for cell in row)) for row in rows))
-    told = [element("caption", caption)] if caption else []
-    return element("div", element("table", *told, head, body), class_="scroll")
+    return [element("h2", "Left out, or told apart"), table("", ("reason", "rows"), rows)]

@@ -68,19 +68,39 @@ def latency_by_hour(axis: Sequence[Slot], ident: str = "latency", title: str = "
 
 def interval(ident: str, name: str, mean: float, sd: float, *, low: float, high: float) -> Markup:
     """The expected reward of one action on the scale `low`..`high`: a dot at the mean, a band of one deviation."""
+    told = f"{mean:.2f} plus or minus {sd:.2f}, on a scale from {low:g} to {high:g}"
+    return spread(ident, f"Expected reward of {name}", told, mean, (mean - sd, mean + sd), (low, high))
+
+
+def spread(
+    ident: str,
+    title: str,
+    told: str,
+    value: float,
+    ends: tuple[float, float],
+    axis: tuple[float, float],
+    marked: Sequence[tuple[float, str]] = (),
+) -> Markup:
+    """A dot at a value and a band between the ends of its interval, on a scale. marked: (place, class) of upright lines
+    on that scale."""
+    low, high = axis
     span = (high - low) or 1.0
-    left, right = (percent((edge - low) / span) for edge in (mean - sd, mean + sd))
-    width = percent((min(mean + sd, high) - max(mean - sd, low)) / span)
+    left, right = (percent((edge - low) / span) for edge in ends)
+    width = percent((min(ends[1], high) - max(ends[0], low)) / span)
     middle = INTERVAL_PX / 2
     return picture(
         ident,
-        f"Expected reward of {name}",
-        f"{mean:.2f} plus or minus {sd:.2f}, on a scale from {low:g} to {high:g}",
+        title,
+        told,
         element("line", x1="0", x2="100%", y1=middle, y2=middle, class_="rail"),
+        *(
+            element("line", x1=percent((at - low) / span), x2=percent((at - low) / span), y1=2, y2=26, class_=tone)
+            for at, tone in marked
+        ),
         element("rect", x=left, width=width, y=middle - 5, height=10, rx=5, class_="spread"),
         element("line", x1=left, x2=left, y1=middle - 5, y2=middle + 5, class_="edge"),
         element("line", x1=right, x2=right, y1=middle - 5, y2=middle + 5, class_="edge"),
-        element("circle", cx=percent((mean - low) / span), cy=middle, r=5, class_="mean"),
+        element("circle", cx=percent((value - low) / span), cy=middle, r=5, class_="mean"),
         class_="interval",
         height=INTERVAL_PX,
     )
