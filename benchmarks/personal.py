@@ -18,7 +18,8 @@ import numpy as np
 from benchmarks.common import Figures, Options, run
 from windlass.policies import registry
 from windlass.policies.lifts import USER
-from windlass.policies.personal import personal_of
+from windlass.policies.personal import Personal
+from windlass.policies.policy import guards_of
 from windlass.records import ContextValue, Decision
 
 ACTIONS = ("a", "b", "c", "d")
@@ -57,8 +58,8 @@ def earned(seed: int, taste: float, rated: float, *, personal: bool) -> tuple[fl
                 context=context,
             )
             policy.learn(made, float(luck < quality[place]), None)
-    guard = personal_of(policy)
-    return float(got[CALLS // 3 :].mean()), guard.spread.tastes**0.5 if guard is not None else 0.0
+    tastes = next((guard.spread.tastes for guard in guards_of(policy) if isinstance(guard, Personal)), 0.0)
+    return float(got[CALLS // 3 :].mean()), tastes**0.5
 
 
 def measure(options: Options) -> Figures:

@@ -256,15 +256,6 @@ class Personal(Guard):
         self._spread = spread(counts, sums, squares)
 
 
-def personal_of(policy: Policy) -> Personal | None:
-    """The guard `personal` of a policy, the outermost one; None where there is none."""
-    while isinstance(policy, Guard):
-        if isinstance(policy, Personal):
-            return policy
-        policy = policy.policy
-    return None
-
-
 def _lifted(context: Context, lifts: dict[str, float]) -> Context:
     return {**context, **{f"{LIFT}{action}": lift for action, lift in lifts.items()}}
 
