@@ -2,9 +2,11 @@
 
 Call t goes to the candidate with chance p, by a coin of its own, else to the baseline. Before its value y is known a
 yardstick g is fixed, from earlier values alone, that grows with harm: how far y is from the baseline's mean, or the
-rank of y among a block of its newest values. The compared number, in [-1, 1], is
+rank of y among a block of its newest values; in [-1, 1]. The compared number is
 
     a g(y) of a candidate's value, -b g(y) of a baseline's;    a = min(1, (1 - p) / p), b = min(1, p / (1 - p)).
+
+A margin is taken off what the candidate's value says.
 
 Without harm its mean, given all before, is 0: as p a = (1 - p) b, what g says of a value that is the same under both
 variants cancels, however values drift, hang together or are spread, and whatever g is. (The candidate against the
@@ -41,7 +43,7 @@ from windlass.stats.confseq import Wealth, even
 
 Kind: TypeAlias = Literal["bounded", "ranked"]
 _BLOCK: Final = 16
-"""Values in a block. Twice as many find harm after 2 % fewer calls, and double what is remembered with each call."""
+"""Values in a block. Twice as many find harm after 2 to 4 % fewer calls, and double what is remembered of each."""
 _LEAST: Final = 1e-9
 """What a worst number is at least, so that no bet is without limit."""
 _MEMORY: Final = 256
