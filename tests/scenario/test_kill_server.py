@@ -118,9 +118,13 @@ class _Load:
                 continue
             time.sleep(0.02)
 
+    def body(self, marker: str) -> dict[str, Any]:
+        """What is asked in one call."""
+        return {"model": "auto", "messages": [{"role": "user", "content": marker}]}
+
     def _once(self, marker: str) -> None:
-        body = {"model": "auto", "messages": [{"role": "user", "content": marker}]}
-        request = urllib.request.Request(f"{self.url}/v1/chat/completions", json.dumps(body).encode(), JSON)
+        body = json.dumps(self.body(marker)).encode()
+        request = urllib.request.Request(f"{self.url}/v1/chat/completions", body, JSON)
         try:
             with urllib.request.urlopen(request, timeout=10) as response:
                 reply, call = json.loads(response.read()), response.headers["x-windlass-call"]
