@@ -148,10 +148,11 @@ def _check_experiments(query: Query, steps: _Steps) -> None:
     assert query(f"{twice} HAVING count(*) > 1) AS twice") == [(0,)], "a call was assigned twice"
     found = query(
         'SELECT e.policy, c."user", e.action, d.action FROM decisions e JOIN calls c ON c.id = e.call '
-        "JOIN decisions d ON d.call = e.call AND d.point = 'model' AND d.live WHERE e.point = 'experiment' ORDER BY e.seq"
+        "JOIN decisions d ON d.call = e.call AND d.point = 'model' AND d.live WHERE e.point = 'experiment' "
+        "ORDER BY e.seq"
     )
     kept: dict[tuple[str, str], str] = {}
-    for policy, user, variant, action in found:
+    for policy, user, variant, _ in found:
         assert kept.get((policy, user)) in (None, variant, "usual"), f"{user} lost {kept[policy, user]} for {variant}"
         kept[policy, user] = variant
     assert {"usual", "b"} == set(kept.values()), "the load was in the experiments"
