@@ -16,7 +16,19 @@ from starlette.routing import Route
 from windlass.errors import AccessError, LimitReached, RequestError, WindlassError, classify
 from windlass.runtime import Runtime
 from windlass.server import asgi
-from windlass.server.dashboard import asking, calls, deciding, keyring, onecall, overview, priced, routing, said, upheld
+from windlass.server.dashboard import (
+    asking,
+    calls,
+    deciding,
+    keyring,
+    onecall,
+    overview,
+    priced,
+    routing,
+    said,
+    trying,
+    upheld,
+)
 from windlass.server.dashboard.events import Streams
 from windlass.server.dashboard.forms import form_of
 from windlass.server.dashboard.site import Safe, Site
@@ -41,6 +53,11 @@ def dashboard(runtime: Runtime, *, secret: str = "", stopping: Callable[[], bool
             Route("/decisions/{point}/change", partial(deciding.confirm, site)),
             Route("/decisions/{point}/change", partial(deciding.make, site), methods=["POST"]),
             Route("/routing", partial(routing.page, site)),
+            Route("/experiments", partial(trying.page, site)),
+            Route("/experiments/{name}", partial(trying.one, site)),
+            Route("/experiments/{name}/report.{kind}", partial(trying.report, site)),
+            Route("/experiments/{name}/step", partial(trying.confirm, site)),
+            Route("/experiments/{name}/step", partial(trying.take, site), methods=["POST"]),
             Route("/feedback", partial(said.page, site)),
             Route("/keys", partial(keyring.page, site)),
             Route("/providers", partial(upheld.page, site)),
