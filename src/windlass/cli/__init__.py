@@ -1,9 +1,9 @@
 """The command line: `windlass up | run | ingest | ask | calls | decisions | doctor`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings that cannot work, 3 a log that cannot answer (`replay`), 130
-interrupted. While a server runs on the state folder the commands hand their work to it; otherwise they do it
-themselves. Without settings that can be read no command knows which database is meant, so none but `doctor` and
-`reload` begins.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings that cannot work, 3 a log that cannot answer (`replay`) or a
+variant that nothing speaks for (`experiment`), 130 interrupted. While a server runs on the state folder the commands
+hand their work to it; otherwise they do it themselves. Without settings that can be read no command knows which
+database is meant, so none but `doctor` and `reload` begins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from windlass.cli import control, evaluating, grading, health, listings, routing, serving, storing, warming
+from windlass.cli import (
+    control,
+    evaluating,
+    experimenting,
+    grading,
+    health,
+    listings,
+    routing,
+    serving,
+    storing,
+    warming,
+)
 from windlass.cli.syntax import Syntax
 from windlass.errors import InputError, SettingsError, WindlassError
 from windlass.ledger import collection
@@ -106,7 +117,7 @@ def parser() -> Syntax:
     made.add_argument("--version", action="version", version=f"windlass {version('windlass')}")
     commands = made.add_subparsers(metavar="command", required=True)
     examining = (health.add, grading.add, control.add, health.add_audit)
-    choosing = (routing.add, warming.add, evaluating.add)
+    choosing = (routing.add, warming.add, evaluating.add, experimenting.add)
     for add in (serving.add, listings.add, *choosing, storing.add_logs, *examining, storing.add):
         add(commands)
     return made

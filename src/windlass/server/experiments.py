@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Arguments = dict[str, Any]
 TOLD_CHARS = 500
 """Of what is wrong with a plan, which may be wrong in a thousand places."""
+_ENTRIES = 20
+"""Entries of the ledger that are looked at for each call that is wanted: a call leaves four to ten of them."""
 _STEPS: WeakKeyDictionary[Runtime, asyncio.Lock] = WeakKeyDictionary()
 """Of two who press at once the second is refused before it is on record; on other workers the fold refuses it."""
 STATES: tuple[str, ...] = get_args(State)
@@ -66,6 +68,14 @@ class StartAsked(msgspec.Struct, forbid_unknown_fields=True):
 
     plan: str | dict[str, Any]
     reason: Reason = ""
+
+
+class PlanAsked(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments of `experiment_plan`. newest: so many calls are looked at. power: the chance to find an effect."""
+
+    plan: str | dict[str, Any]
+    newest: Annotated[int, Meta(ge=100, le=20_000)] = 5_000
+    power: Annotated[float, Meta(gt=0.5, lt=1.0)] = 0.8
 
 
 class AdvanceAsked(msgspec.Struct, forbid_unknown_fields=True):
@@ -108,6 +118,15 @@ async def experiment(runtime: Runtime, caller: Caller, arguments: Arguments) -> 
     """How one experiment stands: its plan, what came of it until now, what that says, and who took which step."""
     wanted = read(arguments, ExperimentAsked)
     return await asyncio.to_thread(_shown, runtime, caller.scope, wanted.name, wanted.point)
+
+
+async def forecast(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
+    """What is to be expected of a plan by the newest calls of its point: effects that it finds, days, costs."""
+    require(caller, "operator")
+    wanted = read(arguments, PlanAsked)
+    plan = await asyncio.to_thread(planned, wanted.plan)
+    require_possible(runtime, caller, plan)
+    return await asyncio.to_thread(_forecast, runtime, caller.scope, plan, wanted)
 
 
 async def start(runtime: Runtime, caller: Caller, arguments: Arguments) -> dict[str, Any]:
@@ -245,6 +264,16 @@ def _shown(runtime: Runtime, scope: Scope, name: str, point: str) -> dict[str, A
         for one in history(runtime, scope, trial.plan)
     ]
     return {"experiment": _plain(viewed(trial)), "plan": msgspec.to_builtins(trial.plan), "history": steps}
+
+
+def _forecast(runtime: Runtime, scope: Scope, plan: Plan, wanted: PlanAsked) -> dict[str, Any]:
+    from windlass.improve.experiments import planning
+    from windlass.improve.experiments.history import past
+
+    after = max(0, runtime.ledger.head() - wanted.newest * _ENTRIES)
+    calls = past(runtime.ledger, scope, plan, runtime.settings.reward, newest=wanted.newest, after=after)
+    found = planning.forecast(plan, calls, power=wanted.power)
+    return {"forecast": msgspec.to_builtins(found), "plan": msgspec.to_builtins(plan)}
 
 
 def _plain(view: ExperimentView) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from windlass.records import Scope
 _PAGE: Final = 2_000
 
 
-def known(ledger: Ledger, scope: Scope, point: str, newest: int) -> Accounts:
+def known(ledger: Ledger, scope: Scope, point: str, newest: int, *, after: int = 0) -> Accounts:
     """The accounts of at most so many calls, with their live decisions at one point. Nobody else's rows are read.
 
-    What was said late, twice or again counts as it does for the policies: the newest of each source and metric.
+    after: the entry behind which it begins to read. What was said late, twice or again counts as it does for the
+    policies: the newest of each source and metric.
     """
     accounts = Accounts(newest, taught=(point,))
-    place, head = 0, ledger.head()
+    place, head = after, ledger.head()
     while found := ledger.read(scope, after=place, limit=_PAGE):
         for row in narrowed(found):
             match row:

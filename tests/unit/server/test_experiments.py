@@ -16,7 +16,7 @@ from windlass.ledger.ledger import ALL
 from windlass.policies.points import ROLLOUT
 from windlass.records import Decision, Scope
 from windlass.runtime import Runtime
-from windlass.testing import Echo
+from windlass.testing import Clock, Echo
 
 WORDS = [f"question {number}" for number in range(60)]
 GOOD = {"a": 0.1, "b": 0.9}
@@ -173,6 +173,30 @@ async def test_one_at_a_point_and_one_name_at_two_points(tmp_path: Path) -> None
         assert (await operator.post("/api/experiment_stop", {"name": "newer"})).status == 200
 
 
+async def test_a_plan_is_sized_by_the_calls_there_were_and_nothing_is_begun(tmp_path: Path) -> None:
+    clock = Clock()
+    async with opened(tmp_path, [Echo("a", "b")], clock=clock, keys=KEYS, **POINT) as runtime:
+        operator = client(runtime, "op")
+        silent = (await operator.post("/api/experiment_plan", {"plan": plan()})).json["forecast"]
+        assert (silent["seen"], silent["days"], silent["sizes"]) == (0, None, [])
+        assert "no call that was decided at the point model is known" in silent["missing"]
+        for number in range(40):
+            await called(operator, [f"question {number}"], {"a": number % 2, "b": 1.0})
+            clock.forward(3_600.0)
+        await runtime.caught_up()
+        told = (await operator.post("/api/experiment_plan", {"plan": plan(size=100)})).json
+        found = told["forecast"]
+        assert (found["seen"], found["units"], found["missing"]) == (40, 40, "")
+        assert found["mean"] == pytest.approx(0.5)
+        assert found["deviation"] == pytest.approx(0.5, rel=0.05)
+        assert found["per_day"] == pytest.approx(24.0, rel=0.05)
+        assert found["days"] == pytest.approx(200 / 24.0, rel=0.05), "two variants of a hundred units each"
+        assert (await client(runtime, "view").post("/api/experiment_plan", {"plan": plan()})).status == 401
+        theirs = (await client(runtime, "far").post("/api/experiment_plan", {"plan": plan()})).json["forecast"]
+        assert theirs["seen"] == 0, "another tenant's calls are not looked at"
+        assert not _rollouts(runtime)
+
+
 HOSTILE: list[Any] = [
     None,
     5,
@@ -239,6 +263,13 @@ async def test_a_plan_that_cannot_be_is_refused_before_it_is_on_record(tmp_path:
         ("experiment", {"name": "none"}),
         ("experiment", {"name": "x" * 100_000}),
         ("experiment", {"name": "newer", "point": "answer"}),
+        ("experiment_plan", {}),
+        ("experiment_plan", {"plan": plan(), "newest": 20_001}),
+        ("experiment_plan", {"plan": plan(), "newest": 0}),
+        ("experiment_plan", {"plan": plan(), "power": 1.0}),
+        ("experiment_plan", {"plan": plan(), "power": float("nan")}),
+        ("experiment_plan", {"plan": plan(alpha=0.5), "power": 0.5}),
+        ("experiment_plan", {"plan": plan(point="nope")}),
         ("experiment_start", {}),
         ("experiment_start", {"plan": plan(name="more"), "reason": "x" * 1_001}),
         ("experiment_start", {"plan": plan(name="more"), "reason": "\x00"}),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from windlass.errors import AccessError, InputError, WindlassError, WorkflowError
+from windlass.errors import AccessError, InputError, RequestError, WindlassError, WorkflowError
 from windlass.server.peer import FILE, Peer, find
 
 
@@ -78,7 +78,8 @@ def test_an_operation_is_posted_with_the_folders_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "raised"), [(400, InputError), (401, AccessError), (404, WorkflowError), (503, WorkflowError)]
+    ("status", "raised"),
+    [(400, InputError), (401, AccessError), (404, WorkflowError), (409, RequestError), (503, WorkflowError)],
 )
 def test_its_words_come_back_as_the_exception_they_were(status: int, raised: type[Exception]) -> None:
     with (

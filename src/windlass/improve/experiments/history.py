@@ -18,10 +18,13 @@ NEWEST: Final = 20_000
 """So many calls are looked at unless told otherwise."""
 
 
-def past(ledger: Ledger, scope: Scope, plan: Plan, reward: RewardOptions, *, newest: int = NEWEST) -> list[PlainCall]:
+def past(
+    ledger: Ledger, scope: Scope, plan: Plan, reward: RewardOptions, *, newest: int = NEWEST, after: int = 0
+) -> list[PlainCall]:
     """The newest calls that were decided at the plan's point, in the order in which they were. Those of which nobody
-    knows whose they are, are left out, as the experiment leaves them out."""
-    accounts = known(ledger, scope, plan.point, newest)
+    knows whose they are, are left out, as the experiment leaves them out. after: the entry behind which it begins to read.
+    """
+    accounts = known(ledger, scope, plan.point, newest, after=after)
     found = []
     for key, account in accounts.calls.items():
         unit = _unit(key, account).of(plan.unit)
