@@ -39,7 +39,7 @@ from windlass.gateway.gateway import Gateway
 from windlass.gateway.provider import Provider
 from windlass.gateway.providers.local import Local
 from windlass.gateway.route.store import BasisTable
-from windlass.improve.experiments.keeper import BY, Keeper, Step
+from windlass.improve.experiments.keeper import BY, DueStep, Keeper
 from windlass.improve.warm.store import WarmTable
 from windlass.ledger import ids, retention, workers
 from windlass.ledger.audit import SYSTEM, Audit
@@ -260,7 +260,7 @@ class Runtime:
     def _experiments(self) -> Keeper:
         """What takes experiments on by their evidence."""
 
-        async def decide(step: Step) -> None:
+        async def decide(step: DueStep) -> None:
             await self.roll_out(step.scope, step.change, by=BY, reason=step.reason, evidence=step.evidence, id=step.id)
 
         def leads() -> bool:

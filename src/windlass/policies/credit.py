@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from windlass.policies.accounts import Account, Accounts, Acted, Key, Metric
+from windlass.policies.experiments import Trials
 from windlass.policies.loop import DEFAULT_POLICY, Loop, PolicyKey
 from windlass.policies.points import NAMED, shadow_place
 from windlass.policies.reward import graded, worth
 from windlass.policies.score import Row, Scores, weight
 from windlass.policies.served import UNTOLD, served_of
-from windlass.policies.trials.fold import Trials
 from windlass.records import Scope
 
 _NOBODY = frozenset({NAMED, DEFAULT_POLICY})

@@ -29,7 +29,7 @@ from windlass.policies.policy import Arm, Choice, Costed, Guard, Policy, guards_
 from windlass.policies.reward import RewardOptions
 from windlass.policies.rule import Rule
 from windlass.policies.served import Served, watchers
-from windlass.policies.trials.acting import Standing, always, assigned, recorded, seated, usual
+from windlass.policies.trials.acting import Appointed, always, assigned, recorded, seated, usual
 from windlass.policies.trials.assignment import Running, Units
 from windlass.policies.witness import arms_of
 from windlass.records import ContextValue, Decision, Scope
@@ -82,7 +82,7 @@ class Loop:
         self.failures: dict[str, int] = {}
         self._dice = Dice()
         self.modes: dict[PolicyKey, Mode] = {}
-        self.standing: dict[PolicyKey, Standing] = {}
+        self.standing: dict[PolicyKey, Appointed] = {}
         self.assigning: Mapping[PolicyKey, Running] = {}
         self._make = make
         self._places: dict[str, PointOptions | ShadowOptions] = dict(self.points)
@@ -326,7 +326,7 @@ class Loop:
         name = acting_id(question.call_id, f"{EXPERIMENT}-{trial.plan.name}")
         return (made,), (recorded(made, trial, index, EXPERIMENT, name),)
 
-    def _varied(self, question: _Question, options: PointOptions, variant: Standing | None, mode: Mode) -> Decision:
+    def _varied(self, question: _Question, options: PointOptions, variant: Appointed | None, mode: Mode) -> Decision:
         """What is decided by a variant, or, for None, as usual at the point."""
         point = question.point
         if variant is None:
@@ -341,7 +341,7 @@ class Loop:
         return _decision(question, point, name, choice, live=True)
 
     def _chance(
-        self, question: _Question, options: PointOptions, variant: Standing | None, mode: Mode, action: str
+        self, question: _Question, options: PointOptions, variant: Appointed | None, mode: Mode, action: str
     ) -> float:
         """The probability with which a variant, or, for None, what is usual, would have taken `action`."""
         if variant is None and mode != "live":
@@ -352,7 +352,7 @@ class Loop:
 
     @contextmanager
     def _seated(
-        self, place: str, scope: Scope, variant: Standing | None = None, *, own: bool = False
+        self, place: str, scope: Scope, variant: Appointed | None = None, *, own: bool = False
     ) -> Iterator[Policy]:
         """The policy of a scope at a place, with `variant` in its guards; for None with what stands there, or its own.
 
@@ -372,13 +372,13 @@ class Loop:
         with seated(policy, inner) as found:
             yield found
 
-    def _standing_id(self, point: str, variant: Standing) -> str:
+    def _standing_id(self, point: str, variant: Appointed) -> str:
         """Who decides where that variant does."""
         if not variant.shadow:
             return identity(always(variant.action))
         return self.ids.get(shadow_place(point, variant.shadow), self.ids[point])
 
-    def _usual_id(self, point: str, standing: Standing | None) -> str:
+    def _usual_id(self, point: str, standing: Appointed | None) -> str:
         return self.ids[point] if standing is None else self._standing_id(point, standing)
 
     def _asked(self, question: _Question, options: PointOptions, place: str, *, live: bool) -> Decision:

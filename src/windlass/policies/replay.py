@@ -37,13 +37,13 @@ from windlass.ledger.ledger import ALL, Entry, Ledger
 from windlass.policies.accounts import Accounts, Key, StoredAccounts, Touched
 from windlass.policies.course import Courses
 from windlass.policies.credit import Credit, Credits
+from windlass.policies.experiments import Trials
 from windlass.policies.loop import Loop, PolicyKey
 from windlass.policies.personal_state import number_of, without
 from windlass.policies.points import EXPERIMENT, ROLLOUT, Mode, shadow_place
 from windlass.policies.rollout import Advance, Always, Begin, Change, End, Promote, RollBack, SetMode, Ship, parse
 from windlass.policies.score import Score, Scores, StoredScores
-from windlass.policies.trials.acting import Standing
-from windlass.policies.trials.fold import Trials
+from windlass.policies.trials.acting import Appointed
 from windlass.policies.trials.tally import Trial
 from windlass.records import Erasure, Scope
 
@@ -60,7 +60,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     cursor: int
     policies: list[tuple[PolicyKey, bytes]]
     modes: list[tuple[PolicyKey, Mode]]
-    standing: list[tuple[PolicyKey, Standing]]
+    standing: list[tuple[PolicyKey, Appointed]]
     trials: list[tuple[Key, Trial]]
     scores: StoredScores
     accounts: StoredAccounts
@@ -306,7 +306,7 @@ class Learner:
         if shadow and not self.loop.has(key[2], shadow):
             self._ignore("rollout to an unknown shadow")
         elif action or shadow:
-            self.loop.standing[key] = Standing(action, shadow)
+            self.loop.standing[key] = Appointed(action, shadow)
         else:
             self.loop.standing.pop(key, None)
 

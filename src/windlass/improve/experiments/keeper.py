@@ -17,8 +17,8 @@ import structlog
 from windlass.errors import LedgerError, PolicyError
 from windlass.ledger import ids
 from windlass.policies.account import Key
+from windlass.policies.experiments import Trials
 from windlass.policies.rollout import Advance, Change, End
-from windlass.policies.trials.fold import Trials
 from windlass.policies.trials.tally import Trial
 from windlass.records import Scope
 
@@ -27,7 +27,7 @@ EVERY_S: Final = 0.5
 BY: Final = "windlass"
 
 
-class Step(NamedTuple):
+class DueStep(NamedTuple):
     """What is to be decided, why, and by which numbers. id: of the decision."""
 
     scope: Scope
@@ -45,7 +45,7 @@ class Keeper:
     """
 
     def __init__(
-        self, trials: Callable[[], Trials], decide: Callable[[Step], Awaitable[object]], leads: Callable[[], bool]
+        self, trials: Callable[[], Trials], decide: Callable[[DueStep], Awaitable[object]], leads: Callable[[], bool]
     ) -> None:
         self._trials = trials
         self._decide = decide
@@ -63,14 +63,14 @@ class Keeper:
             except LedgerError as exc:
                 log.error("experiments_wait", reason=str(exc))
 
-    async def _take(self, step: Step) -> None:
+    async def _take(self, step: DueStep) -> None:
         try:
             await self._decide(step)
         except PolicyError as exc:
             log.info("experiment_moved", reason=str(exc))  # somebody was faster
 
 
-def steps(trials: Trials) -> Iterator[Step]:
+def steps(trials: Trials) -> Iterator[DueStep]:
     """What the evidence has decided by now."""
     for key, trial in trials.unrecorded():
         yield _alarmed(key, trial)
@@ -89,7 +89,7 @@ def seen(trial: Trial) -> int:
     return min(harm.candidates for harms in trial.harms for harm in harms)
 
 
-def _alarmed(key: Key, trial: Trial) -> Step:
+def _alarmed(key: Key, trial: Trial) -> DueStep:
     alarm = trial.alarm
     if alarm is None:
         raise PolicyError(f"experiment {trial.plan.name} is alarmed without an alarm")
@@ -98,14 +98,14 @@ def _alarmed(key: Key, trial: Trial) -> Step:
     return _step(key, trial, End(key[2], trial.plan.name, "rollback"), alarm.at, reason, evidence)
 
 
-def _advanced(key: Key, trial: Trial) -> Step:
+def _advanced(key: Key, trial: Trial) -> DueStep:
     stage, enough = trial.stage + 1, trial.plan.ramp_after
     evidence = {"seen": seen(trial), "wanted": enough * stage, "stage": stage}
     reason = f"no alarm within {seen(trial)} values of each candidate"
     return _step(key, trial, Advance(key[2], trial.plan.name, stage), trial.stage_at, reason, evidence)
 
 
-def _step(key: Key, trial: Trial, change: Change, at: float, reason: str, evidence: dict[str, Any]) -> Step:
+def _step(key: Key, trial: Trial, change: Change, at: float, reason: str, evidence: dict[str, Any]) -> DueStep:
     named = "\0".join((*key, trial.id, str(trial.seq), type(change).__name__, str(trial.stage)))
     digest = hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
-    return Step(Scope(key[0], key[1]), change, ids.fixed("decision", at, digest), reason, evidence)
+    return DueStep(Scope(key[0], key[1]), change, ids.fixed("decision", at, digest), reason, evidence)

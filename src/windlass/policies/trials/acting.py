@@ -17,7 +17,7 @@ from windlass.policies.trials.plan import Variant
 from windlass.records import Decision, Scope
 
 
-class Standing(NamedTuple):
+class Appointed(NamedTuple):
     """What decides within a point's guards until somebody says otherwise: always an action, or a shadow's policy."""
 
     action: str = ""
@@ -61,10 +61,10 @@ def assigned(
     return trial.assign(scope.tenant, scope.workspace, unit)
 
 
-def usual(variant: Variant, standing: Standing | None) -> Standing | None:
+def usual(variant: Variant, standing: Appointed | None) -> Appointed | None:
     """What a variant stands for, None for the point as its settings have it."""
     if variant.action or variant.shadow:
-        return Standing(variant.action, variant.shadow)
+        return Appointed(variant.action, variant.shadow)
     return standing
 
 

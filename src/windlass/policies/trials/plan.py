@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -83,6 +84,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         self._check_words()
         self._check_variants()
         self._check_numbers()
+        self._check_metrics()
 
     @property
     def digest(self) -> str:
@@ -131,12 +133,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             has = f"variants {', '.join(map(repr, names)) or 'none'}"
             raise PolicyError(f"experiment {self.name}: {has}; give 2 to {_MOST_VARIANTS}, each with its own name")
         for variant in self.variants:
-            if not _NAME.match(variant.name):
-                raise PolicyError(f"variant {variant.name[:60]!r}: name it with 1 to 40 letters, digits, _ . or -")
-            if variant.action and variant.shadow:
-                raise PolicyError(f"variant {variant.name}: give an action or a shadow, not both")
-            if not 0.0 < variant.share < 1.0:
-                raise PolicyError(f"variant {variant.name}: share {variant.share}; give a number between 0 and 1")
+            _check_variant(variant)
         does = [(variant.action, variant.shadow) for variant in self.variants]
         if len(set(does)) < len(does):
             raise PolicyError(f"experiment {self.name}: two variants do the same, so there is nothing to tell apart")
@@ -149,24 +146,35 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         for field in ("alpha", "harm_alpha"):
             if not 0.0 < getattr(self, field) <= 0.5:
                 raise PolicyError(f"experiment {self.name}: {field} {getattr(self, field)}; give 0 < {field} <= 0.5")
-        rising = all(low < high for low, high in zip(self.ramp, self.ramp[1:], strict=False))
-        if (
-            not self.ramp
-            or len(self.ramp) > _MOST_STAGES
-            or not rising
-            or not self.ramp[0] > 0.0
-            or self.ramp[-1] != 1.0
-        ):
+        if not _rises(self.ramp):
             stages = ", ".join(map(str, self.ramp)) or "nothing"
             raise PolicyError(f"experiment {self.name}: ramp {stages}; let it rise from above 0 to 1")
         if self.ramp_after < 1:
             raise PolicyError(f"experiment {self.name}: ramp_after {self.ramp_after}; give at least 1")
+
+    def _check_metrics(self) -> None:
         told = (self.primary, *self.secondary)
         guarded = [guard.metric for guard in self.guardrails]
         if len(set(told)) < len(told) or len(set(guarded)) < len(guarded):
             raise PolicyError(f"experiment {self.name}: a metric is named twice")
         if any(not 0.0 <= guard.margin < 1.0 for guard in self.guardrails):
             raise PolicyError(f"experiment {self.name}: give margins of at least 0 and below 1")
+
+
+def _check_variant(variant: Variant) -> None:
+    if not _NAME.match(variant.name):
+        raise PolicyError(f"variant {variant.name[:60]!r}: name it with 1 to 40 letters, digits, _ . or -")
+    if variant.action and variant.shadow:
+        raise PolicyError(f"variant {variant.name}: give an action or a shadow, not both")
+    if not 0.0 < variant.share < 1.0:
+        raise PolicyError(f"variant {variant.name}: share {variant.share}; give a number between 0 and 1")
+
+
+def _rises(ramp: Sequence[float]) -> bool:
+    """Whether these are stages: from above 0 up to 1, not too many."""
+    if not 1 <= len(ramp) <= _MOST_STAGES or ramp[-1] != 1.0 or not ramp[0] > 0.0:
+        return False
+    return all(low < high for low, high in pairwise(ramp))
 
 
 def spell(plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""The experiments of all workspaces, as a part of the learner's fold."""
+"""The experiments of all workspaces, under way and ended, as a part of the learner's fold."""
 
 from __future__ import annotations
 
