@@ -49,6 +49,8 @@ class Forced(Loop):
         context: Context,
         actions: Sequence[str],
         featuriser: str,
+        session: str = "",
+        user: str = "",
     ) -> tuple[str, tuple[Decision, ...]]:
         """The model that the request names, in the context of the choice that it stands beside."""
         like = self._like
