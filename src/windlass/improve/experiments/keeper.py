@@ -57,9 +57,9 @@ class Keeper:
             await asyncio.sleep(EVERY_S)
             try:
                 due = list(steps(self._trials()))
-                if due and await asyncio.to_thread(self._leads):
-                    for step in due:
-                        await self._take(step)
+                leads = bool(due) and await asyncio.to_thread(self._leads)
+                for step in due if leads else ():
+                    await self._take(step)
             except LedgerError as exc:
                 log.error("experiments_wait", reason=str(exc))
 
