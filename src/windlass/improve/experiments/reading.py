@@ -179,7 +179,7 @@ def _without_name(name: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
 def _variant(place: str, fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a Variant, with `usual` said by saying nothing else."""
     _check_keys(place, fields, (*Variant.__struct_fields__, "usual"))
-    said = [key for key in _DOES if key in fields]
+    said = [key for key in _DOES if fields.get(key, "") != ""]
     if len(said) > 1 or fields.get("usual", True) is not True:
         raise InputError(f"{place}: {' and '.join(said)}; give one of action: <name>, shadow: <name>, usual: true")
     return {key: value for key, value in fields.items() if key != "usual"}
