@@ -16,7 +16,8 @@ from windlass.gateway.endpoints import FOREIGN, RELAYED
 SHOWN = (
     *("/", "/ask", "/calls", "/calls/{id}", "/feedback"),
     *("/decisions", "/decisions/{point}", "/decisions/{point}/change", "/providers", "/keys", "/prices"),
-    "/routing",
+    *("/routing", "/experiments", "/experiments/{name}", "/experiments/{name}/step"),
+    "/experiments/{name}/report.{kind}",
 )
 """The pages that show a tenant's rows; `_page` asks them with each of `QUERY`."""
 QUERY = (
@@ -48,6 +49,9 @@ ASKED |= {
     "warm_start",
     "clusters",
 }
+TRYING = ("experiments", "experiment", "experiment_plan", "experiment_start", "experiment_advance", "experiment_stop")
+TRYING += ("experiment_rollback", "experiment_ship", "promote", "always")
+ASKED |= {*TRYING}
 
 
 def _door(page: str) -> str:
@@ -151,6 +155,23 @@ async def _deciding(world: World, probe: Probe) -> str:
     return await api(world, "mode", {"point": point, "mode": mode, "reason": probe.text})
 
 
+async def _trying(world: World, probe: Probe) -> str:
+    """The rival's own experiments, by names of the owner's: what there is, what is planned, and every step."""
+    operation = TRYING[probe.number % len(TRYING)]
+    named = {"name": probe.text} | ({"point": probe.text} if probe.number % 3 == 0 else {})
+    plan = {"name": probe.text, "variants": {"usual": {"share": 0.5}, "b": {"share": 0.5, "action": probe.text}}}
+    asked: dict[str, dict[str, Any]] = {
+        "experiments": {"point": probe.text} if probe.number % 2 else {},
+        "experiment_plan": {"plan": plan | {"size": 100}},
+        "experiment_start": {"plan": plan | {"size": 100}, "reason": probe.text},
+        "experiment_ship": named | {"force": True, "reason": "spite"},
+        "promote": {"point": "model", "shadow": probe.text or "settings"},
+        "always": {"point": "model", "action": probe.text or "echo"},
+    }
+    said = await api(world, operation, asked.get(operation, named))
+    return re.sub(r'"(cursor|place|seq)": ?\d+', "", said)  # places in the order of all rows
+
+
 async def _forgetting(world: World, probe: Probe) -> str:
     """The rival forgets a user who has the name of one of the owner's."""
     return await api(world, "forget", {"user": probe.text or "x", "reason": "asked to"})
@@ -230,7 +251,9 @@ async def _rating(world: World, probe: Probe) -> str:
 async def _page(world: World, probe: Probe) -> str:
     text, number = quote(probe.text, safe="", errors="replace"), probe.number // 2
     where = re.sub(
-        r"\{\w+\}", text or "x", SHOWN[number % len(SHOWN)].replace("{point}", "model" if number % 3 else "{point}")
+        r"\{\w+\}",
+        text or "x",
+        SHOWN[number % len(SHOWN)].replace("{point}", "model" if number % 3 else "{point}").replace("{kind}", "md"),
     )
     asked = f"?range=all&{QUERY[number // len(SHOWN) % len(QUERY)]}={text}" if number % 5 else ""
     page = await world.signed_in[("rival", "looker")[probe.number % 2]].get(where + asked)
@@ -255,6 +278,7 @@ DOORS = (
     _decisions,
     _snapshots,
     _deciding,
+    _trying,
     _forgetting,
     _asking,
     _ingesting,

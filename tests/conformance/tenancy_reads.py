@@ -29,6 +29,7 @@ from windlass.ledger.memory import MemoryLedger
 from windlass.ledger.sql import SqlLedger
 from windlass.memory import retrieval
 from windlass.memory.store import Memory
+from windlass.policies.experiments import Trials
 from windlass.policies.loop import Loop
 from windlass.policies.replay import Learner
 from windlass.records import user_digest
@@ -43,7 +44,7 @@ from windlass.workflows.durable import Durable
 
 FRONTS = (
     *(SqlLedger, MemoryLedger, Audit, Memory, Contents, Ingest, Ask, Loop, Learner, Projections, Overview, Rollups),
-    *(Gateway, Providers, Durable, Runtime, Answers, OutcomeTables, Spending, Keys, Limits),
+    *(Trials, Gateway, Providers, Durable, Runtime, Answers, OutcomeTables, Spending, Keys, Limits),
 )
 """What the rooms show to others: all their public methods are looked at, not those alone that take an owner."""
 
@@ -105,6 +106,7 @@ READS: dict[str, Read] = {
     "Contents.headings": lambda w, p: w.runtime.contents.headings(p.scope, [p.text, *w.known]),
     "Loop.explain": lambda w, p: w.runtime.loop.explain("model", p.scope, CONTEXT, ("echo", "parrot")),
     "Loop.mode": lambda w, p: w.runtime.loop.mode("model", p.scope),
+    "Trials.of": lambda w, p: w.runtime.learner.trials.of(p.scope),
     "Learner.scores": lambda w, p: w.runtime.learner.scores(p.scope, p.text if p.number % 2 else "model"),
     "OutcomeTables.hours": lambda w, p: w.runtime.watch.outcomes.hours(p.scope, float(p.number % 3)),
     "OutcomeTables.going_on": lambda w, p: w.runtime.watch.outcomes.going_on(p.scope),
@@ -198,6 +200,18 @@ OTHERS: dict[str, str] = {
     **{f"Projections.{name}": "the folds" for name in ("replay", "restore", "snapshots")},
     **{f"Rollups.{name}": "the fold" for name in ("clear", "credited", "flush", "fold", "look")},
     **{f"Providers.{name}": "of the settings" for name in ("embedders", "embedding")},
+    **{
+        f"Learner.{name}": "asks by the scope; behind /api/experiment_start, which is probed"
+        for name in ("check", "made")
+    },
+    **{f"Loop.{name}": "of the settings, and of what stands at the key that is given" for name in ("acts", "has")},
+    **{
+        f"Trials.{name}": "the fold" for name in ("alarmed", "assigned", "check", "follow", "forget", "moved", "stored")
+    },
+    **{f"Trials.{name}": "the fold" for name in ("tell", "unrecorded")},
+    "known.known": "reads by the scope, behind /api/experiment_plan, which is probed",
+    "history.past": "reads by the scope, behind /api/experiment_plan, which is probed",
+    "acting.assigned": "draws by the scope; probed through the gateway",
     "Loop.look": "of one workspace's policy, behind /api/route and the page, which are probed",
     **{f"Loop.{name}": "the policies' own keeping" for name in ("forget", "serve", "spend")},
     **{f"PromptClusters.{name}": "of one workspace; probed through /api/clusters" for name in ("of", "within")},

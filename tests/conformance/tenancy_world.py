@@ -27,6 +27,8 @@ from windlass.ledger.ledger import Body
 from windlass.ledger.memory import MemoryLedger
 from windlass.ledger.schema import spend
 from windlass.memory.chunk import Passage
+from windlass.policies.rollout import Begin
+from windlass.policies.trials.plan import Plan, Variant
 from windlass.records import Call, Decision, Erasure, Feedback, Outcome, RunEvent, Scope, StepResult
 from windlass.runtime import Runtime
 from windlass.server.app import Windlass
@@ -39,6 +41,7 @@ LIMITS = [
     {"name": "each user", "per": "user", "window": "total", "usd": 1e6},
 ]
 WORD, FIGURE = "zqxjkvault", 7_361_999
+VARIANTS = (Variant("usual", 0.5), Variant("b", 0.5, action="parrot"))
 SECRET = re.compile(rf"(?i){WORD}|7[,.\s]?361[,.\s]?999|73619\.99|20:26:59")
 OWNER, RIVAL = Scope("acme"), Scope("rival")
 
@@ -179,6 +182,8 @@ async def _write(world: World, scope: Scope, secret: str, word: str, figure: int
     await runtime.ledger.append(*rows)
     await world.ledger.append(*rows)
     await asyncio.to_thread(_fill, world, scope, word, figure)
+    tried = Plan(name=f"try-{word}", variants=VARIANTS, size=figure, owner=word, hypothesis=word)
+    await runtime.roll_out(scope, Begin(tried), by=f"key:{word}", reason=word)
     made = VirtualKey(id="", name=f"key_{word}", tenant=scope.tenant, team=word, models=(word,))
     await asyncio.to_thread(runtime.keys.create, made)
     call = await called(runtime, f"tell me of {word}", key=secret)
@@ -191,6 +196,7 @@ async def _write(world: World, scope: Scope, secret: str, word: str, figure: int
     await world.answers.keep(scope, asked)
     await runtime.caught_up()
     names = [row.id for row in rows] + [f"key_{word}", f"run_{word}", f"answer_{word}", f"point_{word}"]
+    names += [tried.name, tried.id]
     world.known += [*names, call, batch.run, *batch.items, asked.id, item_id(file.read_bytes())]
 
 

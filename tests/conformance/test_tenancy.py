@@ -32,7 +32,7 @@ from windlass.server.dashboard.pages import dashboard
 from windlass.server.operations import OPERATIONS
 
 PROBES = 10_000
-SLICE = 2_500
+SLICE = 3_000
 HTTP_SHARE = 0.06
 
 

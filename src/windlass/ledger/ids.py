@@ -31,7 +31,7 @@ PLAIN = 32
 
 
 def fixed(kind: str, at: float, digest: str) -> str:
-    """An id of `kind` that follows from what it is of: whoever makes it makes the same. digest: hex, of which 20 digits.
+    """An id of `kind` that follows from what it is of: whoever makes it makes the same. digest: hex, 20 digits count.
 
     >>> fixed("decision", 1.5, "ab" * 32)
     'decision_0000000005dcabababababababababab'

@@ -13,6 +13,7 @@ from windlass.policies.rollout import Advance, Begin, End, Ship
 from windlass.policies.trials.assignment import Running, running
 from windlass.policies.trials.plan import Plan, Variant
 from windlass.policies.trials.tally import Assigned, State, Trial, begun, told, unit_number
+from windlass.records import Scope
 
 _PAST: Final = 100
 """Ended experiments that are kept, of all workspaces together; the ledger has them all."""
@@ -35,9 +36,9 @@ class Trials:
         """What a restart needs."""
         return [*self.past, *sorted(self.current.items())]
 
-    def of(self, tenant: str, workspace: str) -> list[Trial]:
+    def of(self, scope: Scope) -> list[Trial]:
         """Those of a workspace, the newest first."""
-        owner = (tenant, workspace)
+        owner = (scope.tenant, scope.workspace)
         found = [trial for key, trial in (*self.past, *self.current.items()) if key[:2] == owner]
         return sorted(found, key=lambda trial: -trial.seq)
 

@@ -178,7 +178,7 @@ def find(runtime: Runtime, scope: Scope, name: str, point: str = "") -> Trial:
     """The experiment of that name or id as it stands now: the one under way, else the newest. InputError where there is
     none, or two are under way."""
     with runtime.loop.lock:
-        known = runtime.learner.trials.of(scope.tenant, scope.workspace)
+        known = runtime.learner.trials.of(scope)
         found = [one for one in known if name in (one.plan.name, one.id) and point in ("", one.plan.point)]
         found = [one for one in found if one.state == "running"] or found[:1]
         kept = msgspec.msgpack.encode(found[0]) if len(found) == 1 else b""
@@ -250,7 +250,7 @@ def _listed(runtime: Runtime, scope: Scope, wanted: ExperimentsAsked) -> dict[st
     with runtime.loop.lock:
         known = [
             one.id
-            for one in runtime.learner.trials.of(scope.tenant, scope.workspace)
+            for one in runtime.learner.trials.of(scope)
             if wanted.point in ("", one.plan.point) and wanted.state in ("", one.state)
         ]
     views = (viewed(find(runtime, scope, id)) for id in known[: wanted.limit])

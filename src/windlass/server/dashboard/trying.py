@@ -228,7 +228,7 @@ async def _found(site: Site, request: Request, drawn: Callable[[], Response]) ->
 def _known(runtime: Runtime, scope: Scope, state: str) -> list[str]:
     """The ids of all experiments in a state, the newest first."""
     with runtime.loop.lock:
-        found = runtime.learner.trials.of(scope.tenant, scope.workspace)
+        found = runtime.learner.trials.of(scope)
         return [trial.id for trial in found if state in ("", trial.state)]
 
 

@@ -73,7 +73,7 @@ class World(Story):
 
     @property
     def trial(self):
-        return self.learner.trials.of("acme", "main")[0]
+        return self.learner.trials.of(ACME)[0]
 
 
 def assignment(decisions):
@@ -369,5 +369,5 @@ class TestState:
         assert len(numbers - left) == 1
         other = World()
         other.learner.restore(state)
-        (trial,) = other.learner.trials.of("acme", "main")
+        (trial,) = other.learner.trials.of(ACME)
         assert set(trial.units) | set(trial.guarded) == left
