@@ -103,7 +103,16 @@ RARE = (
 """What hardly anything fits, and what lies far back: nothing of that may look at all rows."""
 
 
-OTHERS = ("?range=7d", "decisions?range=7d", "decisions/model", "feedback", "providers?range=7d", "keys", "prices")
+OTHERS = (
+    "?range=7d",
+    "decisions?range=7d",
+    "decisions/model",
+    "experiments",
+    "feedback",
+    "providers?range=7d",
+    "keys",
+    "prices",
+)
 
 
 def load(home: Path, rows: int) -> None:
@@ -207,7 +216,7 @@ def test_100_000_calls_are_filtered_quickly(busy: str, record_property: Callable
 
 def test_a_week_of_hours_stays_small(busy: str) -> None:
     addresses = ("/?range=7d", "/calls", "/feedback", "/decisions?range=7d", "/decisions/model", "/providers?range=7d")
-    for address in (*addresses, "/keys", "/prices"):
+    for address in (*addresses, "/experiments", "/keys", "/prices"):
         with urllib.request.urlopen(f"{busy}{address}") as response:
             assert len(response.read()) <= FIRST_LOAD_BYTES, address
 
@@ -553,6 +562,7 @@ STATES: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "decisions": ("/decisions?range=7d", unfold),
     "point": ("/decisions/model", unfold),
     "change": ("/decisions/model/change?mode=off", None),
+    "experiments": ("/experiments", None),
     "feedback": ("/feedback", unfold),
     "providers": ("/providers?range=7d", unfold),
     "routing": ("/routing?range=7d", unfold),

@@ -62,18 +62,18 @@ def _variants(one: Shown) -> list[Markup]:
 
 
 def _compared(one: Shown) -> list[Markup]:
-    columns = ("", "role", "candidate", "no difference in the middle", "effect", "interval", "p", "values", "verdict")
+    columns = ("", "role", "candidate", "verdict", "no difference in the middle", "effect", "interval", "p", "values")
     rows = [
         (
             row.metric.metric,
             row.metric.role,
             row.view.variant,
+            row.verdict,
             row.drawing,
             row.effect,
             row.interval,
             row.p,
             f"{row.view.n:,} / {row.view.baseline_n:,}",
-            row.verdict,
         )
         for row in one.compared
     ]

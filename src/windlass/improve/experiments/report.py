@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from windlass.improve.experiments import words
-from windlass.improve.experiments.view import ComparisonView, EffectUnit, ExperimentView, MetricView
+from windlass.improve.experiments.view import ComparisonView, EffectUnit, ExperimentView
+from windlass.policies.trials.plan import MetricName
 
 _MARKED: Final = re.compile(r"([\\`*_\[\]|~$]|(?<=www)\.|(?<=:)/)")
 _HTML: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -19,7 +20,7 @@ _CELLS: Final = 20
 
 def markdown(view: ExperimentView) -> str:
     """The report. Whatever people have written stands in it as plain text."""
-    compared = ("metric", "role", "candidate", "effect", "interval", "", "values", "p", "verdict")
+    compared = ("metric", "role", "candidate", "verdict", "", "effect", "interval", "p", "values")
     parts = [
         f"# Experiment {plain(view.name)}",
         f"**{plain(view.sentence)}**",
@@ -105,13 +106,13 @@ def scaled(value: float, unit: EffectUnit) -> float:
     return math.log(max(value, 1e-12)) if unit == "ratio" else value
 
 
-def span_of(metrics: Iterable[MetricView], unit: EffectUnit) -> float:
-    """Of the scale on which all effects of one unit are drawn, to either side of 0."""
+def span_of(view: ExperimentView, metric: MetricName) -> float:
+    """Of the scale on which all effects on one metric are drawn, to either side of 0."""
     edges = [
-        abs(scaled(value, unit))
-        for metric in metrics
-        if metric.unit == unit
-        for one in metric.comparisons
+        abs(scaled(value, row.unit))
+        for row in view.metrics
+        if row.metric == metric
+        for one in row.comparisons
         for value in (one.low, one.high, one.estimate)
         if value is not None
     ]
@@ -148,12 +149,12 @@ def _compared(view: ExperimentView) -> list[Sequence[str]]:
             metric.metric,
             metric.role,
             plain(one.variant),
+            words.verdict(metric, one),
+            bar(one, metric.unit, span_of(view, metric.metric)),
             words.effect(one.estimate, metric.unit),
             words.confidence(metric, one),
-            bar(one, metric.unit, span_of(view.metrics, metric.unit)),
-            f"{one.n:,} and {one.baseline_n:,}",
             words.probability(one.p if one.p_adjusted is None else one.p_adjusted),
-            words.verdict(metric, one),
+            f"{one.n:,} and {one.baseline_n:,}",
         )
         for metric in view.metrics
         for one in metric.comparisons

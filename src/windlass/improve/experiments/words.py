@@ -18,8 +18,8 @@ from windlass.improve.experiments.view import (
 
 NOTHING: Final = "–"
 _VERDICTS: Final[dict[MetricRole, dict[Verdict, str]]] = {
-    "primary": {"open": "not decided yet", "undecided": "no difference shown"},
-    "secondary": {"open": "no difference shown yet", "undecided": "no difference shown"},
+    "primary": {"open": "not decided yet", "undecided": "not decided"},
+    "secondary": {"open": "nothing shown yet", "undecided": "nothing shown"},
     "guardrail": {"open": "not shown to hold yet", "undecided": "not shown to hold", "worse": "does not hold"},
 }
 """Where a verdict reads otherwise than it is called."""
@@ -125,9 +125,9 @@ def decision(view: ExperimentView) -> str:
             return f"{view.leader} is {view.decision}"
         case "harmful":
             return f"{view.leader if view.alarm is None else view.alarm.variant} does harm"
-        case "undecided":
-            return "no difference shown"
-        case "open":
+        case "undecided" if any(look.fraction >= 1.0 for look in view.looks):
+            return "no difference found"
+        case "open" | "undecided":
             return "not decided"
 
 

@@ -92,12 +92,12 @@ def shown(view: ExperimentView) -> Shown:
 
 def compared(view: ExperimentView) -> tuple[Compared, ...]:
     """Every metric in every role, candidate by candidate."""
-    spans = {metric.unit: span_of(view.metrics, metric.unit) for metric in view.metrics}
+    spans = {metric.metric: span_of(view, metric.metric) for metric in view.metrics}
     return tuple(
         Compared(
             metric=metric,
             view=one,
-            drawing=effects.effect(f"effect-{row}-{place}", metric, one, spans[metric.unit]),
+            drawing=effects.effect(f"effect-{row}-{place}", metric, one, spans[metric.metric]),
             effect=words.effect(one.estimate, metric.unit),
             interval=words.confidence(metric, one),
             p=words.probability(one.p if one.p_adjusted is None else one.p_adjusted),

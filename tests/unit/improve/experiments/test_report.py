@@ -10,7 +10,9 @@ import pytest
 from tests.unit.improve.experiments.seen import ALARM, BEGAN, BETTER, hostile, metric, parsed, readable, seen
 
 from windlass.improve.experiments import report, words
-from windlass.improve.experiments.view import ComparisonView, ExperimentView
+from windlass.improve.experiments.view import ComparisonView, ExperimentView, LookView
+
+WHOLE = LookView("b", BEGAN, 2_000, 1.0, 0.1, 2.0, 0.1, -1.0, 1.2)
 
 
 @pytest.mark.parametrize("module", [words, report])
@@ -31,11 +33,11 @@ def test_everything_that_is_known_is_told() -> None:
         "| b | always small | 25 % | 25 % | 515 | 512 | 0.00456 USD |",
         "Sample ratio: as planned (p 0.420).",
         "| quality | 0.812 (498) | 0.844 (512) | – (0) |",
-        "| quality | primary | b | +3.1 points | +1.2 to +5.0 points (97.5 %) |",
-        "| 512 and 498 | < 0.001 | better |",
-        "| quality | primary | c | – | – |  | 0 and 498 | – | nothing known yet |",
-        "| latency | secondary | b | -3.0 % | -10.0 to +5.0 % (97.5 %) |",
-        "| 0.600 | no difference shown yet |",
+        "| quality | primary | b | better |",
+        "| +3.1 points | +1.2 to +5.0 points (97.5 %) | < 0.001 | 512 and 498 |",
+        "| quality | primary | c | nothing known yet |  | – | – | – | 0 and 498 |",
+        "| latency | secondary | b | nothing shown yet |",
+        "| -3.0 % | -10.0 to +5.0 % (97.5 %) | 0.600 |",
         "| does not hold |",
         "| b | 2027-01-15 08:13:20 UTC | 400 | 20 % | +9.50 | 4.88 |",
         "| b | 2027-01-15 08:11:40 UTC | 200 | 10 % | +1.20 | – |",
@@ -60,7 +62,8 @@ def test_every_row_has_the_cells_of_its_head() -> None:
     [
         (seen(looks=(), harm=()), "Nothing yet."),
         (seen(decision="open"), "- Decision: not decided"),
-        (seen(decision="undecided"), "- Decision: no difference shown"),
+        (seen(decision="undecided", state="stopped"), "- Decision: not decided"),
+        (seen(decision="undecided", looks=(WHOLE,)), "- Decision: no difference found"),
         (seen(decision="harmful", leader="b"), "- Decision: b does harm"),
         (seen(decision="harmful", state="alarmed", alarm=ALARM), "- State: rolled back for harm"),
         (seen(withheld=True), "- Decision: withheld"),
@@ -105,15 +108,16 @@ def test_a_bar_shows_where_the_interval_lies() -> None:
 @pytest.mark.parametrize("edge", [0.0, 1e300, 700.0])
 def test_a_bar_keeps_its_width_whatever_the_effect(edge: float) -> None:
     one = ComparisonView("b", 9, 9, "open", edge, 0.0, edge)
-    span = report.span_of([metric("cost", "primary", one, unit="ratio")], "ratio")
+    span = report.span_of(seen(metrics=(metric("cost", "primary", one, unit="ratio"),)), "cost")
     assert len(bar_of(one, "ratio", span)) == 41
     assert len(bar_of(one, "points", 1.0)) == 41
 
 
-def test_a_scale_without_effects_is_one() -> None:
-    assert report.span_of([], "points") == 1.0
-    assert report.span_of([metric("quality", "primary", ComparisonView("b", 0, 0, "open"))], "points") == 1.0
-    assert report.span_of(seen().metrics, "points") == 5.0
+def test_a_metric_has_one_scale_in_all_its_roles() -> None:
+    unknown = seen(metrics=(metric("quality", "primary", ComparisonView("b", 0, 0, "open")),))
+    assert report.span_of(unknown, "quality") == report.span_of(seen(metrics=()), "cost") == 1.0
+    assert report.span_of(seen(), "quality") == 5.0
+    assert report.span_of(seen(), "latency") == pytest.approx(0.47, abs=0.01)
 
 
 def test_evidence_of_any_size_is_readable() -> None:
