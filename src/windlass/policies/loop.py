@@ -208,7 +208,7 @@ class Loop:
         if policy == self.ids[key[2]]:
             return True
         standing = self.standing.get(key) if self.standing else None
-        return standing is not None and policy == self._standing_id(key[2], standing)
+        return standing is not None and policy == self._appointed_id(key[2], standing)
 
     def has(self, point: str, shadow: str) -> bool:
         """Whether the point has a shadow policy of that name."""
@@ -304,27 +304,43 @@ class Loop:
         self, question: _Question, options: PointOptions, mode: Mode, units: Units
     ) -> tuple[tuple[Decision, ...], tuple[Decision, ...]]:
         """The decision that acts, and the assignment of the call, where it is in an experiment."""
-        point, scope = question.point, question.scope
-        key = (scope.tenant, scope.workspace, point)
+        scope = question.scope
+        key = (scope.tenant, scope.workspace, question.point)
         standing = self.standing.get(key) if self.standing else None
         trial = self.assigning.get(key) if self.assigning else None
-        index = assigned(trial, units, scope, question.actions, partial(self.has, point)) if trial is not None else None
-        if trial is None or index is None:
-            if standing is not None:
-                return (self._varied(question, options, standing, mode),), ()
-            live = mode == "live"
-            return (self._asked(question, options, point, live=True) if live else _defaulted(question, options),), ()
+        if trial is not None:
+            has = partial(self.has, question.point)
+            index = assigned(trial, units, scope, question.actions, has)
+            if index is not None:
+                made = self._tried(question, options, mode, standing, trial, index)
+                name = acting_id(question.call_id, f"{EXPERIMENT}-{trial.plan.name}")
+                return (made,), (recorded(made, trial, index, EXPERIMENT, name),)
+        return (self._varied(question, options, standing, mode),), ()
+
+    def _tried(
+        self,
+        question: _Question,
+        options: PointOptions,
+        mode: Mode,
+        standing: Appointed | None,
+        trial: Running,
+        index: int,
+    ) -> Decision:
+        """What the variant that was assigned decides, with the odds of the whole: an experiment is a guard, and so the
+        decision is of whoever is usual at the point."""
         variants = [usual(variant, standing) for variant in trial.plan.variants]
         made = self._varied(question, options, variants[index], mode)
-        others = [
-            (share, one) for at, (share, one) in enumerate(zip(trial.shares, variants, strict=True)) if at != index
-        ]
-        chance = math.fsum(share * self._chance(question, options, one, mode, made.action) for share, one in others)
-        propensity = mixed(cast(Probability, made.propensity), chance, trial.shares[index])
-        own = DEFAULT_POLICY if mode != "live" and standing is None else self._usual_id(point, standing)
-        made = msgspec.structs.replace(made, policy=own, propensity=propensity)
-        name = acting_id(question.call_id, f"{EXPERIMENT}-{trial.plan.name}")
-        return (made,), (recorded(made, trial, index, EXPERIMENT, name),)
+        others = math.fsum(
+            share * self._chance(question, options, variant, mode, made.action)
+            for at, (share, variant) in enumerate(zip(trial.shares, variants, strict=True))
+            if at != index
+        )
+        propensity = mixed(cast(Probability, made.propensity), others, trial.shares[index])
+        if standing is not None:
+            policy = self._appointed_id(question.point, standing)
+        else:
+            policy = self.ids[question.point] if mode == "live" else DEFAULT_POLICY
+        return msgspec.structs.replace(made, policy=policy, propensity=propensity)
 
     def _varied(self, question: _Question, options: PointOptions, variant: Appointed | None, mode: Mode) -> Decision:
         """What is decided by a variant, or, for None, as usual at the point."""
@@ -332,7 +348,7 @@ class Loop:
         if variant is None:
             live = mode == "live"
             return self._asked(question, options, point, live=True) if live else _defaulted(question, options)
-        name = self._standing_id(point, variant)
+        name = self._appointed_id(point, variant)
         with self.lock, self._seated(point, question.scope, variant) as policy:
             rng = self._dice.keyed(name, point, question.call_id)
             choice, failure = self._attempt(point, _honest, policy, question, rng)
@@ -372,14 +388,11 @@ class Loop:
         with seated(policy, inner) as found:
             yield found
 
-    def _standing_id(self, point: str, variant: Appointed) -> str:
+    def _appointed_id(self, point: str, variant: Appointed) -> str:
         """Who decides where that variant does."""
         if not variant.shadow:
             return identity(always(variant.action))
         return self.ids.get(shadow_place(point, variant.shadow), self.ids[point])
-
-    def _usual_id(self, point: str, standing: Appointed | None) -> str:
-        return self.ids[point] if standing is None else self._standing_id(point, standing)
 
     def _asked(self, question: _Question, options: PointOptions, place: str, *, live: bool) -> Decision:
         """The policy's own decision, or its failure recorded around the default action."""

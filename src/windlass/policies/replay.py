@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Final, assert_never
+from typing import Final, assert_never, cast
 
 import msgspec
 
@@ -282,13 +282,15 @@ class Learner:
         if not shared.live or change.point not in self.loop.points:
             self._ignore("rollout in shadow" if not shared.live else "rollout of an unknown point")
             return
-        key = (shared.tenant, shared.workspace, change.point)
+        self._followed((shared.tenant, shared.workspace, change.point), change, decision)
+
+    def _followed(self, key: PolicyKey, change: Change, decision: FoldedDecision) -> None:
+        """Make a change that was decided for a point of a workspace."""
         match change:
+            case SetMode(mode="settings"):
+                self.loop.modes.pop(key, None)
             case SetMode():
-                if change.mode == "settings":
-                    self.loop.modes.pop(key, None)
-                else:
-                    self.loop.modes[key] = change.mode
+                self.loop.modes[key] = cast(Mode, change.mode)
             case RollBack():
                 if change.cursor >= decision.seq or not self._roll_back(key, change.cursor):
                     self._ignore("rollout to a snapshot that was not kept or belongs to other settings")
