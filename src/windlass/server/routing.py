@@ -28,6 +28,7 @@ from windlass.records import DEFAULT_WORKSPACE, ContextValue, Decision, Scope
 from windlass.runtime import Runtime
 from windlass.server import terminal
 from windlass.server.held import cost_words, floor_words, held, service_words, worth
+from windlass.server.points import in_place
 from windlass.server.reading import read
 from windlass.server.terminal import escape
 
@@ -230,6 +231,7 @@ def _shown(
         "workspace": scope.workspace,
         "policy": runtime.loop.policy_id(POINT),
         "mode": runtime.loop.mode(POINT, scope),
+        "standing": msgspec.to_builtins(in_place(runtime, scope, POINT)),
         "featuriser": featuriser,
         "objectives": {name: value for name, value in context.items() if name.startswith(objectives.PREFIX)},
         "allowance_nusd": context.get(ALLOWANCE),
@@ -274,6 +276,8 @@ def show(answer: dict[str, Any], *, as_json: bool) -> int:
         out.print("By what is known now:" if answer["models"] else "")
     out.print(escape(terminal.clean(answer["line"] or "Nothing is known of its models.")))
     out.print(f"[dim]{escape(terminal.clean(whose))}; features: {escape(terminal.clean(answer['featuriser']))}[/dim]")
+    if answer["standing"]["told"]:
+        out.print(f"[dim]now: {escape(terminal.clean(answer['standing']['told']))}[/dim]")
     notes = {"why": "then" if made is not None else "policy", "fallback": "fell back", "missing": "features"}
     for name, word in notes.items():
         if answer[name]:

@@ -12,7 +12,7 @@ from tests.golden.application import Client, chat, key, opened
 from windlass.ledger.ledger import ALL
 from windlass.records import Decision, Scope
 from windlass.runtime import Runtime
-from windlass.server import control, points, terminal
+from windlass.server import control, points, routing, terminal
 from windlass.server.app import Windlass
 from windlass.testing import Echo
 
@@ -119,10 +119,15 @@ async def test_the_terminal_says_what_was_changed_and_what_acts_now(
         operator = _client(runtime, "op")
         made = (await operator.post("/api/promote", {"point": "model", "shadow": "bold"})).json
         found = (await operator.post("/api/points", {"point": "model"})).json
+        looked = (await operator.post("/api/route", {"prompt": "why?"})).json
     assert terminal.show("promote", made, as_json=False) == 0
     assert "model: the policy in shadow bold decides; recorded as decision_" in capsys.readouterr().out
     terminal.show("points", found, as_json=False)
     assert "now at model: the policy in shadow bold decides" in capsys.readouterr().out
+    assert looked["standing"]["shadow"] == "bold"
+    assert {one["model"]: one["chance"] for one in looked["models"]} == {"a": 0.0, "b": 1.0}
+    routing.show(looked, as_json=False)
+    assert "now: the policy in shadow bold decides" in capsys.readouterr().out
 
 
 async def test_a_promoted_shadow_that_the_settings_have_no_more_is_named(tmp_path: Path) -> None:
