@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from markupsafe import Markup
 
+from windlass.server.dashboard.sheet import as_table, sheet, table
 from windlass.server.dashboard.svg import element, percent, picture
 from windlass.server.evaluation_report import QUANTITIES, quality, spread, usd
-from windlass.server.sheet import as_table, sheet, table
 
 PLOT_PX: Final = 320.0
 _LEFT, _RIGHT, _TOP, _FOOT = 0.08, 0.78, 12.0, 28.0

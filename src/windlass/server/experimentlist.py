@@ -79,7 +79,7 @@ def _written(view: ExperimentView, out: Path | None) -> str:
         return markdown(view)
     if out.suffix != ".html":
         raise InputError(f"{out}: name a file that ends in .md or .html")
-    from windlass.server import experiment_report  # brings the drawings of the pages
+    from windlass.server.dashboard import experiment_report  # brings the drawings of the pages
 
     return experiment_report.page(view)
 

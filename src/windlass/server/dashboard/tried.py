@@ -14,7 +14,7 @@ from windlass.server.dashboard import effects
 _TONES: Final = {"better": "good", "holds": "good", "worse": "bad", "harmful": "bad"}
 
 
-class Listed(NamedTuple):
+class Headline(NamedTuple):
     """An experiment in the list, in words. tone: of the decision."""
 
     view: ExperimentView
@@ -24,7 +24,7 @@ class Listed(NamedTuple):
     tone: str
 
 
-class Compared(NamedTuple):
+class Contrast(NamedTuple):
     """A candidate's metric in words and as a drawing."""
 
     metric: MetricView
@@ -58,8 +58,8 @@ class Guarded(NamedTuple):
 class Shown(NamedTuple):
     """One experiment. costs: of the variants, in their order; means: of each metric by variant, with how many."""
 
-    listed: Listed
-    compared: tuple[Compared, ...]
+    headline: Headline
+    compared: tuple[Contrast, ...]
     looked: tuple[Looked, ...]
     guarded: tuple[Guarded, ...]
     ratio: str
@@ -67,10 +67,10 @@ class Shown(NamedTuple):
     means: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def listed(view: ExperimentView) -> Listed:
+def headline(view: ExperimentView) -> Headline:
     """What the list says of it."""
     tone = "warn" if view.withheld else _TONES.get(view.decision, "")
-    return Listed(view, words.state(view), words.stage(view), words.decision(view), tone)
+    return Headline(view, words.state(view), words.stage(view), words.decision(view), tone)
 
 
 def shown(view: ExperimentView) -> Shown:
@@ -80,7 +80,7 @@ def shown(view: ExperimentView) -> Shown:
         for metric in view.metrics
     }
     return Shown(
-        listed=listed(view),
+        headline=headline(view),
         compared=compared(view),
         looked=looked(view),
         guarded=guarded(view),
@@ -90,11 +90,11 @@ def shown(view: ExperimentView) -> Shown:
     )
 
 
-def compared(view: ExperimentView) -> tuple[Compared, ...]:
+def compared(view: ExperimentView) -> tuple[Contrast, ...]:
     """Every metric in every role, candidate by candidate."""
     spans = {metric.metric: span_of(view, metric.metric) for metric in view.metrics}
     return tuple(
-        Compared(
+        Contrast(
             metric=metric,
             view=one,
             drawing=effects.effect(f"effect-{row}-{place}", metric, one, spans[metric.metric]),

@@ -21,8 +21,8 @@ from windlass.policies.rollout import Advance, Begin
 from windlass.policies.trials.tally import Trial
 from windlass.records import Scope
 from windlass.runtime import Runtime
-from windlass.server import experiment_report, experiments
-from windlass.server.dashboard import tried
+from windlass.server import experiments
+from windlass.server.dashboard import experiment_report, tried
 from windlass.server.dashboard.forms import form_of
 from windlass.server.dashboard.ranges import address, asked
 from windlass.server.dashboard.site import Site
@@ -76,7 +76,7 @@ async def page(site: Site, request: Request) -> Response:
         shown = [experiments.viewed(experiments.find(site.runtime, caller.scope, id)) for id in found]
         view = {
             "head": head,
-            "experiments": [tried.listed(one) for one in shown],
+            "experiments": [tried.headline(one) for one in shown],
             "states": experiments.STATES,
             "state": state,
             "after": after,

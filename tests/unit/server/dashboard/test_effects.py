@@ -114,10 +114,10 @@ def test_evidence_fills_its_bar_up_to_the_alarm(value: float, width: float) -> N
 
 
 def test_what_is_shown_has_a_tone() -> None:
-    assert tried.listed(seen()).tone == "good"
-    assert tried.listed(seen(decision="harmful")).tone == "bad"
-    assert tried.listed(seen(withheld=True)).tone == "warn"
-    assert tried.listed(seen(decision="open")).tone == ""
+    assert tried.headline(seen()).tone == "good"
+    assert tried.headline(seen(decision="harmful")).tone == "bad"
+    assert tried.headline(seen(withheld=True)).tone == "warn"
+    assert tried.headline(seen(decision="open")).tone == ""
     one = tried.shown(seen())
     assert [(row.metric.role, row.view.variant, row.tone) for row in one.compared] == [
         ("primary", "b", "good"), ("primary", "c", ""), ("secondary", "b", ""), ("guardrail", "b", "good"),

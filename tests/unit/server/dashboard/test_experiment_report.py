@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.unit.improve.experiments.seen import EVIL, hostile, seen
 from tests.unit.server.dashboard.visitor import Page
 
-from windlass.server import experiment_report, sheet
+from windlass.server.dashboard import experiment_report, sheet
 
 
 def read(text: str) -> Page:

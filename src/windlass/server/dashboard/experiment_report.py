@@ -9,9 +9,9 @@ from markupsafe import Markup
 from windlass.improve.experiments import words
 from windlass.improve.experiments.report import facts, moment
 from windlass.improve.experiments.view import ExperimentView
+from windlass.server.dashboard.sheet import as_table, sheet, table
 from windlass.server.dashboard.svg import element
 from windlass.server.dashboard.tried import Looked, Shown, shown
-from windlass.server.sheet import as_table, sheet, table
 
 _STYLE: Final = """
 svg { display: block; overflow: visible; min-width: 12rem; }
@@ -55,7 +55,7 @@ def _variants(one: Shown) -> list[Markup]:
             f"{variant.units:,}",
             cost,
         )
-        for variant, cost in zip(one.listed.view.variants, one.costs, strict=True)
+        for variant, cost in zip(one.headline.view.variants, one.costs, strict=True)
     ]
     means = table("", ("mean, values", *(row[0] for row in rows)), [(name, *cells) for name, cells in one.means])
     return [table("", columns, rows), element("p", f"Sample ratio: {one.ratio}.", class_="note"), means]
