@@ -21,7 +21,7 @@ from windlass.policies.trials.plan import METRICS, RELATIVE, MetricName
 from windlass.policies.trials.tally import Sample, Trial
 from windlass.stats.confseq import WeightedSums
 from windlass.stats.trials.corrections import holm
-from windlass.stats.trials.effects import p_value
+from windlass.stats.trials.effects import Effect, p_value
 from windlass.stats.trials.ship import State
 
 _UNITS: Final[Mapping[MetricName, MeanUnit]] = {"quality": "share", "error": "share", "cost": "usd", "latency": "ms"}
@@ -29,7 +29,7 @@ _LARGEST: Final = 700.0
 _Paths: TypeAlias = Mapping[tuple[MetricName, int], Path]
 
 
-class _Row(NamedTuple):
+class _InRole(NamedTuple):
     """A metric in a role. alpha: two-sided, of one comparison."""
 
     metric: MetricName
@@ -42,7 +42,7 @@ class _Compared(NamedTuple):
     """A row for the candidate with that index. reported: the look that it is of, None before the first. state: for all
     comparisons of the role together."""
 
-    row: _Row
+    row: _InRole
     candidate: int
     reported: Tested | None
     state: State
@@ -70,27 +70,27 @@ def metrics(trial: Trial, *, withheld: bool) -> tuple[MetricView, ...]:
     return tuple(found)
 
 
-def _rows(trial: Trial) -> Iterator[tuple[_Row, list[_Compared]]]:
+def _rows(trial: Trial) -> Iterator[tuple[_InRole, list[_Compared]]]:
     plan, candidates = trial.plan, range(1, len(trial.plan.variants))
     told = {plan.primary, *plan.secondary, *(guard.metric for guard in plan.guardrails)}
     paths = {(metric, one): path(trial, metric, one) for metric in told for one in candidates}
     alpha = plan.alpha / len(candidates)
-    primary = _Row(plan.primary, "primary", alpha)
+    primary = _InRole(plan.primary, "primary", alpha)
     yield primary, [_compared(primary, one, paths) for one in candidates]
     yield from _secondary(trial, paths)
     for guard in plan.guardrails:
-        row = _Row(guard.metric, "guardrail", alpha, guard.margin)
+        row = _InRole(guard.metric, "guardrail", alpha, guard.margin)
         yield row, [_compared(row, one, paths) for one in candidates]
 
 
-def _secondary(trial: Trial, paths: _Paths) -> Iterator[tuple[_Row, list[_Compared]]]:
+def _secondary(trial: Trial, paths: _Paths) -> Iterator[tuple[_InRole, list[_Compared]]]:
     """Secondary metrics, as they stand for all of them and all candidates together."""
     plan, candidates = trial.plan, range(1, len(trial.plan.variants))
     pairs = [(metric, one) for metric in plan.secondary for one in candidates]
     if not pairs:
         return
     states = stepped_down({pair: paths[pair] for pair in pairs}, plan.alpha)
-    rows = {metric: _Row(metric, "secondary", plan.alpha / len(pairs)) for metric in plan.secondary}
+    rows = {metric: _InRole(metric, "secondary", plan.alpha / len(pairs)) for metric in plan.secondary}
     compared = [_compared(rows[metric], one, paths) for metric, one in pairs]
     nominal = [_p(one) for one in compared]
     adjusted = holm(np.array([1.0 if p is None else p for p in nominal])).tolist()
@@ -102,7 +102,7 @@ def _secondary(trial: Trial, paths: _Paths) -> Iterator[tuple[_Row, list[_Compar
         yield row, [one for one in told if one.row == row]
 
 
-def _compared(row: _Row, candidate: int, paths: _Paths) -> _Compared:
+def _compared(row: _InRole, candidate: int, paths: _Paths) -> _Compared:
     taken = paths[row.metric, candidate].tested(row.alpha, row.margin or 0.0)
     return _Compared(row, candidate, taken[-1] if taken else None, taken[-1].state if taken else "open")
 
@@ -111,7 +111,7 @@ def _comparison(trial: Trial, one: _Compared, *, withheld: bool) -> ComparisonVi
     metric, reported = one.row.metric, one.reported
     at = METRICS.index(metric)
     sums = reported.look.sums if reported else [[sample.summed() for sample in told] for told in trial.samples]
-    effect = reported.effect if reported else effect_of(metric, sums[0][at], sums[one.candidate][at])
+    effect = reported.effect if reported else effect_of(metric, sums[0][at], sums[one.candidate][at]).effect
     known, watched = math.isfinite(effect.error), _watched(trial, one)
     low, high = reported.interval() if reported and known else watched or (math.nan, math.nan)
     return ComparisonView(
@@ -142,10 +142,10 @@ def _p(one: _Compared) -> float | None:
     reported = one.reported
     if reported is None or not math.isfinite(reported.effect.error):
         return None
+    p = p_value(Effect(reported.z, 1.0))
     if one.row.margin is None:
-        return p_value(reported.effect)
-    tail = p_value(reported.good) / 2.0
-    return tail if reported.good.z > 0.0 else 1.0 - tail
+        return p
+    return p / 2.0 if reported.z > 0.0 else 1.0 - p / 2.0
 
 
 def _watched(trial: Trial, one: _Compared) -> tuple[float, float] | None:

@@ -2,7 +2,8 @@
 
 Quality and errors are compared by their means. Latency is, by its logarithm, and costs by the logarithm of the ratio of
 their means (delta method), so that both effects are ratios. The first look that decides, decides; what is reported is
-what stood then. Whoever stops early sees an effect that is somewhat too large on average; its interval holds.
+what stood then. Whoever stops early sees an effect that is somewhat too large on average; its interval holds. Of costs
+with a few huge values it takes hundreds of units until alpha is what it says.
 Brings scipy: a server imports it where it is asked for.
 """
 
@@ -14,7 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from windlass.policies.trials.plan import METRICS, RELATIVE, MetricName
 from windlass.policies.trials.tally import Look, Summed, Trial
-from windlass.stats.trials.effects import NOTHING, Effect, Sums
+from windlass.stats.trials.effects import NOTHING, Effect, Sums, normal_score, student_score
 from windlass.stats.trials.ship import ShipPlan, ShipTest, State
 
 GOOD: Final[Mapping[MetricName, float]] = {"quality": 1.0, "cost": -1.0, "latency": -1.0, "error": -1.0}
@@ -25,19 +26,27 @@ of its own, and so would say nothing."""
 K = TypeVar("K")
 
 
+class Known(NamedTuple):
+    """An effect, or one variant's figure, on the metric's scale. degrees: of freedom of its error."""
+
+    effect: Effect
+    degrees: float
+
+
 class Tested(NamedTuple):
-    """A look at a metric of a candidate. effect: candidate less baseline, on its scale. good: above 0 where the
-    candidate is better or, with a margin, not worse by it. boundary: of its |z|. state: after the look."""
+    """A look at a metric of a candidate. effect: candidate less baseline, on its scale. z: above 0 where the candidate
+    is better or, with a margin, not worse by it. boundary: of |z|. state: after the look."""
 
     look: Look
     effect: Effect
-    good: Effect
+    degrees: float
+    z: float
     boundary: float
     state: State
 
     def interval(self) -> tuple[float, float]:
         """Of the effect; it holds for this look and all before it together."""
-        return self.effect.interval(self.boundary)
+        return self.effect.interval(student_score(self.boundary, self.degrees))
 
 
 class Path(NamedTuple):
@@ -46,7 +55,7 @@ class Path(NamedTuple):
     metric: MetricName
     size: int
     looks: Sequence[Look]
-    effects: Sequence[Effect]
+    effects: Sequence[Known]
 
     def tested(self, alpha: float, margin: float = 0.0) -> list[Tested]:
         """The looks up to the one that decides. alpha: two-sided. margin: a loss that is accepted, of relative metrics
@@ -54,12 +63,13 @@ class Path(NamedTuple):
         test = ShipTest(ShipPlan(self.size, alpha))
         accepted = math.log1p(margin) if self.metric in RELATIVE else margin
         taken: list[Tested] = []
-        for look, effect in zip(self.looks, self.effects, strict=True):
+        for look, (effect, degrees) in zip(self.looks, self.effects, strict=True):
             before = test.fractions
             good = Effect(GOOD[self.metric] * effect.value, effect.error).against(accepted)
-            state = test.look(look.units, good)
+            z = normal_score(good.z, degrees)
+            state = test.look(look.units, Effect(z, 1.0))
             if test.fractions != before:
-                taken.append(Tested(look, effect, good, test.boundary, state))
+                taken.append(Tested(look, effect, degrees, z, test.boundary, state))
             if state != "open":
                 break
         return taken
@@ -91,26 +101,30 @@ def stepped_down(paths: Mapping[K, Path], alpha: float) -> dict[K, State]:
     return states
 
 
-def effect_of(metric: MetricName, baseline: Summed, candidate: Summed) -> Effect:
+def effect_of(metric: MetricName, baseline: Summed, candidate: Summed) -> Known:
     """Candidate less baseline: of means, or of logarithms. `NOTHING` where one of them has told next to nothing."""
-    a, b = figure(metric, Sums(*baseline)), figure(metric, Sums(*candidate))
-    return Effect(b.value - a.value, math.hypot(a.error, b.error)) if a.error + b.error < math.inf else NOTHING
+    (a, of_a), (b, of_b) = figure(metric, Sums(*baseline)), figure(metric, Sums(*candidate))
+    if math.inf in (a.error, b.error):
+        return Known(NOTHING, math.inf)
+    one, two = a.error**2, b.error**2
+    unsure = one**2 / of_a + two**2 / of_b
+    # Of Welch's test, Biometrika 34, 1947.
+    degrees = (one + two) ** 2 / unsure if unsure else math.inf
+    return Known(Effect(b.value - a.value, math.sqrt(one + two)), degrees)
 
 
-def figure(metric: MetricName, sums: Sums) -> Effect:
-    """What one variant has come to, on the scale on which differences are effects, with its error."""
-    if sums.n < 2.0:
-        return NOTHING
+def figure(metric: MetricName, sums: Sums) -> Known:
+    """What one variant has come to, on the scale on which differences are effects."""
+    if sums.n < 2.0 or (metric == "cost" and sums.ratio <= 0.0):
+        return Known(NOTHING, math.inf)
     if metric not in RELATIVE:
         # As if there were a best and a worst value more (Agresti, Caffo, The American Statistician 54(4), 2000): a rate
         # that was never seen to vary has an error too. The figure itself stays what it is.
-        return Effect(sums.ratio, math.sqrt(_with_two_more(sums).variance))
+        return Known(Effect(sums.ratio, math.sqrt(_with_two_more(sums).variance)), math.inf)
     value, error = sums.ratio, math.sqrt(sums.variance)
     if metric == "cost":
-        if value <= 0.0:
-            return NOTHING
         value, error = math.log(value), error / value
-    return Effect(value, max(error, _LEAST_SPREAD / math.sqrt(sums.n)))
+    return Known(Effect(value, max(error, _LEAST_SPREAD / math.sqrt(sums.n))), sums.n - 1.0)
 
 
 def _with_two_more(sums: Sums) -> Sums:

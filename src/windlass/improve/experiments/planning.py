@@ -230,7 +230,7 @@ def _told_units(metric: MetricName, calls: Sequence[PlainCall]) -> Sums:
 
 def _spread(plan: Plan, told: Sums, power: float) -> _Spread | None:
     """None where fewer than two units are known."""
-    known = figure(plan.primary, told)
+    known = figure(plan.primary, told).effect
     if not math.isfinite(known.error):
         return None
     unit = _units_for(plan.alpha / len(plan.candidates), power)

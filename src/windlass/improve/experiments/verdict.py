@@ -132,7 +132,7 @@ def _look(trial: Trial, candidate: int, tested: Tested) -> LookView:
         at=tested.look.at,
         units=tested.look.units,
         fraction=tested.look.units / trial.plan.size,
-        z=tested.good.z,
+        z=tested.z,
         boundary=tested.boundary,
         estimate=effect_shown(metric, tested.effect.value) if known else None,
         low=effect_shown(metric, low) if known else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,10 @@ from scipy import special
 from windlass.stats.trials.means import Moments
 
 Floats: TypeAlias = NDArray[np.float64]
+_MANY: Final = 2_000.0
+"""With so many degrees of freedom t is as good as normal."""
+_FAR: Final = 8.0
+"""No boundary is further out: below 1e-15 of probability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,19 @@ def pairs(a: Floats, b: Floats) -> Effect:
         return NOTHING
     gap = b - a
     return Effect(float(gap.mean()), math.sqrt(float(gap.var(ddof=1)) / len(gap)))
+
+
+def normal_score(t: float, degrees: float) -> float:
+    """The z statistic that is as unlikely as `t` is with so many degrees of freedom."""
+    if not math.isfinite(t) or degrees > _MANY or t == 0.0:
+        return t
+    z = -float(special.ndtri(special.stdtr(degrees, -abs(t))))
+    return math.copysign(min(z, abs(t)), t)
+
+
+def student_score(z: float, degrees: float) -> float:
+    """The t statistic with so many degrees of freedom that is as unlikely as `z` in [0, 8] is."""
+    return z if degrees > _MANY else -float(special.stdtrit(degrees, special.ndtr(-min(z, _FAR))))
 
 
 def p_value(effect: Effect) -> float:

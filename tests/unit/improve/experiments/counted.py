@@ -25,7 +25,7 @@ class Counted:
         return assigned
 
     def run(self, units, quality, seed=0, *, ms=(500.0,) * 6, cost=(1_000_000,) * 6, errors=(0.0,) * 6):
-        """So many calls, assigned at random by their shares. By variant: rates of good answers and of errors, medians."""
+        """So many calls, assigned at random by share. By variant: rates of good answers and of errors, medians."""
         chance = random.Random(seed)
         shares = self.trial.plan.shares(self.trial.stage)
         for _ in range(units):

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.improve.experiments.counted import Counted
 from tests.unit.policies.trials.test_plan import planned
 
-from windlass.improve.experiments.looks import Path, effect_of, figure, path, stepped_down
+from windlass.improve.experiments.looks import Known, Path, effect_of, figure, path, stepped_down
 from windlass.policies.trials.tally import Look, Summed
 from windlass.stats.trials.effects import Effect, Sums
 
@@ -22,38 +22,38 @@ def of_values(*values):
 def walked(*effects, size=100, metric="quality"):
     """A path with an effect at each tenth of the plan."""
     looks = [Look(at, float(at), (at + 1) * size // 10, []) for at in range(len(effects))]
-    return Path(metric, size, looks, [Effect(*effect) for effect in effects])
+    return Path(metric, size, looks, [Known(Effect(*effect), math.inf) for effect in effects])
 
 
 class TestEffects:
     def test_means_are_subtracted_and_ratios_are_logarithms(self):
-        assert effect_of("quality", of_values(0.0, 1.0), of_values(1.0, 1.0)).value == 0.5
-        assert effect_of("cost", of_values(1.0, 3.0), of_values(4.0, 4.0)).value == pytest.approx(math.log(2.0))
-        assert effect_of("latency", of_values(5.0, 7.0), of_values(7.0, 7.0)).value == 1.0
+        assert effect_of("quality", of_values(0.0, 1.0), of_values(1.0, 1.0)).effect.value == 0.5
+        assert effect_of("cost", of_values(1.0, 3.0), of_values(4.0, 4.0)).effect.value == pytest.approx(math.log(2.0))
+        assert effect_of("latency", of_values(5.0, 7.0), of_values(7.0, 7.0)).effect.value == 1.0
 
     def test_the_error_of_a_cost_ratio_is_that_of_the_delta_method(self):
         a, b = of_values(*[1.0, 3.0] * 50), of_values(*[2.0, 6.0] * 50)
         relative = (1.0 / 0.99) / 4.0 / 100.0
-        assert effect_of("cost", a, b).error == pytest.approx(math.sqrt(2.0 * relative), rel=1e-2)
+        assert effect_of("cost", a, b).effect.error == pytest.approx(math.sqrt(2.0 * relative), rel=1e-2)
 
     @pytest.mark.parametrize("metric", ["quality", "cost", "latency", "error"])
     @pytest.mark.parametrize("few", [of_values(), of_values(1.0)])
     def test_of_fewer_than_two_units_nothing_is_known(self, metric, few):
         many = of_values(0.5, 0.6, 0.7)
         for pair in ((few, many), (many, few)):
-            assert effect_of(metric, *pair).error == math.inf
-            assert effect_of(metric, *pair).z == 0.0
+            assert effect_of(metric, *pair).effect.error == math.inf
+            assert effect_of(metric, *pair).effect.z == 0.0
 
     def test_what_never_varied_has_an_error_too(self):
-        assert figure("error", Sums(*of_values(*[0.0] * 98))).error == pytest.approx(
+        assert figure("error", Sums(*of_values(*[0.0] * 98))).effect.error == pytest.approx(
             math.sqrt(0.01 * 0.99 / 99), rel=0.01
         )
-        assert figure("cost", Sums(*of_values(*[5.0] * 100))).error == pytest.approx(0.001)
-        assert figure("latency", Sums(*of_values(*[6.0] * 100))).error == pytest.approx(0.001)
+        assert figure("cost", Sums(*of_values(*[5.0] * 100))).effect.error == pytest.approx(0.001)
+        assert figure("latency", Sums(*of_values(*[6.0] * 100))).effect.error == pytest.approx(0.001)
 
     @pytest.mark.parametrize("spent", [0.0, -1.0])
     def test_costs_that_are_none_have_no_logarithm(self, spent):
-        assert effect_of("cost", of_values(1.0, 2.0), of_values(spent, spent)).error == math.inf
+        assert effect_of("cost", of_values(1.0, 2.0), of_values(spent, spent)).effect.error == math.inf
 
 
 class TestPaths:
@@ -66,6 +66,14 @@ class TestPaths:
     def test_more_is_better_of_quality_alone(self, metric, state):
         taken = walked((0.9, 0.1), metric=metric).tested(0.05)
         assert (taken[-1].state, taken[-1].effect.value) == (state, 0.9)
+
+    def test_few_values_have_to_be_further_apart(self):
+        few = walked((0.5, 0.1))._replace(effects=[Known(Effect(0.5, 0.1), 6.0)], size=10, looks=[Look(1, 1.0, 10, [])])
+        many = few._replace(effects=[Known(Effect(0.22, 0.1), math.inf)])
+        assert few._replace(effects=[Known(Effect(0.22, 0.1), 6.0)]).tested(0.05)[0].state == "undecided"
+        assert many.tested(0.05)[0].state == few.tested(0.05)[0].state == "better"
+        low, high = few.tested(0.05)[0].interval()
+        assert high - low == pytest.approx(0.2 * 2.446912, rel=1e-5)
 
     def test_a_margin_forgives_a_loss_of_it(self):
         lost = walked(*[(-0.02, 0.01)] * 10)

@@ -82,3 +82,20 @@ def test_logarithms_have_a_floor() -> None:
     assert effects.logarithms(np.array([0.0, 1.0, math.e]), 1e-3).tolist() == pytest.approx([math.log(1e-3), 0.0, 1.0])
     with pytest.raises(ValueError, match="above 0"):
         effects.logarithms(np.ones(2), 0.0)
+
+
+@pytest.mark.parametrize(("t", "degrees", "z"), [(2.776445, 4.0, 1.959964), (-1.984467, 98.0, -1.959964)])
+def test_a_t_statistic_as_a_z_statistic_and_back(t: float, degrees: float, z: float) -> None:
+    # Quantiles of 97.5 % in any table.
+    assert effects.normal_score(t, degrees) == pytest.approx(z, rel=1e-6)
+    assert effects.student_score(abs(z), degrees) == pytest.approx(abs(t), rel=1e-6)
+
+
+@pytest.mark.parametrize("degrees", [1.0, 4.5, 500.0, 1e6, math.inf])
+def test_scores_are_numbers_however_far_out(degrees: float) -> None:
+    for t in (0.0, 1e-9, 5.0, 40.0, 1e12):
+        assert 0.0 <= effects.normal_score(t, degrees) <= t
+        assert effects.normal_score(-t, degrees) == -effects.normal_score(t, degrees)
+    for z in (0.0, 2.0, 8.0):
+        assert z - 1e-9 <= effects.student_score(z, degrees) < math.inf
+    assert effects.normal_score(math.inf, 3.0) == math.inf
