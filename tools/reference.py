@@ -64,8 +64,7 @@ EXIT_CODES = (
     "| 0 | done |\n"
     "| 1 | failed; of `doctor` and `audit verify`: something is wrong, and they say what |\n"
     "| 2 | wrong usage, or settings that cannot work (a broken file, a plugin that is not installed) |\n"
-    "| 3 | of `replay`: the log cannot tell; of `experiment`: nothing speaks for a variant, or the step is refused because "
-    "the experiment does not stand so |\n"
+    "| 3 | of `replay`: the log cannot tell; of `experiment`: nothing speaks for a variant, or it stands otherwise |\n"
     "| 130 | interrupted |\n",
     "Settings that cannot work end every command with 2, those that only read too: they say which database is meant, "
     "and a guess could answer from another one. The message names the mistake. `windlass doctor` alone goes on: it "

@@ -7,7 +7,7 @@ place. What the numbers say is in `improve/experiments`, which is loaded when so
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -179,18 +179,23 @@ def find(runtime: Runtime, scope: Scope, name: str, point: str = "") -> Trial:
     none, or two are under way."""
     with runtime.loop.lock:
         known = runtime.learner.trials.of(scope)
-        found = [one for one in known if name in (one.plan.name, one.id) and point in ("", one.plan.point)]
-        found = [one for one in found if one.state == "running"] or found[:1]
-        kept = msgspec.msgpack.encode(found[0]) if len(found) == 1 else b""
-    if len(found) > 1:
-        points = ", ".join(one.plan.point for one in found)
-        raise InputError(f"experiments of the name {name[:60]} are under way at {points}; give the point too")
+        found = _meant(known, name, point)
+        kept = [msgspec.msgpack.encode(one) for one in found]
     if not found:
         at = f" at {point[:60]}" if point else ""
         names = ", ".join(dict.fromkeys(one.plan.name for one in known)) or "none"
         raise InputError(f"there is no experiment {name[:60]!r}{at}; there are: {names}")
+    if len(found) > 1:
+        points = ", ".join(one.plan.point for one in found)
+        raise InputError(f"experiments of the name {name[:60]} are under way at {points}; give the point too")
     # A copy: the fold goes on with its own while this one is looked at.
-    return msgspec.msgpack.decode(kept, type=Trial)
+    return msgspec.msgpack.decode(kept[0], type=Trial)
+
+
+def _meant(known: Sequence[Trial], name: str, point: str) -> Sequence[Trial]:
+    """Those that are meant by a name or an id: what is under way, else the newest of what is over."""
+    found = [one for one in known if name in (one.plan.name, one.id) and point in ("", one.plan.point)]
+    return [one for one in found if one.state == "running"] or found[:1]
 
 
 def _under_way(runtime: Runtime, scope: Scope, name: str, point: str) -> Trial:
@@ -315,9 +320,9 @@ def _variant(plan: Plan, view: ExperimentView, wanted: str) -> str:
 
 def _require_better(view: ExperimentView, variant: str) -> None:
     """InputError (409) unless it is shown that a variant is better, and no guardrail speaks against it."""
-    of = [(metric, one) for metric in view.metrics for one in metric.comparisons if one.variant == variant]
-    better = any(metric.role == "primary" and one.verdict == "better" for metric, one in of)
-    worse = [metric.metric for metric, one in of if metric.role == "guardrail" and one.verdict == "worse"]
+    said = [(metric, one.verdict) for metric in view.metrics for one in metric.comparisons if one.variant == variant]
+    better = ("primary", "better") in [(metric.role, verdict) for metric, verdict in said]
+    worse = [metric.metric for metric, verdict in said if (metric.role, verdict) == ("guardrail", "worse")]
     remedy = "wait, stop it, or ship it by force and say why"
     if view.withheld or view.decision != "better" or not better:
         raise conflict(f"nothing shows that {variant} is better: {view.sentence} {remedy.capitalize()}.")

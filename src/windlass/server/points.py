@@ -14,13 +14,26 @@ import msgspec
 
 from windlass.errors import InputError, PolicyError
 from windlass.policies.points import EXPERIMENT, NAMED, ROLLOUT
-from windlass.policies.rollout import Advance, Always, Begin, Change, End, Promote, RollBack, SetMode, Ship, parse
+from windlass.policies.rollout import (
+    Advance,
+    Always,
+    Begin,
+    Change,
+    End,
+    Ending,
+    Promote,
+    RollBack,
+    SetMode,
+    Ship,
+    parse,
+)
 from windlass.policies.score import Score
 from windlass.records import Decision, Scope
 from windlass.runtime import Runtime
 from windlass.watch.store import DecisionHour
 
 CHANGES_READ = 200
+_ENDED: dict[Ending, str] = {"stop": "stopped", "rollback": "rolled back"}
 _PEOPLES = (ROLLOUT, EXPERIMENT)
 """Where it is not a policy that decides."""
 
@@ -129,19 +142,29 @@ def told(change: Change) -> str:
     match change:
         case SetMode():
             return f"mode {change.mode}"
+        case RollBack(cursor=0):
+            return "rolled back to the beginning"
         case RollBack():
-            return f"rolled back to {f'entry {change.cursor}' if change.cursor else 'the beginning'}"
+            return f"rolled back to entry {change.cursor}"
+        case Promote(shadow=""):
+            return "its own policy decides again"
         case Promote():
-            return f"the policy in shadow {change.shadow} decides" if change.shadow else "its own policy decides again"
+            return f"the policy in shadow {change.shadow} decides"
         case Always():
             return f"always {change.action}"
+        case _:
+            return _step_told(change)
+
+
+def _step_told(change: Begin | Advance | End | Ship) -> str:
+    """A step of an experiment in words."""
+    match change:
         case Begin():
             return f"experiment {change.plan.name} begins"
         case Advance():
             return f"experiment {change.name} goes on with stage {change.stage + 1} of its ramp"
         case End():
-            stopped = "is stopped" if change.how == "stop" else "is rolled back"
-            return f"experiment {change.name} {stopped}, and everybody gets what is usual"
+            return f"experiment {change.name} is {_ENDED[change.how]}, and everybody gets what is usual"
         case Ship():
             return f"experiment {change.name} ends, and everybody gets {change.variant}"
         case _ as other:

@@ -184,11 +184,15 @@ def show_points(answer: Answer) -> None:
         for action in point["named"]:
             reward = "" if action["reward"] is None else f"{action['reward']:.3f}"
             add_line(table, point["point"], mode, "", "by name", action["action"], str(action["chosen"]), "", reward)
-    out = console()
-    out.print(table if table.row_count else "No decision point is known.")
+    console().print(table if table.row_count else "No decision point is known.")
+    _show_in_place(answer)
+
+
+def _show_in_place(answer: Answer) -> None:
+    """One line a point at which something acts in place of its policy."""
     for point in answer["points"]:
         if told := point["standing"]["told"]:
-            out.print(escape(clean(f"now at {point['point']}: {told}")))
+            console().print(escape(clean(f"now at {point['point']}: {told}")))
 
 
 def show_feedback(answer: Answer) -> None:

@@ -22,7 +22,8 @@ def past(
     ledger: Ledger, scope: Scope, plan: Plan, reward: RewardOptions, *, newest: int = NEWEST, after: int = 0
 ) -> list[PlainCall]:
     """The newest calls that were decided at the plan's point, in the order in which they were. Those of which nobody
-    knows whose they are, are left out, as the experiment leaves them out. after: the entry behind which it begins to read.
+    knows whose they are, are left out, as the experiment leaves them out. after: the entry behind which it begins to
+    read.
     """
     accounts = known(ledger, scope, plan.point, newest, after=after)
     found = []
