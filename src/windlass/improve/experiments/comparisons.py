@@ -9,7 +9,7 @@ hold, none needs more of a correction than the primary metric. Brings scipy: a s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
@@ -18,7 +18,7 @@ import numpy as np
 from windlass.improve.experiments.looks import GOOD, Path, Tested, effect_of, path, stepped_down
 from windlass.improve.experiments.view import ComparisonView, MeanUnit, MetricRole, MetricView, ValueView, Verdict
 from windlass.policies.trials.plan import METRICS, RELATIVE, MetricName
-from windlass.policies.trials.tally import Sample, Trial
+from windlass.policies.trials.tally import Sample, Summed, Trial
 from windlass.stats.confseq import WeightedSums
 from windlass.stats.trials.corrections import holm
 from windlass.stats.trials.effects import Effect, p_value
@@ -86,20 +86,23 @@ def _rows(trial: Trial) -> Iterator[tuple[_InRole, list[_Compared]]]:
 def _secondary(trial: Trial, paths: _Paths) -> Iterator[tuple[_InRole, list[_Compared]]]:
     """Secondary metrics, as they stand for all of them and all candidates together."""
     plan, candidates = trial.plan, range(1, len(trial.plan.variants))
-    pairs = [(metric, one) for metric in plan.secondary for one in candidates]
-    if not pairs:
-        return
-    states = stepped_down({pair: paths[pair] for pair in pairs}, plan.alpha)
-    rows = {metric: _InRole(metric, "secondary", plan.alpha / len(pairs)) for metric in plan.secondary}
-    compared = [_compared(rows[metric], one, paths) for metric, one in pairs]
+    tests = {(metric, one): paths[metric, one] for metric in plan.secondary for one in candidates}
+    states = stepped_down(tests, plan.alpha)
+    rows = [_InRole(metric, "secondary", plan.alpha / len(tests)) for metric in plan.secondary]
+    compared = [_compared(row, one, paths) for row in rows for one in candidates]
+    adjusted = _adjusted(compared)
+    for row in rows:
+        yield row, [one._replace(state=states[row.metric, one.candidate]) for one in adjusted if one.row == row]
+
+
+def _adjusted(compared: Sequence[_Compared]) -> list[_Compared]:
+    """With p-values that may be compared with the alpha of all of them."""
     nominal = [_p(one) for one in compared]
-    adjusted = holm(np.array([1.0 if p is None else p for p in nominal])).tolist()
-    told = [
-        one._replace(state=states[pair], p_adjusted=None if p is None else together)
-        for pair, one, p, together in zip(pairs, compared, nominal, adjusted, strict=True)
+    together = holm(np.array([1.0 if p is None else p for p in nominal])).tolist()
+    return [
+        one if p is None else one._replace(p_adjusted=adjusted)
+        for one, p, adjusted in zip(compared, nominal, together, strict=True)
     ]
-    for row in rows.values():
-        yield row, [one for one in told if one.row == row]
 
 
 def _compared(row: _InRole, candidate: int, paths: _Paths) -> _Compared:
@@ -108,26 +111,31 @@ def _compared(row: _InRole, candidate: int, paths: _Paths) -> _Compared:
 
 
 def _comparison(trial: Trial, one: _Compared, *, withheld: bool) -> ComparisonView:
-    metric, reported = one.row.metric, one.reported
-    at = METRICS.index(metric)
-    sums = reported.look.sums if reported else [[sample.summed() for sample in told] for told in trial.samples]
-    effect = reported.effect if reported else effect_of(metric, sums[0][at], sums[one.candidate][at]).effect
-    known, watched = math.isfinite(effect.error), _watched(trial, one)
-    low, high = reported.interval() if reported and known else watched or (math.nan, math.nan)
+    metric = one.row.metric
+    base, own = _sums(trial, one, 0), _sums(trial, one, one.candidate)
+    effect = one.reported.effect if one.reported else effect_of(metric, base, own).effect
+    known, (now_low, now_high) = math.isfinite(effect.error), _watched(trial, one)
+    low, high = one.reported.interval() if one.reported and known else (now_low, now_high)
     return ComparisonView(
         variant=trial.plan.variants[one.candidate].name,
-        n=round(sums[one.candidate][at].bottom),
-        baseline_n=round(sums[0][at].bottom),
+        n=round(own.bottom),
+        baseline_n=round(base.bottom),
         verdict=_verdict(one, over=trial.state != "running", withheld=withheld),
         estimate=effect_shown(metric, effect.value) if known else None,
         low=effect_shown(metric, low),
         high=effect_shown(metric, high),
-        method=None if math.isnan(low) else "repeated" if reported and known else "always valid",
+        method=None if math.isnan(low) else "repeated" if one.reported and known else "always valid",
         p=_p(one),
         p_adjusted=one.p_adjusted,
-        now_low=effect_shown(metric, watched[0]) if watched else None,
-        now_high=effect_shown(metric, watched[1]) if watched else None,
+        now_low=effect_shown(metric, now_low),
+        now_high=effect_shown(metric, now_high),
     )
+
+
+def _sums(trial: Trial, one: _Compared, variant: int) -> Summed:
+    """Of a variant, at the look that is reported, else by now."""
+    at = METRICS.index(one.row.metric)
+    return one.reported.look.sums[variant][at] if one.reported else trial.samples[variant][at].summed()
 
 
 def _verdict(one: _Compared, *, over: bool, withheld: bool) -> Verdict:
@@ -148,15 +156,15 @@ def _p(one: _Compared) -> float | None:
     return p / 2.0 if reported.z > 0.0 else 1.0 - p / 2.0
 
 
-def _watched(trial: Trial, one: _Compared) -> tuple[float, float] | None:
-    """Where the difference is by now, at every moment. None of what nobody watches, and where no sequence of ours does:
+def _watched(trial: Trial, one: _Compared) -> tuple[float, float]:
+    """Where the difference is by now, at every moment. NaN of what nobody watches, and where no sequence of ours does:
     of values without a bound, and where a unit has several calls, whose own means it would be about."""
     if one.row.role == "secondary" or one.row.metric in RELATIVE or trial.plan.unit != "call":
-        return None
+        return math.nan, math.nan
     at = METRICS.index(one.row.metric)
     base, own = trial.samples[0][at], trial.samples[one.candidate][at]
     if min(base.n, own.n) < 1:
-        return None
+        return math.nan, math.nan
     (low, high), (own_low, own_high) = (
         _bounded(told.n, told.total, told.squares, one.row.alpha / 2.0) for told in (base, own)
     )

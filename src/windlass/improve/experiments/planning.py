@@ -97,33 +97,46 @@ def forecast(
 ) -> TrialForecast:
     """What is to be expected. effects: in points or per cent. costs: dollars of a call by action, for those of which
     the calls tell none. InputError for a power or an effect that cannot be."""
+    wanted = _checked(plan, power, effects)
+    pace, told = _Pace(plan, calls), _told_units(plan.primary, calls)
+    found = TrialForecast(
+        metric=plan.primary,
+        unit="ratio" if plan.primary in RELATIVE else "points",
+        seen=len(calls),
+        seen_days=pace.seen_days,
+        units=round(told.n),
+        per_day=pace.of(plan.primary),
+        mean=None,
+        deviation=None,
+        power=power,
+        size=plan.size,
+        detectable=None,
+        days=pace.days(plan.size),
+        ramp_days=pace.ramp_days(),
+        sizes=(),
+        extra=tuple(_extra(plan, calls, pace, costs or {})),
+        missing=pace.missing(round(told.n)),
+    )
+    spread = _spread(plan, told, power)
+    if spread is None:
+        return found
+    sizes = {effect: spread.size(effect) for effect in wanted}
+    return msgspec.structs.replace(
+        found,
+        mean=spread.mean,
+        deviation=spread.deviation,
+        detectable=spread.found_by(plan.size),
+        sizes=tuple(SizeView(effect, size, pace.days(size)) for effect, size in sizes.items()),
+    )
+
+
+def _checked(plan: Plan, power: float, effects: Sequence[float]) -> Sequence[float]:
+    """The effects that are looked at. InputError for a power or an effect that cannot be."""
     wanted = effects or (PERCENT if plan.primary in RELATIVE else POINTS)
     if not plan.alpha < power < 1.0 or not all(0.0 < effect < 100.0 for effect in wanted):
         asked = f"power {power}, effects {', '.join(map(str, wanted[:8]))}"
         raise InputError(f"{asked}; give a power above {plan.alpha} and below 1, and effects above 0 and below 100")
-    days = (max(call.at for call in calls) - min(call.at for call in calls)) / DAY_S if calls else 0.0
-    pace = _Pace(plan, calls, days)
-    told = _told_units(plan.primary, calls)
-    spread = _spread(plan, told, power)
-    sizes = [] if spread is None else [(effect, spread.size(effect)) for effect in wanted]
-    return TrialForecast(
-        metric=plan.primary,
-        unit="ratio" if plan.primary in RELATIVE else "points",
-        seen=len(calls),
-        seen_days=days,
-        units=round(told.n),
-        per_day=pace.of(plan.primary),
-        mean=None if spread is None else spread.mean,
-        deviation=None if spread is None else spread.deviation,
-        power=power,
-        size=plan.size,
-        detectable=None if spread is None else spread.found_by(plan.size),
-        days=pace.days(plan.size),
-        ramp_days=pace.ramp_days(),
-        sizes=tuple(SizeView(effect, size, pace.days(size)) for effect, size in sizes),
-        extra=tuple(_extra(plan, calls, pace, costs or {})),
-        missing=pace.missing(round(told.n)),
-    )
+    return wanted
 
 
 class _Spread(NamedTuple):
@@ -160,16 +173,17 @@ class _Spread(NamedTuple):
 class _Pace:
     """How fast units come, and so how long each stage takes."""
 
-    def __init__(self, plan: Plan, calls: Sequence[PlainCall], days: float) -> None:
+    def __init__(self, plan: Plan, calls: Sequence[PlainCall]) -> None:
         self._plan = plan
         self._calls = calls
-        self._days = days
+        times = [call.at for call in calls] or [0.0]
+        self.seen_days = (max(times) - min(times)) / DAY_S
 
     def of(self, metric: MetricName | None = None) -> float | None:
         """Units a day that tell this metric, or any; None where nobody can say."""
         at = None if metric is None else METRICS.index(metric)
         units = {call.unit for call in self._calls if at is None or call.told[at] is not None}
-        return len(units) / self._days if units and self._days > 0.0 else None
+        return len(units) / self.seen_days if units and self.seen_days > 0.0 else None
 
     def stages(self) -> list[float | None]:
         """Days of each stage before the last: until each candidate has told enough of every guarded metric."""
@@ -196,7 +210,7 @@ class _Pace:
     def calls(self, variant: int) -> float | None:
         """Calls that a variant will get, in all stages together."""
         given = [
-            None if days is None else days * self._plan.shares(stage)[variant] * len(self._calls) / self._days
+            None if days is None else days * self._plan.shares(stage)[variant] * len(self._calls) / self.seen_days
             for stage, days in enumerate([*self.stages(), self.last_days(self._plan.size)])
         ]
         return _sum(given)
@@ -208,7 +222,7 @@ class _Pace:
             return f"no call that was decided at the point {plan.point} is known, so that nothing can be reckoned"
         if units < 2:
             return f"of {len(self._calls):,} calls {units or 'none'} told the {plan.primary}; at least two have to"
-        if self._days <= 0.0:
+        if self.seen_days <= 0.0:
             return "all calls came at one moment, so that nobody knows how many come in a day"
         silent = [guard.metric for guard in plan.guardrails if self.of(guard.metric) is None]
         if silent and len(plan.ramp) > 1:
@@ -252,22 +266,26 @@ def _mean(metric: MetricName, value: float) -> float:
 
 
 def _extra(plan: Plan, calls: Sequence[PlainCall], pace: _Pace, costs: Mapping[str, float]) -> Iterator[ExtraView]:
-    at = METRICS.index("cost")
-    spent: dict[str, list[float]] = defaultdict(list)
-    for call in calls:
-        cost = call.told[at]
-        if cost is not None:
-            spent[call.action].append(cost / 1e6)
+    spent = _spent(calls)
     every = [cost for of_action in spent.values() for cost in of_action]
-    known = {**costs, **{action: math.fsum(values) / len(values) for action, values in spent.items()}}
+    each = {**costs, **{action: math.fsum(values) / len(values) for action, values in spent.items()}}
     for place, variant in enumerate(plan.variants):
-        asked, each = pace.calls(place), known.get(variant.action) if variant.action else None
-        usd: float | None = None
+        asked, usd = pace.calls(place), None
         if not variant.action and not variant.shadow:
             usd = 0.0
-        elif asked is not None and each is not None and every:
-            usd = asked * (each - math.fsum(every) / len(every))
+        elif asked is not None and every and variant.action in each:
+            usd = asked * (each[variant.action] - math.fsum(every) / len(every))
         yield ExtraView(variant.name, asked, usd)
+
+
+def _spent(calls: Sequence[PlainCall]) -> dict[str, list[float]]:
+    """Dollars of each call, by action."""
+    spent: dict[str, list[float]] = defaultdict(list)
+    for call in calls:
+        cost = call.told[METRICS.index("cost")]
+        if cost is not None:
+            spent[call.action].append(cost / 1e6)
+    return spent
 
 
 def _sum(parts: Sequence[float | None]) -> float | None:

@@ -42,20 +42,29 @@ def _alarmed(view: ExperimentView) -> str:
 
 def _unknown(view: ExperimentView) -> str:
     """Why there are no numbers to speak of; '' where there are."""
-    total = sum(one.assigned for one in view.variants)
     if view.withheld:
-        counts = " and ".join(f"{one.assigned:,} to {one.name}" for one in view.variants)
-        planned = ", ".join(f"{100.0 * one.share:.3g} %" for one in view.variants)
-        return (
-            f"Nothing is decided, as the shares are not those that were planned: {counts} of {_count(total, view)}, "
-            f"planned were {planned}; find out why before believing any number"
-        )
-    if not total:
+        return _mismatched(view)
+    if not sum(one.assigned for one in view.variants):
         return f"Nothing is known: no {view.unit} was assigned{' at this stage' if view.stage else ''}"
-    if not view.deciding:
-        found = "found no harm so far" if view.state == "running" else "found no harm"
-        share = f"{100.0 * view.stage_share:.3g} %"
-        return f"Nothing is decided at {share} of the shares, stage {view.stage + 1} of {len(view.ramp)}, which {found}"
+    if view.deciding:
+        return _silent(view)
+    found = "found no harm so far" if view.state == "running" else "found no harm"
+    share = f"{100.0 * view.stage_share:.3g} %"
+    return f"Nothing is decided at {share} of the shares, stage {view.stage + 1} of {len(view.ramp)}, which {found}"
+
+
+def _mismatched(view: ExperimentView) -> str:
+    counts = " and ".join(f"{one.assigned:,} to {one.name}" for one in view.variants)
+    planned = ", ".join(f"{100.0 * one.share:.3g} %" for one in view.variants)
+    total = _count(sum(one.assigned for one in view.variants), view)
+    return (
+        f"Nothing is decided, as the shares are not those that were planned: {counts} of {total}, "
+        f"planned were {planned}; find out why before believing any number"
+    )
+
+
+def _silent(view: ExperimentView) -> str:
+    """Whose primary metric nobody has told; '' where each variant's is known of some."""
     silent = [one for one in view.variants if not one.units]
     if not silent:
         return ""

@@ -25,6 +25,7 @@ from windlass.improve.experiments.view import (
     MetricView,
     RatioView,
     VariantView,
+    Verdict,
 )
 from windlass.policies.trials.plan import METRICS
 from windlass.policies.trials.tally import Trial
@@ -82,16 +83,19 @@ def _decided(trial: Trial, rows: Sequence[MetricView]) -> tuple[Conclusion, str]
     if trial.alarm is not None:
         return "harmful", trial.alarm.variant
     primary = rows[0]
-    broken = {
-        one.variant for row in rows if row.role == "guardrail" for one in row.comparisons if one.verdict == "worse"
-    }
-    better = [one for one in primary.comparisons if one.verdict == "better"]
-    sound = [one for one in better if one.variant not in broken]
-    if better:
+    if better := _found(primary, "better"):
+        broken = {one.variant for row in rows if row.role == "guardrail" for one in _found(row, "worse")}
+        sound = [one for one in better if one.variant not in broken]
         return "better" if sound else "harmful", _best(primary, sound or better)
-    verdicts = {one.verdict for one in primary.comparisons}
-    conclusion: Conclusion = "open" if "open" in verdicts else "undecided" if "undecided" in verdicts else "worse"
-    return conclusion, _best(primary, [one for one in primary.comparisons if one.verdict == conclusion])
+    if still := _found(primary, "open"):
+        return "open", _best(primary, still)
+    if undecided := _found(primary, "undecided"):
+        return "undecided", _best(primary, undecided)
+    return "worse", _best(primary, primary.comparisons)
+
+
+def _found(row: MetricView, verdict: Verdict) -> list[ComparisonView]:
+    return [one for one in row.comparisons if one.verdict == verdict]
 
 
 def _best(primary: MetricView, among: Sequence[ComparisonView]) -> str:
