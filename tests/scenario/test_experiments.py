@@ -12,44 +12,27 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.scenario import program
+from tests.scenario.test_routing import _Upstream
 
 pytestmark = pytest.mark.scenario
-SLOW_S = 0.04
 LIKED = {"usual": 0.7, "good": 0.95, "bad": 0.2}
 REACTION_S = 1.0
 PATIENCE_S = 60.0
 
 
-class _Upstream(http.server.BaseHTTPRequestHandler):
-    """Answers every chat; `bad` takes its time."""
+class _Slow(_Upstream):
+    """`bad` takes its time."""
 
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        time.sleep(SLOW_S if asked["model"] == "bad" else 0.0)
-        said = {
-            "choices": [{"message": {"content": "Because of its pawl."}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 20, "completion_tokens": 10},
-        }
-        data = json.dumps(said).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is logged."""
+    slow_s: ClassVar[Mapping[str, float]] = {"bad": 0.04}
 
 
 @dataclass
@@ -140,7 +123,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Upstream)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     models = ", ".join(f'{{ name = "{name}" }}' for name in LIKED)
     lines = (

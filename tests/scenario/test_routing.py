@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +36,14 @@ LOOK = "Why does the winch on the pier turn only one way?"
 
 
 class _Upstream(http.server.BaseHTTPRequestHandler):
-    """Answers every chat with ten tokens."""
+    """Answers every chat with ten tokens. slow_s: so long it waits before it answers for a model."""
 
     protocol_version = "HTTP/1.1"
+    slow_s: Mapping[str, float] = {}
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        time.sleep(self.slow_s.get(asked["model"], 0.0))
         said = {
             "choices": [{"message": {"content": "Because of its pawl."}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 20, "completion_tokens": 10},
