@@ -2,9 +2,10 @@
 
 Quality and errors are compared by their means. Latency is, by its logarithm, and costs by the logarithm of the ratio of
 their means (delta method), so that both effects are ratios. The first look that decides, decides; what is reported is
-what stood then. Whoever stops early sees an effect that is somewhat too large on average; its interval holds. Of costs
-with a few huge values it takes hundreds of units until alpha is what it says.
-Brings scipy: a server imports it where it is asked for.
+what stood then. Whoever stops early sees an effect that is somewhat too large on average; its interval holds.
+
+Costs with a few huge values need hundreds of units: where their logarithms have a deviation of 1, an alpha of 5 % is
+7.3 % at 50 units a side, 5.7 % at 300 and 5.1 % at 1,000. Brings scipy: a server imports it where it is asked for.
 """
 
 from __future__ import annotations
@@ -107,9 +108,8 @@ def effect_of(metric: MetricName, baseline: Summed, candidate: Summed) -> Known:
     if math.inf in (a.error, b.error):
         return Known(NOTHING, math.inf)
     one, two = a.error**2, b.error**2
-    unsure = one**2 / of_a + two**2 / of_b
     # Of Welch's test, Biometrika 34, 1947.
-    degrees = (one + two) ** 2 / unsure if unsure else math.inf
+    degrees = (one + two) ** 2 / (one**2 / of_a + two**2 / of_b)
     return Known(Effect(b.value - a.value, math.sqrt(one + two)), degrees)
 
 
@@ -120,7 +120,7 @@ def figure(metric: MetricName, sums: Sums) -> Known:
     if metric not in RELATIVE:
         # As if there were a best and a worst value more (Agresti, Caffo, The American Statistician 54(4), 2000): a rate
         # that was never seen to vary has an error too. The figure itself stays what it is.
-        return Known(Effect(sums.ratio, math.sqrt(_with_two_more(sums).variance)), math.inf)
+        return Known(Effect(sums.ratio, math.sqrt(_with_two_more(sums).variance)), sums.n - 1.0)
     value, error = sums.ratio, math.sqrt(sums.variance)
     if metric == "cost":
         value, error = math.log(value), error / value
