@@ -12,6 +12,7 @@ from windlass.improve.experiments import words
 from windlass.improve.experiments.view import ComparisonView, EffectUnit, ExperimentView
 from windlass.policies.trials.plan import MetricName
 
+SURE: Final = "Intervals hold at all looks together, those by now at every moment."
 _MARKED: Final = re.compile(r"([\\`*_\[\]|~$]|(?<=www)\.|(?<=:)/)")
 _HTML: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _CELLS: Final = 20
@@ -20,7 +21,7 @@ _CELLS: Final = 20
 
 def markdown(view: ExperimentView) -> str:
     """The report. Whatever people have written stands in it as plain text."""
-    compared = ("metric", "role", "candidate", "verdict", "", "effect", "interval", "p", "values")
+    compared = ("metric", "role", "candidate", "verdict", "", "effect", "interval", "by now", "p", "values")
     parts = [
         f"# Experiment {plain(view.name)}",
         f"**{plain(view.sentence)}**",
@@ -31,9 +32,9 @@ def markdown(view: ExperimentView) -> str:
         _table(("metric", *(variant.name for variant in view.variants)), _values(view)),
         "## Against the baseline",
         _table(compared, _compared(view)),
-        "A bar shows its interval, `●` what is estimated and `┼` no difference. Intervals hold at all looks together.",
+        f"A bar shows its interval, `●` what is estimated and `┼` no difference. {SURE}",
         "## Looks",
-        _table(("candidate", "when", "units", "of the plan", "z", "boundary"), _looks(view)),
+        _table(("candidate", "when", "units", "of the plan", "effect", "z", "boundary"), _looks(view)),
         "## Guardrails",
         _table(("guardrail", "candidate", "accepted", "evidence of harm"), _guardrails(view)),
     ]
@@ -153,6 +154,7 @@ def _compared(view: ExperimentView) -> list[Sequence[str]]:
             bar(one, metric.unit, span_of(view, metric.metric)),
             words.effect(one.estimate, metric.unit),
             words.confidence(metric, one),
+            words.by_now(metric, one),
             words.probability(one.p if one.p_adjusted is None else one.p_adjusted),
             f"{one.n:,} and {one.baseline_n:,}",
         )
@@ -168,6 +170,7 @@ def _looks(view: ExperimentView) -> list[Sequence[str]]:
             plain(moment(one.at)),
             f"{one.units:,}",
             words.percent(one.fraction),
+            words.at_look(view, one),
             f"{one.z:+.2f}",
             words.NOTHING if one.boundary is None else f"{one.boundary:.2f}",
         )

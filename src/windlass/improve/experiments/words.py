@@ -10,6 +10,7 @@ from windlass.improve.experiments.view import (
     EffectUnit,
     ExperimentView,
     HarmView,
+    LookView,
     MeanUnit,
     MetricRole,
     MetricView,
@@ -51,6 +52,19 @@ def confidence(metric: MetricView, one: ComparisonView) -> str:
     """The interval of a comparison, and how sure it is."""
     told = interval(one.low, one.high, metric.unit)
     return told if told == NOTHING else f"{told} ({percent(metric.level)})"
+
+
+def by_now(metric: MetricView, one: ComparisonView) -> str:
+    """Where an effect is by all that came until now, however often one looks; of most metrics that is not known."""
+    return interval(one.now_low, one.now_high, metric.unit)
+
+
+def at_look(view: ExperimentView, look: LookView) -> str:
+    """The effect on the primary metric at a look, with its interval."""
+    unit = view.metrics[0].unit
+    if look.estimate is None:
+        return NOTHING
+    return f"{effect(look.estimate, unit)}, {interval(look.low, look.high, unit)}"
 
 
 def mean(value: float | None, unit: MeanUnit) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 from markupsafe import Markup
 
 from windlass.improve.experiments import words
-from windlass.improve.experiments.report import facts, moment
+from windlass.improve.experiments.report import SURE, facts, moment
 from windlass.improve.experiments.view import ExperimentView
 from windlass.server.dashboard.sheet import as_table, sheet, table
 from windlass.server.dashboard.svg import element
@@ -62,7 +62,7 @@ def _variants(one: Shown) -> list[Markup]:
 
 
 def _compared(one: Shown) -> list[Markup]:
-    columns = ("", "role", "candidate", "verdict", "no difference in the middle", "effect", "interval", "p", "values")
+    columns = ("", "role", "candidate", "verdict", "0 in the middle", "effect", "interval", "by now", "p", "values")
     rows = [
         (
             row.metric.metric,
@@ -72,12 +72,13 @@ def _compared(one: Shown) -> list[Markup]:
             row.drawing,
             row.effect,
             row.interval,
+            row.by_now,
             row.p,
             f"{row.view.n:,} / {row.view.baseline_n:,}",
         )
         for row in one.compared
     ]
-    return [table("", columns, rows), element("p", "Intervals hold at all looks together.", class_="note")]
+    return [table("", columns, rows), element("p", SURE, class_="note")]
 
 
 def _looked(candidate: Looked) -> list[Markup]:
@@ -86,12 +87,13 @@ def _looked(candidate: Looked) -> list[Markup]:
             moment(look.at),
             f"{look.units:,}",
             words.percent(look.fraction),
+            effect,
             f"{look.z:+.2f}",
             words.NOTHING if look.boundary is None else f"{look.boundary:.2f}",
         )
-        for look in candidate.looks
+        for look, effect in candidate.looks
     ]
-    columns = ("when", "units", "of the plan", "z", "decides at")
+    columns = ("when", "units", "of the plan", "effect", "z", "decides at")
     told = element("p", f"{candidate.variant}: {candidate.told}")
     return [told, candidate.drawing, as_table(columns, rows)]
 

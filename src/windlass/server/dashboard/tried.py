@@ -32,18 +32,19 @@ class Contrast(NamedTuple):
     drawing: Markup
     effect: str
     interval: str
+    by_now: str
     p: str
     verdict: str
     tone: str
 
 
 class Looked(NamedTuple):
-    """The looks at one candidate."""
+    """The looks at one candidate, each with the effect at it."""
 
     variant: str
     drawing: Markup
     told: str
-    looks: tuple[LookView, ...]
+    looks: tuple[tuple[LookView, str], ...]
 
 
 class Guarded(NamedTuple):
@@ -100,6 +101,7 @@ def compared(view: ExperimentView) -> tuple[Contrast, ...]:
             drawing=effects.effect(f"effect-{row}-{place}", metric, one, spans[metric.metric]),
             effect=words.effect(one.estimate, metric.unit),
             interval=words.confidence(metric, one),
+            by_now=words.by_now(metric, one),
             p=words.probability(one.p if one.p_adjusted is None else one.p_adjusted),
             verdict=words.verdict(metric, one),
             tone=_TONES.get(one.verdict, ""),
@@ -116,7 +118,8 @@ def looked(view: ExperimentView) -> tuple[Looked, ...]:
         taken = tuple(look for look in view.looks if look.variant == variant.name)
         if taken:
             drawing = effects.looks(f"looks-{place}", variant.name, taken, view.size)
-            found.append(Looked(variant.name, drawing, effects.told(taken), taken))
+            rows = tuple((look, words.at_look(view, look)) for look in taken)
+            found.append(Looked(variant.name, drawing, effects.told(taken), rows))
     return tuple(found)
 
 

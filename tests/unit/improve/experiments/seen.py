@@ -23,7 +23,7 @@ from windlass.improve.experiments.view import (
 BEGAN = 1_800_000_000.0
 EVIL = '<script>alert("x")</script>| *a* [b](http://c.example) `d` \x1b[31m\n# e \u202e'
 ALARM = AlarmView("b", "latency", 43, BEGAN + 900.0)
-BETTER = ComparisonView("b", 512, 498, "better", 3.14, 1.24, 5.0, "repeated", 0.0004)
+BETTER = ComparisonView("b", 512, 498, "better", 3.14, 1.24, 5.0, "repeated", 0.0004, None, -0.5, 6.5)
 LATER = ComparisonView("b", 512, 498, "open", 0.97, 0.9, 1.05, "repeated", 0.3, 0.6)
 HOLDS = ComparisonView("b", 512, 498, "holds", -0.04, -1.0, 0.9, "repeated", 0.01)
 BROKEN = ComparisonView("b", 512, 498, "worse", 1.4, 1.2, 1.6, "repeated", 0.9)

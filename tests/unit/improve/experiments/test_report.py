@@ -34,18 +34,23 @@ def test_everything_that_is_known_is_told() -> None:
         "Sample ratio: as planned (p 0.420).",
         "| quality | 0.812 (498) | 0.844 (512) | – (0) |",
         "| quality | primary | b | better |",
-        "| +3.1 points | +1.2 to +5.0 points (97.5 %) | < 0.001 | 512 and 498 |",
-        "| quality | primary | c | nothing known yet |  | – | – | – | 0 and 498 |",
+        "| +3.1 points | +1.2 to +5.0 points (97.5 %) | -0.5 to +6.5 points | < 0.001 | 512 and 498 |",
+        "| quality | primary | c | nothing known yet |  | – | – | – | – | 0 and 498 |",
         "| latency | secondary | b | nothing shown yet |",
-        "| -3.0 % | -10.0 to +5.0 % (97.5 %) | 0.600 |",
+        "| -3.0 % | -10.0 to +5.0 % (97.5 %) | – | 0.600 |",
         "| does not hold |",
-        "| b | 2027-01-15 08:13:20 UTC | 400 | 20 % | +9.50 | 4.88 |",
-        "| b | 2027-01-15 08:11:40 UTC | 200 | 10 % | +1.20 | – |",
+        "| b | 2027-01-15 08:13:20 UTC | 400 | 20 % | +3.1 points, +1.2 to +5.0 points | +9.50 | 4.88 |",
+        "| b | 2027-01-15 08:11:40 UTC | 200 | 10 % | +4.0 points, -2.0 to +10.0 points | +1.20 | – |",
         "| error | b | at most 2 points worse | 3.2 of 133 after 512 values |",
         "| latency | c | at most 10 % worse | nothing known yet |",
     ):
         assert told in text
     assert "Ended" not in text
+
+
+def test_a_look_without_an_effect_says_so() -> None:
+    none = msgspec.structs.replace(WHOLE, estimate=None, low=None, high=None)
+    assert words.at_look(seen(), none) == words.NOTHING
 
 
 def test_every_row_has_the_cells_of_its_head() -> None:

@@ -21,6 +21,8 @@ def test_all_that_is_known_is_in_it() -> None:
         "Sample ratio: as planned (p 0.420).",
         "+1.2 to +5.0 points (97.5 %)",
         "-10.0 to +5.0 % (97.5 %)",
+        "-0.5 to +6.5 points",
+        "+4.0 points, -2.0 to +10.0 points",
         "does not hold",
         "z +9.50 at the last of 2 looks, beyond the boundary of 4.88.",
         "at most 2 points worse",
