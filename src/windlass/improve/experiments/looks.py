@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
 from windlass.policies.trials.plan import METRICS, RELATIVE, MetricName
@@ -27,7 +28,7 @@ of its own, and so would say nothing."""
 K = TypeVar("K")
 
 
-class Known(NamedTuple):
+class Gauged(NamedTuple):
     """An effect, or one variant's figure, on the metric's scale. degrees: of freedom of its error."""
 
     effect: Effect
@@ -56,7 +57,7 @@ class Path(NamedTuple):
     metric: MetricName
     size: int
     looks: Sequence[Look]
-    effects: Sequence[Known]
+    effects: Sequence[Gauged]
 
     def tested(self, alpha: float, margin: float = 0.0) -> list[Tested]:
         """The looks up to the one that decides. alpha: two-sided. margin: a loss that is accepted, of relative metrics
@@ -102,29 +103,31 @@ def stepped_down(paths: Mapping[K, Path], alpha: float) -> dict[K, State]:
     return states
 
 
-def effect_of(metric: MetricName, baseline: Summed, candidate: Summed) -> Known:
-    """Candidate less baseline: of means, or of logarithms. `NOTHING` where one of them has told next to nothing."""
+@lru_cache(maxsize=4_096)
+def effect_of(metric: MetricName, baseline: Summed, candidate: Summed) -> Gauged:
+    """Candidate less baseline: of means, or of logarithms. `NOTHING` where one of them has told next to nothing. What
+    was seen at a look is asked for again and again, and stays."""
     (a, of_a), (b, of_b) = figure(metric, Sums(*baseline)), figure(metric, Sums(*candidate))
     if math.inf in (a.error, b.error):
-        return Known(NOTHING, math.inf)
+        return Gauged(NOTHING, math.inf)
     one, two = a.error**2, b.error**2
     # Of Welch's test, Biometrika 34, 1947.
     degrees = (one + two) ** 2 / (one**2 / of_a + two**2 / of_b)
-    return Known(Effect(b.value - a.value, math.sqrt(one + two)), degrees)
+    return Gauged(Effect(b.value - a.value, math.sqrt(one + two)), degrees)
 
 
-def figure(metric: MetricName, sums: Sums) -> Known:
+def figure(metric: MetricName, sums: Sums) -> Gauged:
     """What one variant has come to, on the scale on which differences are effects."""
     if sums.n < 2.0 or (metric == "cost" and sums.ratio <= 0.0):
-        return Known(NOTHING, math.inf)
+        return Gauged(NOTHING, math.inf)
     if metric not in RELATIVE:
         # As if there were a best and a worst value more (Agresti, Caffo, The American Statistician 54(4), 2000): a rate
         # that was never seen to vary has an error too. The figure itself stays what it is.
-        return Known(Effect(sums.ratio, math.sqrt(_with_two_more(sums).variance)), sums.n - 1.0)
+        return Gauged(Effect(sums.ratio, math.sqrt(_with_two_more(sums).variance)), sums.n - 1.0)
     value, error = sums.ratio, math.sqrt(sums.variance)
     if metric == "cost":
         value, error = math.log(value), error / value
-    return Known(Effect(value, max(error, _LEAST_SPREAD / math.sqrt(sums.n))), sums.n - 1.0)
+    return Gauged(Effect(value, max(error, _LEAST_SPREAD / math.sqrt(sums.n))), sums.n - 1.0)
 
 
 def _with_two_more(sums: Sums) -> Sums:

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.improve.experiments.counted import Counted
 from tests.unit.policies.trials.test_plan import planned
 
-from windlass.improve.experiments.looks import Known, Path, effect_of, figure, path, stepped_down
+from windlass.improve.experiments.looks import Gauged, Path, effect_of, figure, path, stepped_down
 from windlass.policies.trials.tally import Look, Summed
 from windlass.stats.trials.effects import Effect, Sums
 
@@ -22,7 +22,7 @@ def of_values(*values):
 def walked(*effects, size=100, metric="quality"):
     """A path with an effect at each tenth of the plan."""
     looks = [Look(at, float(at), (at + 1) * size // 10, []) for at in range(len(effects))]
-    return Path(metric, size, looks, [Known(Effect(*effect), math.inf) for effect in effects])
+    return Path(metric, size, looks, [Gauged(Effect(*effect), math.inf) for effect in effects])
 
 
 class TestEffects:
@@ -68,10 +68,10 @@ class TestPaths:
         assert (taken[-1].state, taken[-1].effect.value) == (state, 0.9)
 
     def test_few_values_have_to_be_further_apart(self):
-        few = walked((0.5, 0.1))._replace(effects=[Known(Effect(0.5, 0.1), 6.0)], size=10, looks=[Look(1, 1.0, 10, [])])
-        many = few._replace(effects=[Known(Effect(0.22, 0.1), math.inf)])
-        assert few._replace(effects=[Known(Effect(0.22, 0.1), 6.0)]).tested(0.05)[0].state == "undecided"
-        assert many.tested(0.05)[0].state == few.tested(0.05)[0].state == "better"
+        few = Path("quality", 10, [Look(1, 1.0, 10, [])], [Gauged(Effect(0.5, 0.1), 6.0)])
+        near = few._replace(effects=[Gauged(Effect(0.22, 0.1), 6.0)])
+        many = few._replace(effects=[Gauged(Effect(0.22, 0.1), math.inf)])
+        assert [one.tested(0.05)[0].state for one in (few, near, many)] == ["better", "undecided", "better"]
         low, high = few.tested(0.05)[0].interval()
         assert high - low == pytest.approx(0.2 * 2.446912, rel=1e-5)
 
