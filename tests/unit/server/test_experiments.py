@@ -16,6 +16,7 @@ from windlass.ledger.ledger import ALL
 from windlass.policies.points import ROLLOUT
 from windlass.records import Decision, Scope
 from windlass.runtime import Runtime
+from windlass.server import experiments
 from windlass.testing import Clock, Echo
 
 WORDS = [f"question {number}" for number in range(60)]
@@ -195,6 +196,21 @@ async def test_a_plan_is_sized_by_the_calls_there_were_and_nothing_is_begun(tmp_
         theirs = (await client(runtime, "far").post("/api/experiment_plan", {"plan": plan()})).json["forecast"]
         assert theirs["seen"] == 0, "another tenant's calls are not looked at"
         assert not _rollouts(runtime)
+
+
+async def test_what_is_looked_at_stays_as_it_was_while_calls_go_on(tmp_path: Path) -> None:
+    async with opened(tmp_path, [Echo("a", "b")], keys=KEYS, **POINT) as runtime:
+        await _begun(runtime, unit="session", size=40)
+        scope = Scope("acme", "default")
+        await called(client(runtime, "op"), WORDS[:30], GOOD)
+        await runtime.caught_up()
+        looked = experiments.find(runtime, scope, "newer")
+        before = (sum(looked.assigned), sum(looked.informed), len(looked.looks))
+        assert before[:2] == (30, 30)
+        await called(client(runtime, "op"), WORDS[30:], GOOD)
+        await runtime.caught_up()
+        assert (sum(looked.assigned), sum(looked.informed), len(looked.looks)) == before
+        assert sum(experiments.find(runtime, scope, "newer").informed) == 60
 
 
 HOSTILE: list[Any] = [
