@@ -7,11 +7,10 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.golden.application import Client, opened
-from tests.unit.server.trying import called
+from tests.unit.server.trying import POINT, called
 
 from windlass.cli import main
 from windlass.server.app import Windlass
@@ -58,16 +57,9 @@ def _code(*arguments: str) -> int:
 
 def _calls(folder: Path) -> None:
     """Sixty calls that are rated by the model that answered."""
-    point: dict[str, Any] = {
-        "points__model__mode": "live",
-        "points__model__policy": "fixed",
-        "points__model__options": {"action": "a"},
-        "points__model__randomised_share": 0.0,
-        "points__model__shadows": [{"name": "bold", "policy": "fixed", "options": {"action": "b"}}],
-    }
 
     async def calls() -> None:
-        async with opened(folder / "home", [Echo("a", "b")], **point) as runtime:
+        async with opened(folder / "home", [Echo("a", "b")], **POINT) as runtime:
             words = [f"question {number}" for number in range(60)]
             await called(Client(Windlass(runtime)), words, {"a": 0.1, "b": 0.9})
 

@@ -7,53 +7,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.golden.application import Client, chat, key, opened
+from tests.golden.application import Client, chat, opened
+from tests.unit.server.trying import KEYS, POINT, client
 
 from windlass.ledger.ledger import ALL
 from windlass.records import Decision, Scope
-from windlass.runtime import Runtime
 from windlass.server import control, points, routing, terminal
 from windlass.server.app import Windlass
 from windlass.testing import Echo
 
-KEYS = [
-    key("view", "acme", role="viewer"),
-    key("op", "acme"),
-    key("far", "other"),
-]
-POINT: dict[str, Any] = {
-    "points__model__mode": "live",
-    "points__model__policy": "fixed",
-    "points__model__options": {"action": "a"},
-    "points__model__randomised_share": 0.0,
-    "points__model__shadows": [{"name": "bold", "policy": "fixed", "options": {"action": "b"}}],
-}
+
+async def _answered(one: Client) -> str:
+    return (await one.post("/v1/chat/completions", chat(model="auto"))).headers["x-windlass-model"]
 
 
-def _client(runtime: Runtime, name: str) -> Client:
-    return Client(Windlass(runtime, token="folder-token"), bearer=f"secret-{name}")
-
-
-async def _answered(client: Client) -> str:
-    return (await client.post("/v1/chat/completions", chat(model="auto"))).headers["x-windlass-model"]
-
-
-async def _standing(client: Client) -> dict[str, Any]:
-    (found,) = (await client.post("/api/points", {"point": "model"})).json["points"]
+async def _standing(one: Client) -> dict[str, Any]:
+    (found,) = (await one.post("/api/points", {"point": "model"})).json["points"]
     return dict(found)
 
 
 async def test_a_shadow_is_promoted_for_one_tenant_and_taken_back(tmp_path: Path) -> None:
     async with opened(tmp_path, [Echo("a", "b")], keys=KEYS, **POINT) as runtime:
-        operator = _client(runtime, "op")
+        operator = client(runtime, "op")
         wanted = {"point": "model", "shadow": "bold", "reason": "ahead for a week"}
-        assert (await _client(runtime, "view").post("/api/promote", wanted)).status == 401
+        assert (await client(runtime, "view").post("/api/promote", wanted)).status == 401
         assert await _answered(operator) == "a"
         made = (await operator.post("/api/promote", wanted)).json
         assert made["told"] == "model: the policy in shadow bold decides"
         assert made["decision"]["extra"] == {"by": "key:op", "reason": "ahead for a week"}
         assert await _answered(operator) == "b"
-        assert await _answered(_client(runtime, "far")) == "a", "another tenant goes on as it was"
+        assert await _answered(client(runtime, "far")) == "a", "another tenant goes on as it was"
         (row,) = runtime.audit.rows(Scope("acme", "default"))
         assert (row.actor, row.action) == ("key:op", "rollout")
         assert (await operator.post("/api/promote", {"point": "model", "shadow": "settings"})).status == 200
@@ -62,7 +45,7 @@ async def test_a_shadow_is_promoted_for_one_tenant_and_taken_back(tmp_path: Path
 
 async def test_an_action_is_taken_always_until_the_settings_rule_again(tmp_path: Path) -> None:
     async with opened(tmp_path, [Echo("a", "b")], keys=KEYS, **POINT) as runtime:
-        operator = _client(runtime, "op")
+        operator = client(runtime, "op")
         assert (await operator.post("/api/always", {"point": "model", "action": "b"})).status == 200
         assert await _answered(operator) == "b"
         standing = await _standing(operator)
@@ -98,7 +81,7 @@ async def test_an_action_is_taken_always_until_the_settings_rule_again(tmp_path:
 )
 async def test_nonsense_is_refused_and_changes_nothing(tmp_path: Path, operation: str, wanted: dict[str, Any]) -> None:
     async with opened(tmp_path, [Echo("a", "b")], keys=KEYS, **POINT) as runtime:
-        assert (await _client(runtime, "op").post(f"/api/{operation}", wanted)).status == 400
+        assert (await client(runtime, "op").post(f"/api/{operation}", wanted)).status == 400
         assert not runtime.ledger.read(ALL)
         assert not runtime.audit.rows(Scope("acme", "default"))
 
@@ -116,7 +99,7 @@ async def test_the_terminal_says_what_was_changed_and_what_acts_now(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with opened(tmp_path, [Echo("a", "b")], keys=KEYS, **POINT) as runtime:
-        operator = _client(runtime, "op")
+        operator = client(runtime, "op")
         made = (await operator.post("/api/promote", {"point": "model", "shadow": "bold"})).json
         found = (await operator.post("/api/points", {"point": "model"})).json
         looked = (await operator.post("/api/route", {"prompt": "why?"})).json
