@@ -15,7 +15,7 @@ import msgspec
 
 from windlass.policies.trials.assignment import bucket
 from windlass.policies.trials.plan import METRICS, RELATIVE, Guardrail, MetricName, Plan
-from windlass.stats.trials.harm import Compared, Harm, Kind
+from windlass.stats.trials.harm import Bet, Harm, Kind
 
 LOOKS: Final = 10
 """Looks on the way to the decision, equally far apart."""
@@ -100,7 +100,7 @@ class Assigned(msgspec.Struct, array_like=True, gc=False):
     variant: int
     stage: int
     told: Told = UNTOLD
-    compared: list[Compared | None] = []
+    compared: list[Bet | None] = []
 
 
 class Trial(msgspec.Struct, array_like=True):

@@ -50,7 +50,7 @@ _MEMORY: Final = 256
 """Of the mean that bounded values are compared with, in values: it follows what drifts."""
 
 
-class Compared(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class Bet(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A value as it was compared: what is remembered with the call, so that it can be corrected.
 
     against: the mean, or the block in ascending order. bet: the number that was bet, of at least -1.
@@ -88,7 +88,7 @@ class Harm(msgspec.Struct, array_like=True):
         if not (0.0 <= self.mean <= 1.0 and self.wealth.worst == 1.0 and self.wealth.sound()):
             raise ValueError(f"mean {self.mean}, wealth {self.wealth}; give what was stored")
 
-    def note_baseline(self, value: float, share: float) -> Compared:
+    def note_baseline(self, value: float, share: float) -> Bet:
         """One more value of the baseline. share: the chance that this call had to go to the candidate, if it went to
         one of both. ValueError, and nothing changed, for what is no value or no chance."""
         compared = self._compared(False, share, (self.mean,) if self.kind == "bounded" else self.block, value)
@@ -105,14 +105,14 @@ class Harm(msgspec.Struct, array_like=True):
                 self.recent = []
         return compared
 
-    def note_candidate(self, value: float, share: float) -> Compared:
+    def note_candidate(self, value: float, share: float) -> Bet:
         """One more value of the candidate; as above."""
         compared = self._compared(True, share, (self.mean,) if self.kind == "bounded" else self.block, value)
         self.wealth.bet(compared.bet)
         self.candidates += 1
         return compared
 
-    def correct(self, compared: Compared, value: float) -> Compared:
+    def correct(self, compared: Bet, value: float) -> Bet:
         """Put `value` in the place of the one that gave `compared`. ValueError as above."""
         again = self._compared(compared.candidate, compared.share, compared.against, value)
         self.wealth.take_back(compared.bet)
@@ -128,14 +128,14 @@ class Harm(msgspec.Struct, array_like=True):
         share one chance by having parts of it."""
         return self.wealth.reached(alpha)
 
-    def _compared(self, candidate: bool, share: float, against: tuple[float, ...], value: float) -> Compared:
+    def _compared(self, candidate: bool, share: float, against: tuple[float, ...], value: float) -> Bet:
         if not 0.0 < share < 1.0:
             raise ValueError(f"share {share}; give the candidate's of both, above 0 and below 1")
         odds = share / (1.0 - share)
         a, b = (1.0, odds) if odds <= 1.0 else (1.0 / odds, 1.0)
         if self.kind == "bounded":
-            return Compared(candidate, share, against, self._by_mean(candidate, a, b, against[0], value))
-        return Compared(candidate, share, against, self._by_rank(candidate, a, b, against, value))
+            return Bet(candidate, share, against, self._by_mean(candidate, a, b, against[0], value))
+        return Bet(candidate, share, against, self._by_rank(candidate, a, b, against, value))
 
     def _by_mean(self, candidate: bool, a: float, b: float, mean: float, value: float) -> float:
         """The compared number, less the margin, over the worst that this call could have given."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from windlass.stats.confseq import even
-from windlass.stats.trials.harm import Compared, Harm
+from windlass.stats.trials.harm import Bet, Harm
 
 Draw = Callable[[np.random.Generator, int], float]
 """A value of the call with this number."""
@@ -30,7 +30,7 @@ def candidates_until(
     return 0
 
 
-def noted(harm: Harm, values: list[tuple[bool, float]], share: float = 0.25) -> list[Compared]:
+def noted(harm: Harm, values: list[tuple[bool, float]], share: float = 0.25) -> list[Bet]:
     return [harm.note_candidate(y, share) if mine else harm.note_baseline(y, share) for mine, y in values]
 
 
@@ -111,7 +111,7 @@ def test_false_alarms_with_corrections_are_as_seldom() -> None:
     rng = np.random.default_rng(12)
     alarms = 0
     for _ in range(150):
-        harm, alarmed, wrong = Harm("bounded", -1), False, list[tuple[Compared, float]]()
+        harm, alarmed, wrong = Harm("bounded", -1), False, list[tuple[Bet, float]]()
         for number in range(1_000):
             compared = noted(harm, [(bool(rng.random() < 0.1), healthy(rng, number))], 0.1)[0]
             if rng.random() < 1.0 / 3.0:
@@ -202,7 +202,7 @@ def test_it_goes_on_bit_by_bit_after_a_restore(kind: str) -> None:
     restored = msgspec.msgpack.decode(msgspec.msgpack.encode(first), type=Harm)
     noted(restored, values[77:])
     assert msgspec.msgpack.encode(restored) == msgspec.msgpack.encode(whole)
-    held = msgspec.json.decode(msgspec.json.encode(told), type=list[Compared])
+    held = msgspec.json.decode(msgspec.json.encode(told), type=list[Bet])
     assert held == told
     assert restored.correct(held[5], 0.9) == whole.correct(told[5], 0.9)
     assert restored == whole
