@@ -26,6 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}\Z")
 _WORDS = {"owner": 200, "hypothesis": 1_000}
 _MOST_VARIANTS, _MOST_STAGES = 6, 12
 _LEAST_SIZE, _MOST_SIZE = 10, 100_000_000
+_LEAST_SHARE = 1e-6
 _DIGEST_CHARS = 12
 
 
@@ -149,6 +150,11 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         if not _rises(self.ramp):
             stages = ", ".join(map(str, self.ramp)) or "nothing"
             raise PolicyError(f"experiment {self.name}: ramp {stages}; let it rise from above 0 to 1")
+        # Shares sum to 1 but for rounding, of which the baseline gets what is left: that may be nothing, or less.
+        least = min(min(self.shares(stage)) for stage in range(len(self.ramp)))
+        if least < _LEAST_SHARE:
+            remedy = f"give each at least {_LEAST_SHARE:f} at every stage of the ramp"
+            raise PolicyError(f"experiment {self.name}: a variant gets a share of {max(least, 0.0):.1g}; {remedy}")
         if self.ramp_after < 1:
             raise PolicyError(f"experiment {self.name}: ramp_after {self.ramp_after}; give at least 1")
 

@@ -152,3 +152,13 @@ def test_the_ramp_gives_the_candidates_a_part_of_their_shares():
 def test_an_unknown_variant_is_named_with_those_there_are():
     with pytest.raises(PolicyError, match="no variant 'c'; it has usual, b"):
         planned().variant("c")
+
+
+@pytest.mark.parametrize(
+    ("shares", "ramp"),
+    [((1e-7, 0.5, 0.5000005), (1.0,)), ((0.5, 0.5), (5e-324, 1.0)), ((0.9999999, 1e-310), (1e-20, 1.0))],
+)
+def test_every_variant_has_a_share_at_every_stage(shares, ramp):
+    variants = [Variant(f"v{at}", share, action=f"a{at}") for at, share in enumerate(shares)]
+    with pytest.raises(PolicyError, match="at every stage of the ramp"):
+        planned(variants=tuple(variants), ramp=ramp)
