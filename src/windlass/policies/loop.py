@@ -313,7 +313,7 @@ class Loop:
             index = assigned(trial, units, scope, question.actions, has)
             if index is not None:
                 made = self._tried(question, options, mode, standing, trial, index)
-                name = acting_id(question.call_id, f"{EXPERIMENT}-{trial.plan.name}")
+                name = acting_id(question.call_id, f"{EXPERIMENT}-{trial.id}")
                 return (made,), (recorded(made, trial, index, EXPERIMENT, name),)
         return (self._varied(question, options, standing, mode),), ()
 

@@ -141,6 +141,17 @@ class TestDeciding:
         assert set(seen.values()) == {"usual", "b"}
         assert assignment(world.decide()[1]) is None, "nobody is named"
 
+    def test_experiments_of_one_name_at_two_points_leave_an_assignment_each(self):
+        points = {name: PointOptions(mode="live", policy="fixed", options={"action": "fast"}) for name in "ab"}
+        story = Story(Loop(points))
+        made = []
+        for name in points:
+            begin = Begin(planned(point=name, ramp=(1.0,)))
+            story.tell(rollout(begin, id=f"decision_{name}", at=0.0, scope=ACME, by="me"))
+            asked = {"call_id": "call_1", "at": 1.0, "scope": ACME, "context": {}, "featuriser": "f@1"}
+            made += story.learner.loop.decide(name, actions=ACTIONS, **asked)[1]
+        assert len(made) == len({one.id for one in made}) == 4
+
     def test_a_shadows_policy_that_raises_costs_no_call(self, monkeypatch):
         plan = planned(variants=(Variant("usual", 0.5), Variant("b", 0.5, shadow="bold")), ramp=(1.0,))
         world = World().changed(Begin(plan))
