@@ -137,7 +137,9 @@ def _unique(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
 def _check_numbers(value: object, place: str, depth: int) -> None:
     """InputError for a number that is none, and for what is nested deeper than a plan is."""
     if isinstance(value, int | float) and not abs(value) <= _LARGEST:
-        raise InputError(f"{place or 'the plan'}: {str(value)[:20]} is no number to plan with; give one up to 1e15")
+        # Not as it stands: Python writes no whole number of more than 4,300 digits down.
+        told = str(value) if isinstance(value, float) else "so large a number"
+        raise InputError(f"{place or 'the plan'}: {told} is no number to plan with; give one up to 1e15")
     if not isinstance(value, Mapping | list | tuple):
         return
     if not depth:

@@ -124,6 +124,9 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             raise PolicyError(f"experiment {self.name[:60]!r}: name it with 1 to 40 letters, digits, _ . or -")
         if not 0 < len(self.point) <= 200:
             raise PolicyError(f"experiment {self.name}: point has {len(self.point)} characters; name a decision point")
+        words = (self.point, self.owner, self.hypothesis, *(one.action + one.shadow for one in self.variants))
+        if any(word != word.encode(errors="replace").decode() for word in words):
+            raise PolicyError(f"experiment {self.name}: a word holds half a character, which cannot be stored")
         for field, most in _WORDS.items():
             if len(getattr(self, field)) > most:
                 raise PolicyError(f"experiment {self.name}: {field} has more than {most} characters")

@@ -111,6 +111,7 @@ class TestWhatIsRead:
         ("x" * (LIMIT_BYTES + 1), "give at most 65,536"),
         ({"name": "a", "size": float("nan")}, "size: nan is no number"),
         ({"variants": {"A": {"share": 10**400}, "B": {}}}, "is no number"),
+        (f"size: 0x{'f' * 5_000}", "size: so large a number is no number"),
         ({1: 2}, "key '1' is unknown"),
         ({"variants": {1: {}}}, "variants[0].name: expected `str`"),
     ],

@@ -162,3 +162,11 @@ def test_every_variant_has_a_share_at_every_stage(shares, ramp):
     variants = [Variant(f"v{at}", share, action=f"a{at}") for at, share in enumerate(shares)]
     with pytest.raises(PolicyError, match="at every stage of the ramp"):
         planned(variants=tuple(variants), ramp=ramp)
+
+
+@pytest.mark.parametrize("wrong", [{"hypothesis": "\ud800"}, {"owner": "\udfff"}, {"point": "a\ud800"}])
+def test_half_characters_are_refused(wrong):
+    with pytest.raises(PolicyError, match="half a character"):
+        planned(**wrong)
+    with pytest.raises(PolicyError, match="half a character"):
+        planned(variants=(Variant("usual", 0.5), Variant("b", 0.5, action="\ud800")))
