@@ -47,7 +47,7 @@ PAGE_MS, CALL_MS = 500.0, 100.0
 
 WORKERS, CALLERS, CONNECTIONS = 8, 16, 5
 RATED = 10
-STEP_S = 600.0
+STEP_S = 2_400.0
 PRICE = {"prompt_usd_per_million": 1.0, "completion_usd_per_million": 2.0}
 
 
