@@ -109,7 +109,7 @@ class Trial(msgspec.Struct, array_like=True):
 
     assigned: units by variant, at this stage. samples: by variant and metric, of the last stage alone. harms: by
     candidate and guardrail. units: where a unit has several calls, its variant and 1 once its primary metric is known;
-    guarded: those of which a call was compared. shipped: the variant.
+    known: how many of them, by variant; guarded: those of which a call was compared. shipped: the variant.
     """
 
     plan: Plan
@@ -124,6 +124,7 @@ class Trial(msgspec.Struct, array_like=True):
     samples: list[list[Sample]] = []
     harms: list[list[Harm]] = []
     units: dict[int, list[int]] = {}
+    known: list[int] = []
     guarded: dict[int, bool] = {}
     looks: list[Look] = []
     alarm: Alarm | None = None
@@ -141,17 +142,14 @@ class Trial(msgspec.Struct, array_like=True):
         if self.plan.unit == "call":
             at = METRICS.index(self.plan.primary)
             return [of_variant[at].n for of_variant in self.samples]
-        known = [0] * len(self.plan.variants)
-        for variant, informed in self.units.values():
-            known[variant] += informed
-        return known
+        return self.known
 
     def enter(self, stage: int, at: float) -> None:
         """Go on with a stage of the ramp, whose shares are other ones: what decides is counted anew."""
         self.stage, self.stage_at = stage, at
         self.assigned = [0] * len(self.plan.variants)
         self.samples = [[Sample() for _ in METRICS] for _ in self.plan.variants]
-        self.units = {}
+        self.units, self.known = {}, [0] * len(self.plan.variants)
         self.looks = []
 
     def assign(self, variant: int, unit: int | None) -> None:
@@ -176,8 +174,8 @@ class Trial(msgspec.Struct, array_like=True):
                     sample.add(scaled(metric, old), -1.0, group)
                 if new is not None:
                     sample.add(scaled(metric, new), 1.0, group)
-        if unit is not None and told[METRICS.index(self.plan.primary)] is not None and unit in self.units:
-            self.units[unit][1] = 1
+        if unit is not None and told[METRICS.index(self.plan.primary)] is not None:
+            self._know(unit)
         self._look(seq, at)
 
     def forget(self, unit: int) -> None:
@@ -231,14 +229,18 @@ class Trial(msgspec.Struct, array_like=True):
             self.guarded[unit] = True
         return first
 
+    def _know(self, unit: int) -> None:
+        """The primary metric of a unit is known by now."""
+        held = self.units.get(unit)
+        if held is not None and not held[1]:
+            held[1] = 1
+            self.known[held[0]] += 1
+
     def _look(self, seq: int, at: float) -> None:
         done = len(self.looks)
         if done >= LOOKS:
             return
-        # Counting units takes time where they have several calls; the primary metric's values are never fewer.
-        primary = METRICS.index(self.plan.primary)
-        due = math.ceil(self.plan.size * (done + 1) / LOOKS)
-        if min(of_variant[primary].n for of_variant in self.samples) < due or min(self.informed) < due:
+        if min(self.informed) < math.ceil(self.plan.size * (done + 1) / LOOKS):
             return
         sums = [[sample.summed() for sample in of_variant] for of_variant in self.samples]
         self.looks.append(Look(seq, at, min(self.informed), sums))
