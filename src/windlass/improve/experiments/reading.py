@@ -138,7 +138,7 @@ def _check_numbers(value: object, place: str, depth: int) -> None:
     """InputError for a number that is none, and for what is nested deeper than a plan is."""
     if isinstance(value, int | float) and not abs(value) <= _LARGEST:
         # Not as it stands: Python writes no whole number of more than 4,300 digits down.
-        short = isinstance(value, float) or value.bit_length() < 1_000
+        short = isinstance(value, float) or value.bit_length() < 14_000
         told = str(value)[:20] if short else "so large a number"
         raise InputError(f"{place or 'the plan'}: {told} is no number to plan with; give one up to 1e15")
     if not isinstance(value, Mapping | list | tuple):
