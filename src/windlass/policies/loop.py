@@ -364,7 +364,9 @@ class Loop:
             return float(_default(question, options)[0] == action)
         with self.lock, self._seated(question.point, question.scope, variant, own=True) as policy:
             found, _ = self._attempt(question.point, policy.probabilities, question.context, question.actions)
-        return 0.0 if found is None else min(max(float(found[question.actions.index(action)]), 0.0), 1.0)
+        if found is None:
+            return float(_default(question, options)[0] == action)  # as `_varied` takes it then
+        return min(max(float(found[question.actions.index(action)]), 0.0), 1.0)
 
     @contextmanager
     def _seated(

@@ -178,6 +178,8 @@ class Learner:
             shadows = [one.shadow for one in change.plan.variants] if isinstance(change, Begin) else []
             if isinstance(change, Promote):
                 shadows = [change.shadow]
+            elif isinstance(change, Ship):
+                shadows = [self.trials.current[key].plan.variant(change.variant).shadow]
             for shadow in filter(None, shadows):
                 if not self.loop.has(change.point, shadow):
                     names = [one.name for one in self.loop.points[change.point].shadows]

@@ -160,6 +160,14 @@ class TestDeciding:
         assert {one.action for one in made} == {"fast"}
         assert all(one.fallback.startswith("ZeroDivisionError") for one in made)
 
+    def test_the_odds_count_what_is_taken_in_the_place_of_a_policy_that_raises(self, monkeypatch):
+        plan = planned(variants=(Variant("usual", 0.5), Variant("b", 0.5, action="deep")), ramp=(1.0,))
+        world = World(share=0.4).changed(Begin(plan))
+        for failing in ("choose", "probabilities"):
+            monkeypatch.setattr(f"windlass.policies.fixed.Fixed.{failing}", lambda *_: 1 / 0)
+        made = [world.decide()[1][0] for _ in range(20)]
+        assert {(one.action, float(one.propensity)) for one in made} == {("fast", 1.0)}
+
 
 class TestStanding:
     def test_a_promoted_shadow_decides_within_the_guards_and_back(self):
@@ -263,6 +271,13 @@ class TestFolding:
         _, decisions = world.decide()
         assert decisions[0].action == "deep"
         assert assignment(decisions) is None
+
+    def test_a_variant_is_not_shipped_whose_policy_the_settings_have_no_more(self):
+        gone = planned(variants=(Variant("usual", 0.5), Variant("b", 0.5, shadow="gone")))
+        world = World().changed(Begin(gone))  # as an older ledger may have it
+        world.learner.check(Ship("model", "deeper", "usual"), ACME)
+        with pytest.raises(PolicyError, match="no shadow policy 'gone'; it has bold, shy"):
+            world.learner.check(Ship("model", "deeper", "b"), ACME)
 
     @pytest.mark.parametrize(("how", "state"), [("stop", "stopped"), ("rollback", "rolled back")])
     def test_an_end_gives_everybody_what_is_usual(self, how, state):
