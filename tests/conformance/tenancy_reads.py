@@ -204,7 +204,10 @@ OTHERS: dict[str, str] = {
         f"Learner.{name}": "asks by the scope; behind /api/experiment_start, which is probed"
         for name in ("check", "made")
     },
-    **{f"Loop.{name}": "of the settings, and of what stands at the key that is given" for name in ("acts", "has")},
+    **{
+        f"Loop.{name}": "of the settings, and of what stands at the key that is given"
+        for name in ("acts", "has", "require_shadow")
+    },
     **{
         f"Trials.{name}": "the fold" for name in ("alarmed", "assigned", "check", "follow", "forget", "moved", "stored")
     },

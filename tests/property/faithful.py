@@ -75,7 +75,7 @@ class Faithful:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             self.wrong.append(f"{path}: {exc}: {body[:300]!r}")
             return reply("application/json", b"{}")
-        if asked.model is not None and self.models and asked.model not in self.models:
+        if asked.model and self.models and asked.model not in self.models:  # "" names nobody, like none
             self.wrong.append(f"{path}: model {asked.model!r:.300}")
         return _spoken(path, asked)
 

@@ -85,6 +85,13 @@ def _dialect(name: str) -> Callable[[random.Random], dict[str, Any]]:
     return made
 
 
+TRIED: Final[dict[str, Any]] = {
+    "name": "try",
+    "variants": {"usual": {"share": 0.5}, "b": {"share": 0.5, "action": "m-plain"}},
+    "size": 100,
+    "guardrails": {"quality": 0.0},
+    "ramp": [0.5, 1.0],
+}
 BODIES: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     "/v1/chat/completions": _dialect("chat"),
     "/v1/responses": _dialect("responses"),
@@ -120,6 +127,16 @@ BODIES: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     "/api/snapshots": _one({}),
     "/api/mode": _one({"point": "model", "mode": "live", "reason": "so"}),
     "/api/rollback": _one({"point": "model", "snapshot": 0, "reason": "so"}),
+    "/api/promote": _one({"point": "model", "shadow": "settings", "reason": "so"}),
+    "/api/always": _one({"point": "model", "action": "m-plain", "reason": "so"}),
+    "/api/experiments": _one({"point": "model", "state": "running", "limit": 3}),
+    "/api/experiment": _one({"name": "try", "point": "model"}),
+    "/api/experiment_plan": _one({"plan": TRIED, "newest": 100, "power": 0.8}),
+    "/api/experiment_start": _one({"plan": TRIED, "reason": "so"}),
+    "/api/experiment_advance": _one({"name": "try", "stage": 2, "reason": "so"}),
+    "/api/experiment_stop": _one({"name": "try", "reason": "so"}),
+    "/api/experiment_rollback": _one({"name": "try", "point": "model", "reason": "so"}),
+    "/api/experiment_ship": _one({"name": "try", "variant": "b", "force": True, "reason": "so"}),
     "/api/forget": _one({"user": "ann", "reason": "asked to"}),
     "/api/budgets": _one({"name": "all", "limit": 3, "since": "24h"}),
     "/api/providers": _one({"provider": "p-plain", "limit": 3, "before": 9, "since": 1.8e9}),

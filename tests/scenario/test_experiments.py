@@ -196,6 +196,8 @@ def test_what_is_better_is_shipped_and_decides(place: Place) -> None:
         clients.until(lambda: clients.seen()["decision"] != "open", every=20)
         assert clients.seen()["decision"] == "better"
         assert place.run("experiment", "watch", "try", "--timeout", "5").returncode == 0
+        # What decides was quick; the guardrails have to be told as often as was planned, or shown to hold.
+        clients.until(lambda: min(_told(clients.seen(), "guardrail")) >= 60, every=20)
         pressed = [threading.Thread(target=lambda: codes.append(_shipped(place))) for _ in range(2)]
         codes: list[int] = []
         for thread in pressed:
@@ -212,6 +214,11 @@ def test_what_is_better_is_shipped_and_decides(place: Place) -> None:
     with place.server() as url:
         assert set(_Clients(url).calls(20)) == {"good"}, "through a restart too"
     place.replayed()
+
+
+def _told(view: dict[str, Any], role: str) -> list[int]:
+    """How many values there are of the metrics in a role, by variant."""
+    return [value["n"] for metric in view["metrics"] if metric["role"] == role for value in metric["values"]]
 
 
 def _shipped(place: Place) -> int:

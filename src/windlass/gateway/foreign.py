@@ -18,6 +18,7 @@ from windlass.gateway.dialects import Dialect, Head, StreamTranslation, Translat
 from windlass.gateway.dialects import tally as reading
 from windlass.gateway.dialects import translation as between
 from windlass.gateway.dialects.failures import as_anthropic, as_openai
+from windlass.gateway.dialects.fields import decoded
 from windlass.gateway.dialects.hub import Failure
 from windlass.gateway.dialects.identity import Identity
 from windlass.gateway.dialects.unstreamed import unstreamed
@@ -175,8 +176,11 @@ class _Counting(msgspec.Struct):
 
 
 async def counted(raw: bytes, model: str) -> ProviderReply:
-    """The answer to `count_tokens` where the provider has none: an estimate, made off the event loop."""
-    asked = msgspec.json.decode(raw, type=_Counting)
+    """The answer to `count_tokens` where the provider has none: an estimate, made off the event loop.
+
+    RequestError (400) for a number that nobody can hold.
+    """
+    asked = decoded(raw, _Counting, "Messages")
     said = [*(asked.messages if isinstance(asked.messages, list) else ()), {"role": "system", "content": asked.system}]
     tokens = await asyncio.to_thread(prompt_tokens, said, asked.tools, model=model)
     return ProviderReply(

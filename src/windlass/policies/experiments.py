@@ -16,7 +16,7 @@ from windlass.policies.trials.tally import Assigned, State, Trial, begun, told, 
 from windlass.records import Scope
 
 _PAST: Final = 100
-"""Ended experiments that are kept, of all workspaces together; the ledger has them all."""
+"""Ended experiments that are kept of a workspace; the ledger has them all."""
 
 
 class Trials:
@@ -52,8 +52,8 @@ class Trials:
             if isinstance(change, Ship):
                 trial.plan.variant(change.variant)
             elif isinstance(change, Advance) and not trial.stage < change.stage < len(trial.plan.ramp):
-                at = f"at stage {trial.stage} of 0 to {len(trial.plan.ramp) - 1}"
-                raise PolicyError(f"experiment {change.name} is {at}; {change.stage} is none to go on with")
+                at = f"at stage {trial.stage + 1} of {len(trial.plan.ramp)}"
+                raise PolicyError(f"experiment {change.name} is {at}; {change.stage + 1} is none to go on with")
             return
         plan = change.plan
         if key in self.current:
@@ -151,7 +151,10 @@ class Trials:
     def _over(self, key: Key, trial: Trial, state: State, at: float, shipped: str = "") -> None:
         trial.end(state, at, shipped)
         del self.current[key], self.assigning[key]
-        self.past = [*self.past, (key, trial)][-_PAST:]
+        theirs = [at for at, (owner, _) in enumerate(self.past) if owner[:2] == key[:2]]
+        if len(theirs) >= _PAST:
+            del self.past[theirs[0]]
+        self.past.append((key, trial))
 
     def _by_id(self, key: Key, trial: str) -> Trial | None:
         for (tenant, workspace, _), current in self.current.items():

@@ -144,6 +144,9 @@ class Loop:
         with self.lock:
             learner = self._learner(decision, place)
             learner = innermost(learner) if inherited else learner
+            if self.standing and not inherited and place == decision.point and decision.policy != self.ids[place]:
+                # What stands in the place of the own policy decides in its name, for the guards around it.
+                decision = msgspec.structs.replace(decision, policy=self.ids[place])
             _, failure = self._attempt(place, learner.learn, decision, reward, previous)
             return not failure
 
@@ -209,6 +212,13 @@ class Loop:
             return True
         standing = self.standing.get(key) if self.standing else None
         return standing is not None and policy == self._appointed_id(key[2], standing)
+
+    def require_shadow(self, point: str, shadow: str) -> None:
+        """PolicyError where the point, or a shadow policy of that name at it, is not there; "" stands for its own."""
+        options = self._options(point)
+        if shadow and not self.has(point, shadow):
+            has = f"it has {', '.join(one.name for one in options.shadows)}" if options.shadows else "it has none"
+            raise PolicyError(f"point {point} has no shadow policy {shadow!r}; {has}")
 
     def has(self, point: str, shadow: str) -> bool:
         """Whether the point has a shadow policy of that name."""
@@ -303,7 +313,9 @@ class Loop:
     def _acting(
         self, question: _Question, options: PointOptions, mode: Mode, units: Units
     ) -> tuple[tuple[Decision, ...], tuple[Decision, ...]]:
-        """The decision that acts, and the assignment of the call, where it is in an experiment."""
+        """The decision that acts, and the assignment of the call, where it is in an experiment. Off is off."""
+        if mode == "off":
+            return (_defaulted(question, options),), ()
         scope = question.scope
         key = (scope.tenant, scope.workspace, question.point)
         standing = self.standing.get(key) if self.standing else None

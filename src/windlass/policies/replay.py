@@ -175,16 +175,13 @@ class Learner:
         with self.loop.lock:
             if isinstance(change, Begin | Advance | End | Ship):
                 self.trials.check(key, change)
-            shadows = [one.shadow for one in change.plan.variants] if isinstance(change, Begin) else []
-            if isinstance(change, Promote):
-                shadows = [change.shadow]
-            elif isinstance(change, Ship):
-                shadows = [self.trials.current[key].plan.variant(change.variant).shadow]
-            for shadow in filter(None, shadows):
-                if not self.loop.has(change.point, shadow):
-                    names = [one.name for one in self.loop.points[change.point].shadows]
-                    has = f"it has {', '.join(names)}" if names else "it has none"
-                    raise PolicyError(f"point {change.point} has no shadow policy {shadow!r}; {has}")
+            elif isinstance(change, Promote | Always) and key in self.trials.current:
+                name = self.trials.current[key].plan.name
+                raise PolicyError(
+                    f"experiment {name} is under way at {change.point} beside what is usual; end it first"
+                )
+            for shadow in self._shadows(key, change):
+                self.loop.require_shadow(change.point, shadow)
 
     def made(self, change: Change, scope: Scope, decision: str) -> None:
         """PolicyError where an experiment did not take the step of that decision, as another one came first."""
@@ -296,6 +293,8 @@ class Learner:
             case RollBack():
                 if change.cursor >= decision.seq or not self._roll_back(key, change.cursor):
                     self._ignore("rollout to a snapshot that was not kept or belongs to other settings")
+            case Promote() | Always() if key in self.trials.current:
+                self._ignore("rollout of who decides, within an experiment")
             case Promote():
                 self._stand(key, "", change.shadow)
             case Always():
@@ -346,6 +345,18 @@ class Learner:
             return False
         self._accounts.take_back(key, kept.accounts if kept else None)
         return True
+
+    def _shadows(self, key: PolicyKey, change: Change) -> Sequence[str]:
+        """The shadows whose policies a change would let decide."""
+        match change:
+            case Begin():
+                return [one.shadow for one in change.plan.variants]
+            case Promote():
+                return [change.shadow]
+            case Ship():
+                return [self.trials.current[key].plan.variant(change.variant).shadow]
+            case _:
+                return ()
 
     def _recalled(self, cursor: int) -> _State:
         """The state kept at `cursor`. PolicyError where there is none that can be read."""

@@ -92,8 +92,9 @@ def _progress(view: ExperimentView, plan: Answer) -> tuple[int, int]:
     """(what has been seen, what is wanted) of this stage; before the last one, of the candidate that has least."""
     if view.deciding:
         return view.units, view.size
-    seen = [one.seen for one in view.harm] or [one.assigned for one in view.variants if one.name != view.baseline]
-    return min(seen), plan["ramp_after"] * (view.stage + 1)
+    if not view.harm:
+        return min(one.assigned for one in view.variants if one.name != view.baseline), plan["ramp_after"]
+    return min(one.seen for one in view.harm), plan["ramp_after"] * (view.stage + 1)
 
 
 def _show_list(answer: Answer) -> None:
@@ -103,7 +104,7 @@ def _show_list(answer: Answer) -> None:
         stands = f"shipped {one['shipped']}" if one["shipped"] else one["state"]
         stage, units = f"{one['stage'] + 1} of {len(one['ramp'])}", f"{one['units']:,} of {one['size']:,}"
         add_line(table, one["name"], one["point"], stands, stage, units, when(one["started_at"]), one["sentence"])
-    console().print(table if table.row_count else "No experiments yet; `windlass experiment new` begins a plan.")
+    console().print(table if table.row_count else "No such experiment; `windlass experiment new` begins a plan.")
 
 
 def _show_experiment(answer: Answer) -> None:

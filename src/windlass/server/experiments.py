@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from windlass.errors import InputError, PolicyError
 from windlass.gateway.access.admission import Caller, require
-from windlass.policies.rollout import Advance, Begin, Change, End, Ending, Promote, Ship
+from windlass.policies.rollout import Advance, Begin, Change, End, Ending, Ship
 from windlass.policies.trials.plan import Plan
 from windlass.policies.trials.tally import State, Trial
 from windlass.records import Scope
@@ -28,7 +28,7 @@ from windlass.server.points import Switch, turns
 from windlass.server.reading import ExperimentAsked, ExperimentsAsked, read
 
 if TYPE_CHECKING:
-    from windlass.improve.experiments.view import ExperimentView
+    from windlass.improve.experiments.view import ExperimentView, MetricView, Verdict
 
 Arguments = dict[str, Any]
 TOLD_CHARS = 500
@@ -236,7 +236,7 @@ def require_possible(runtime: Runtime, caller: Caller, plan: Plan) -> None:
     """InputError where the point, a shadow or an action of the plan is not there."""
     for variant in plan.variants:
         try:
-            runtime.learner.check(Promote(plan.point, variant.shadow), caller.scope)
+            runtime.loop.require_shadow(plan.point, variant.shadow)
         except PolicyError as exc:
             raise InputError(f"variant {variant.name}: {exc}") from exc
         if variant.action:
@@ -328,11 +328,29 @@ def _variant(plan: Plan, view: ExperimentView, wanted: str) -> str:
 
 def _require_better(view: ExperimentView, variant: str) -> None:
     """InputError (409) unless it is shown that a variant is better, and no guardrail speaks against it."""
-    said = [(metric, one.verdict) for metric in view.metrics for one in metric.comparisons if one.variant == variant]
-    better = ("primary", "better") in [(metric.role, verdict) for metric, verdict in said]
-    worse = [metric.metric for metric, verdict in said if (metric.role, verdict) == ("guardrail", "worse")]
     remedy = "wait, stop it, or ship it by force and say why"
-    if view.withheld or view.decision != "better" or not better:
+    if view.withheld or view.decision != "better" or not _is(view.metrics[0], variant, "better"):
         raise conflict(f"nothing shows that {variant} is better: {view.sentence} {remedy.capitalize()}.")
-    if worse:
-        raise conflict(f"{variant} is worse in {', '.join(worse)}, which the plan guards; {remedy}")
+    if against := _against(view, variant):
+        raise conflict(f"{against}; {remedy}")
+
+
+def _against(view: ExperimentView, variant: str) -> str:
+    """What the guardrails say against a variant, '' for nothing: each holds, or was told as often as was planned."""
+    guarded = [metric for metric in view.metrics if metric.role == "guardrail"]
+    if worse := [metric.metric for metric in guarded if _is(metric, variant, "worse")]:
+        return f"{variant} is worse in {', '.join(worse)}, which the plan guards"
+    if thin := [metric.metric for metric in guarded if _unshown(view, metric, variant)]:
+        known = f"nor are the {view.size:,} values of each known that were planned"
+        return f"it is not shown that {variant} keeps {', '.join(thin)} within its margin, {known}"
+    return ""
+
+
+def _is(metric: MetricView, variant: str, verdict: Verdict) -> bool:
+    return any((one.variant, one.verdict) == (variant, verdict) for one in metric.comparisons)
+
+
+def _unshown(view: ExperimentView, metric: MetricView, variant: str) -> bool:
+    """Whether a guardrail is not shown to hold for a variant, and has not been told as often as was planned either."""
+    told = min(value.n for value in metric.values if value.variant in (variant, view.baseline))
+    return not _is(metric, variant, "holds") and told < view.size

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # rich is for commands that print something: a server would h
 
 Answer = dict[str, Any]
 PIPE_WIDTH = 1_000
+COLUMN = 80
 """Cells of a table that is wider are folded, elsewhere than on a terminal."""
 _EXPONENT = re.compile(r"(?<=[\s\[])-?\d+(?:\.\d+)?e[+-]?\d+(?=[,\]}]|$)")
 
@@ -137,14 +138,19 @@ def show_decisions(answer: Answer) -> None:
             table,
             when(decision["at"]),
             decision["point"],
-            decision["action"],
+            _short(decision["action"]),
             f"{decision['propensity']:.3f}",
-            ", ".join(decision["actions"]),
+            _short(", ".join(decision["actions"])),
             decision["policy"],
             "live" if decision["live"] else "shadow",
             decision["fallback"],
         )
     console().print(table if table.row_count else "No decisions yet; every call makes at least one.")
+
+
+def _short(text: str) -> str:
+    """Text for a column: an experiment's whole plan is one action."""
+    return text if len(text) <= COLUMN else f"{text[: COLUMN - 1]}…"
 
 
 def show_call(answer: Answer) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.golden.application import Client, Upstream, Windlass, opened, upstream
 
@@ -153,3 +154,6 @@ async def test_what_a_chat_cannot_hold_is_refused_by_name(tmp_path: Path) -> Non
         more = await client.post("/v1/messages/count_tokens", longer)
         assert 0 < counted.json["input_tokens"] < more.json["input_tokens"]
         assert counted.headers["x-windlass-estimated"] == "true"
+        body = b'{"model": "m", "messages": 1e999}'.replace(b'"m"', msgspec.json.encode(ASKED["messages"]["model"]))
+        beyond = await client.request("POST", "/v1/messages/count_tokens", [body], {"content-type": "application/json"})
+        assert beyond.status == 400, "a number that nobody can hold is the client's mistake"

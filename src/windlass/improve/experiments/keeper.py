@@ -75,18 +75,25 @@ def steps(trials: Trials) -> Iterator[DueStep]:
     for key, trial in trials.unrecorded():
         yield _alarmed(key, trial)
     for key, trial in list(trials.current.items()):
-        if not trial.deciding and seen(trial) >= trial.plan.ramp_after * (trial.stage + 1):
+        if not trial.deciding and seen(trial) >= wanted(trial):
             yield _advanced(key, trial)
 
 
 def seen(trial: Trial) -> int:
-    """Values of every guardrail that each candidate has, at least, since the beginning; its units without guardrails.
+    """Values of every guardrail that each candidate has, at least, since the beginning; without guardrails its units
+    at this stage.
 
     A guardrail whose metric never arrives holds the ramp: nobody would know what it does.
     """
     if not trial.plan.guardrails:
         return min(trial.assigned[1:])
     return min(harm.candidates for harms in trial.harms for harm in harms)
+
+
+def wanted(trial: Trial) -> int:
+    """Of what `seen` counts, as much as ends this stage."""
+    enough = trial.plan.ramp_after
+    return enough * (trial.stage + 1) if trial.plan.guardrails else enough
 
 
 def _alarmed(key: Key, trial: Trial) -> DueStep:
@@ -99,8 +106,8 @@ def _alarmed(key: Key, trial: Trial) -> DueStep:
 
 
 def _advanced(key: Key, trial: Trial) -> DueStep:
-    stage, enough = trial.stage + 1, trial.plan.ramp_after
-    evidence = {"seen": seen(trial), "wanted": enough * stage, "stage": stage}
+    stage = trial.stage + 1
+    evidence = {"seen": seen(trial), "wanted": wanted(trial), "stage": stage}
     reason = f"no alarm within {seen(trial)} values of each candidate"
     return _step(key, trial, Advance(key[2], trial.plan.name, stage), trial.stage_at, reason, evidence)
 

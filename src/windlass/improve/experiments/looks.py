@@ -118,16 +118,23 @@ def effect_of(metric: MetricName, baseline: Summed, candidate: Summed) -> Gauged
 
 def figure(metric: MetricName, sums: Sums) -> Gauged:
     """What one variant has come to, on the scale on which differences are effects."""
-    if sums.n < 2.0 or (metric == "cost" and sums.ratio <= 0.0):
+    degrees = _effective(sums) - 1.0
+    if degrees < 1.0 or (metric == "cost" and sums.ratio <= 0.0):
         return Gauged(NOTHING, math.inf)
     if metric not in RELATIVE:
         # As if there were a best and a worst value more (Agresti, Caffo, The American Statistician 54(4), 2000): a rate
         # that was never seen to vary has an error too. The figure itself stays what it is.
-        return Gauged(Effect(sums.ratio, math.sqrt(_with_two_more(sums).variance)), sums.n - 1.0)
+        return Gauged(Effect(sums.ratio, math.sqrt(_with_two_more(sums).variance)), degrees)
     value, error = sums.ratio, math.sqrt(sums.variance)
     if metric == "cost":
         value, error = math.log(value), error / value
-    return Gauged(Effect(value, max(error, _LEAST_SPREAD / math.sqrt(sums.n))), sums.n - 1.0)
+    return Gauged(Effect(value, max(error, _LEAST_SPREAD / math.sqrt(sums.n))), degrees)
+
+
+def _effective(sums: Sums) -> float:
+    """As how many equal units these are: one that brings most of the calls tells little more than itself (Kish, "Survey
+    Sampling", 1965, section 11.7)."""
+    return sums.bottom**2 / sums.bottoms if sums.bottoms > 0.0 else 0.0
 
 
 def _with_two_more(sums: Sums) -> Sums:

@@ -22,7 +22,7 @@ RELATIVE: Final = frozenset({"cost", "latency"})
 """Judged on the logarithmic scale: effects and margins are ratios."""
 USUAL: Final = "usual"
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}\Z")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}\Z")
 _WORDS = {"owner": 200, "hypothesis": 1_000}
 _MOST_VARIANTS, _MOST_STAGES = 6, 12
 _LEAST_SIZE, _MOST_SIZE = 10, 100_000_000

@@ -184,8 +184,9 @@ class Trial(msgspec.Struct, array_like=True):
         self.guarded.pop(unit, None)
 
     def end(self, state: State, at: float, shipped: str = "") -> None:
-        """It is over; nothing is counted from here on."""
+        """It is over; nothing is counted from here on, so nobody's units need to be known."""
         self.state, self.ended_at, self.shipped = state, at, shipped
+        self.units, self.guarded = {}, {}
 
     def _guard(self, seq: int, at: float, assigned: Assigned, before: Told, told: Told, unit: int | None) -> None:
         """Let the guardrails know; of a unit with several calls the first one alone, so that they are independent."""

@@ -20,7 +20,7 @@ from windlass.ledger import ids, schema
 from windlass.ledger.db import Database
 from windlass.ledger.ledger import Ledger, Snapshot
 from windlass.ledger.writer import Counter, Order, Transactions
-from windlass.policies.points import NAMED
+from windlass.policies.points import EXPERIMENT, NAMED, ROLLOUT
 from windlass.watch.metrics.sums import BOUNDS_S, DecisionKey, LedgerSums, OutcomeKey, OutcomeSum, Slice
 
 log = structlog.get_logger(__name__)
@@ -224,11 +224,17 @@ def _slice(connection: sa.Connection, after: int, settled: int, calls: int) -> S
         until,
         _outcomes(connection, between),
         [
-            (DecisionKey(point, policy, bool(live), action), int(chosen))
+            (DecisionKey(point, policy, bool(live), _label(point, action)), int(chosen))
             for point, policy, live, action, chosen in connection.execute(_DECISIONS, between)
         ],
         [((kind, source), int(given)) for kind, source, given in connection.execute(_FEEDBACK, between)],
     )
+
+
+def _label(point: str, action: str) -> str:
+    """An action as a label: what is written into an experiment is no label: each would be a series."""
+    begun = f":{EXPERIMENT}="
+    return action.partition(begun)[0] + begun.rstrip("=") if point == ROLLOUT and begun in action else action
 
 
 def _outcomes(connection: sa.Connection, between: dict[str, int]) -> list[tuple[OutcomeKey, OutcomeSum]]:

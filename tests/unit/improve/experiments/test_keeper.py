@@ -46,6 +46,16 @@ class TestSteps:
         world.run(100, lambda action: None)
         assert [step.change for step in _due(world)] == [Advance("model", "deeper", 1)]
 
+    def test_each_stage_without_guardrails_takes_as_long(self):
+        world = World().changed(Begin(planned(ramp=(0.5, 0.8, 1.0), ramp_after=10, guardrails=())))
+        seen = []
+        for _ in range(200):
+            world.run(1, lambda action: None)
+            for step in _due(world):
+                seen.append(step.evidence["seen"])
+                _record(world, step)
+        assert seen == [10, 10]
+
     def test_an_alarm_is_put_on_record_once(self):
         world = World().changed(Begin(planned(guardrails=(Guardrail("quality"),))))
         world.run(2_000, lambda action: 0.0 if action == "deep" else 1.0)

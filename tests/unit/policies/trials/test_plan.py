@@ -93,6 +93,7 @@ def _variants(*given):
     [
         {"name": ""},
         {"name": "a b"},
+        {"name": ".."},
         {"name": "x" * 41},
         {"point": ""},
         {"point": "p" * 201},

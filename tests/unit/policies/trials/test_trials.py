@@ -116,9 +116,14 @@ class TestDeciding:
         world = World(guards=(GuardOptions("allowed", {"allow": ["fast"]}),)).changed(Begin(HALF))
         assert {world.decide()[1][0].action for _ in range(200)} == {"fast"}
 
-    @pytest.mark.parametrize("mode", ["off", "shadow"])
-    def test_the_default_is_usual_where_no_policy_acts(self, mode):
-        world = World(mode=mode, options={"action": "deep"}).changed(Begin(HALF))
+    def test_off_is_off_whatever_is_tried_or_stands(self):
+        world = World().changed(Always("model", "deep")).changed(Begin(HALF)).changed(SetMode("model", "off"))
+        for _ in range(50):
+            (only,) = world.decide()[1]
+            assert (only.action, only.policy) == ("fast", DEFAULT_POLICY)
+
+    def test_the_default_is_usual_where_no_policy_acts(self):
+        world = World(mode="shadow", options={"action": "deep"}).changed(Begin(HALF))
         for _ in range(100):
             _, decisions = world.decide()
             made = assignment(decisions)
@@ -187,6 +192,14 @@ class TestStanding:
         assert world.decide(scope=Scope("other", "main"))[1][0].action == "fast"
         _, decisions = world.decide(actions=("fast", "other"))
         assert (decisions[0].action, decisions[0].fallback) == ("fast", "deep not eligible")
+
+    @pytest.mark.parametrize("change", [Promote("model", "shy"), Always("model", "fast")])
+    def test_a_floor_holds_whatever_stands(self, change):
+        floor = GuardOptions("floor", {"reference": "deep", "share_of_reference": 95, "audit_share": 0.1})
+        world = World(policy="linear_thompson", guards=(floor,)).changed(change)
+        world.run(1_500, lambda action: 0.0 if action == "fast" else 1.0)
+        late = Counter(world.decide()[1][0].action for _ in range(200))
+        assert late["deep"] > 150, "what is not as good as the reference is not let through"
 
     def test_what_the_settings_have_no_more_is_left_out(self):
         world = World()
@@ -309,6 +322,26 @@ class TestFolding:
         world.changed(End("model", "deeper", "stop"))
         with pytest.raises(PolicyError, match="just this plan"):
             world.learner.check(Begin(HALF), ACME)
+
+    @pytest.mark.parametrize("change", [Promote("model", "bold"), Promote("model"), Always("model", "deep")])
+    def test_nobody_is_promoted_beneath_an_experiment(self, change):
+        world = World().changed(Begin(HALF))
+        with pytest.raises(PolicyError, match="deeper is under way at model"):
+            world.learner.check(change, ACME)
+        world.changed(change)
+        assert world.learner.loop.standing == {}
+        assert world.learner.ignored == {"rollout of who decides, within an experiment": 1}
+
+    def test_the_ended_of_one_workspace_push_out_nobody_elses(self):
+        world, other = World(), Scope("other", "main")
+        world.changed(Begin(planned(name="theirs")), other).changed(End("model", "theirs", "stop"), other)
+        for number in range(103):
+            name = f"mine-{number}"
+            world.changed(Begin(planned(name=name)), name=f"decision_b{number}")
+            world.changed(End("model", name, "stop"), name=f"decision_e{number}")
+        mine = [trial.plan.name for trial in world.learner.trials.of(ACME)]
+        assert (len(mine), mine[0]) == (100, "mine-102")
+        assert [trial.plan.name for trial in world.learner.trials.of(other)] == ["theirs"]
 
     def test_two_who_ship_at_once_are_told_apart(self):
         world = World().changed(Begin(HALF))
