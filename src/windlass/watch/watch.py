@@ -17,6 +17,8 @@ from windlass.watch.spending.store import Spending
 log = structlog.get_logger(__name__)
 EVERY_S = 1.0
 SAMPLE_EVERY_S = 30.0
+AT_ONCE = 20_000
+"""Outcomes that are folded in one go: about half a second."""
 
 
 class Watch:
@@ -40,10 +42,14 @@ class Watch:
         self._limits = limits
         self._clock = clock
 
-    def catch_up(self, most: int | None = None) -> None:
-        """Fold the outcomes that are settled, `most` of them at most, and write what limits refused."""
-        self.outcomes.catch_up(self._settled(), most)
+    def catch_up(self, most: int | None = None) -> bool:
+        """Fold the outcomes that are settled, about `most` of them at most, and write what limits refused.
+
+        Returns whether more are waiting.
+        """
+        more = self.outcomes.catch_up(self._settled(), most)
         self.spending.flush()
+        return more
 
     def sample(self) -> None:
         """Note how far each budget is used up."""
@@ -55,10 +61,13 @@ class Watch:
         sampled_at = 0.0
         while True:
             try:
-                await asyncio.to_thread(self.catch_up)
+                # In parts, between which whoever stops the server gets a turn: millions of rows may be waiting.
+                more = await asyncio.to_thread(self.catch_up, AT_ONCE)
                 if self._clock() - sampled_at >= SAMPLE_EVERY_S:
                     sampled_at = self._clock()
                     await asyncio.to_thread(self.sample)
+                if more:
+                    continue
             except LedgerError as exc:
                 log.error("watching_waits", reason=str(exc))
             await asyncio.sleep(EVERY_S)

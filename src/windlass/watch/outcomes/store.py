@@ -155,13 +155,15 @@ class OutcomeTables:
         self._lock = threading.Lock()
         self.cursor = self._stored()
 
-    def catch_up(self, until: int, most: int | None = None) -> None:
-        """Fold the outcomes up to the place `until`, which must be settled; `most` of them at most."""
+    def catch_up(self, until: int, most: int | None = None) -> bool:
+        """Fold the outcomes up to the place `until`, which must be settled; `most` of them, and what is read with the
+        last of these. Returns whether it stopped before `until`."""
         left = most
         with self._lock:
             while self.cursor < until and (left is None or left > 0):
                 folded = self._step(until)
                 left = None if left is None else left - folded
+            return self.cursor < until
 
     def clear(self) -> None:
         """Empty the tables, so that they are filled again from the first entry."""
