@@ -289,12 +289,12 @@ async def test_time_between_chunks_is_counted_anew_for_each_call_of_a_connection
             await asyncio.sleep(0.05)
             await peer.says(OK + b"content-length: 6\r\n\r\n")
             for part in (b"a", b"b", b"c"):
-                await asyncio.sleep(0.04)
+                await asyncio.sleep(0.22)
                 await peer.says(part + part)
         await peer.asked()
         await peer.gone()
 
-    async with playing(client, play, first_byte_timeout_s=0.3, idle_timeout_s=0.15) as (transport, peers):
+    async with playing(client, play, first_byte_timeout_s=0.9, idle_timeout_s=0.6) as (transport, peers):
         for _ in range(3):
             assert await answered(transport) == (200, b"aabbcc")
         with pytest.raises(UpstreamError) as failed:
