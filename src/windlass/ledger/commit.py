@@ -192,7 +192,6 @@ class GroupCommit(Generic[T]):
     def _failed(self, batch: list[tuple[Waiter, tuple[T, ...]]], exc: Exception) -> None:
         again = [entry for entry in batch if entry[0] is None or entry[0] is KEPT]
         telemetry = sum(waiter is None for waiter, _ in again)
-        _tell([waiter for waiter, _ in batch], 0, exc)
         with self._changed:
             self._failing = True
             if self._closed:  # what stands in the journal is there for the next process
@@ -204,6 +203,8 @@ class GroupCommit(Generic[T]):
             self._waiting[:0] = again[lost:]
             if self._waiting and self._due_s is None:
                 self._due_s = time.monotonic() + TELEMETRY_DELAY_S
+        # Last: whoever hears of it finds that nothing more is kept.
+        _tell([waiter for waiter, _ in batch], 0, exc)
 
 
 def _wanted(waiter: Waiter) -> bool:
